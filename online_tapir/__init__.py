@@ -1,0 +1,42 @@
+"""online-tapir: follow points on live video and hand them to other programs.
+
+Nothing is imported until it is asked for, so that a subscriber pays for neither torch nor rerun nor opencv.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from online_tapir.errors import OnlineTapirError
+    from online_tapir.model.checkpoint import load_model
+    from online_tapir.records import Frame, Tracks
+    from online_tapir.subscriber import subscribe
+    from online_tapir.tracker import Tracker
+
+__all__ = ["Frame", "OnlineTapirError", "Tracker", "Tracks", "load_model", "subscribe"]
+
+_HOMES = {
+    "Frame": "online_tapir.records",
+    "OnlineTapirError": "online_tapir.errors",
+    "Tracker": "online_tapir.tracker",
+    "Tracks": "online_tapir.records",
+    "load_model": "online_tapir.model.checkpoint",
+    "subscribe": "online_tapir.subscriber",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        value: Any = version("online-tapir")
+    elif name in _HOMES:
+        value = getattr(import_module(_HOMES[name]), name)
+    else:
+        raise AttributeError(f"module 'online_tapir' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "__version__"})

@@ -1,0 +1,12 @@
+"""Where frames come from: `open_camera` opens a source by its name, `Capture` reads it in a thread of its own.
+
+`SyntheticCamera` is a source made of arrays, for tests: ours and yours.
+"""
+
+from online_tapir.camera.base import Camera
+from online_tapir.camera.capture import Capture
+from online_tapir.camera.devices import CameraInfo, list_cameras
+from online_tapir.camera.spec import open_camera
+from online_tapir.camera.synthetic import SyntheticCamera
+
+__all__ = ["Camera", "CameraInfo", "Capture", "SyntheticCamera", "list_cameras", "open_camera"]

@@ -1,0 +1,77 @@
+"""A folder of images as a video, in the order people would count them."""
+
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from online_tapir.camera.base import in_words, topic_name
+from online_tapir.camera.hush import hush
+from online_tapir.clock import Clock, Pace
+from online_tapir.errors import CameraError
+from online_tapir.picture import bgr_to_rgb8
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp"})
+DEFAULT_FPS = 30.0
+
+
+class ImageCamera:
+    """Gives the images one after another; nothing is dropped. 8 and 16 bits, grey, colour and alpha are all taken."""
+
+    def __init__(self, paths: list[Path], *, label: str, name: str, fps: float, pace_by: Clock | None = None) -> None:
+        hush()
+        self.label = label
+        self.name = topic_name(name)
+        self.live = False
+        self.fps = fps
+        self._paths = paths
+        self._next = 0
+        height, width = _read(paths[0]).shape[:2]
+        self.size = (width, height)
+        self._pace = Pace(fps, pace_by) if pace_by is not None else None
+
+    @property
+    def description(self) -> str:
+        return f"{self.label}: {len(self._paths)} images, {in_words(self.size, self.fps)}"
+
+    def grab(self) -> bool:
+        if self._pace is not None:
+            self._pace.wait()
+        self._next += 1
+        return self._next <= len(self._paths)
+
+    def retrieve(self) -> NDArray[np.uint8]:
+        return _read(self._paths[self._next - 1])
+
+    def read(self) -> NDArray[np.uint8] | None:
+        return self.retrieve() if self.grab() else None
+
+    def close(self) -> None:
+        """There is nothing to give back."""
+
+
+def open_folder(folder: Path, fps: float | None, pace_by: Clock | None) -> ImageCamera:
+    """The images of a folder in natural order: frame 9 before frame 10."""
+    paths = sorted((path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES), key=_natural)
+    if not paths:
+        kinds = ", ".join(sorted(suffix[1:] for suffix in SUFFIXES))
+        raise CameraError(f"{folder} has no images in it; it needs files of {kinds}")
+    return ImageCamera(paths, label=folder.name, name=folder.name, fps=fps or DEFAULT_FPS, pace_by=pace_by)
+
+
+def open_image(path: Path, fps: float | None, pace_by: Clock | None) -> ImageCamera:
+    """One image, as a video of one frame."""
+    return ImageCamera([path], label=path.name, name=path.stem, fps=fps or DEFAULT_FPS, pace_by=pace_by)
+
+
+def _natural(path: Path) -> list[tuple[int, str]]:
+    return [(int(part or 0), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.name.lower())]
+
+
+def _read(path: Path) -> NDArray[np.uint8]:
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)  # upright, without alpha, 16 bits kept
+    if image is None:
+        raise CameraError(f"{path} is no image that OpenCV can read, or is damaged; remove it or write it again")
+    return bgr_to_rgb8(image)

@@ -1,0 +1,172 @@
+"""Devices, network streams and video files: all that OpenCV's VideoCapture reads."""
+
+import os
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from online_tapir.camera.base import in_words, topic_name
+from online_tapir.camera.devices import list_cameras
+from online_tapir.camera.hush import hush
+from online_tapir.clock import Clock, Pace
+from online_tapir.errors import CameraError
+from online_tapir.picture import bgr_to_rgb8
+
+DEFAULT_FPS = 30.0  # where a file gives no rate that can be believed
+FASTEST_FPS = 1000.0  # above it a container gave the ticks of its clock instead
+TIMEOUT_MS = 5000  # for a network stream to open, and for each of its frames
+
+
+class OpenCvCamera:
+    """An open VideoCapture that has proved itself by giving a frame."""
+
+    def __init__(self, capture: cv2.VideoCapture, *, label: str, name: str, live: bool, fps: float = 0.0) -> None:
+        self.label = label
+        self.name = topic_name(name)
+        self.live = live
+        self._capture = capture
+        self._first = self._read_first()  # bgr [H, W, 3]
+        self.size = (self._first.shape[1], self._first.shape[0])
+        self.fps = fps or _believable(capture.get(cv2.CAP_PROP_FPS), otherwise=0.0 if live else DEFAULT_FPS)
+        self.asked = ""
+        self._grabs = 0
+        self._pace: Pace | None = None
+
+    @property
+    def description(self) -> str:
+        return f"{self.label}: {in_words(self.size, self.fps)}" + (f" (asked {self.asked})" if self.asked else "")
+
+    def pace(self, clock: Clock) -> None:
+        """Give frames at the rate they were made for, not as fast as they are asked for."""
+        self._pace = Pace(self.fps, clock)
+
+    def grab(self) -> bool:
+        if self._pace is not None:
+            self._pace.wait()
+        self._grabs += 1
+        if self._at_first or self._capture.grab():
+            return True
+        if not self.live:
+            return False
+        raise CameraError(f"{self.label} stopped giving frames; see that it is still there and start again")
+
+    def retrieve(self) -> NDArray[np.uint8]:
+        if self._at_first:
+            return bgr_to_rgb8(self._first)
+        ok, bgr = self._capture.retrieve()
+        if not ok:
+            raise CameraError(f"frame {self._grabs - 1} of {self.label} cannot be decoded; the source is damaged")
+        return bgr_to_rgb8(bgr)
+
+    def read(self) -> NDArray[np.uint8] | None:
+        return self.retrieve() if self.grab() else None
+
+    def close(self) -> None:
+        self._capture.release()
+
+    @property
+    def _at_first(self) -> bool:
+        """A file's first frame was read when it was opened. A live camera's is by then too old to give."""
+        return self._grabs == 1 and not self.live
+
+    def _read_first(self) -> NDArray[np.uint8]:
+        ok, bgr = self._capture.read()
+        if not ok:
+            self._capture.release()
+            cause = "another program may be using it" if self.live else "it is empty or damaged"
+            raise CameraError(f"{self.label} opened but gave no frame; {cause}")
+        return np.asarray(bgr, dtype=np.uint8)
+
+
+def open_device(device: int | str, size: tuple[int, int] | None, fps: float | None) -> OpenCvCamera:
+    """A camera attached to this machine, by index or path. What it really gives may differ from what is asked."""
+    hush()
+    label = f"camera {device}"
+    backend = cv2.CAP_V4L2 if isinstance(device, str) else cv2.CAP_ANY
+    capture = cv2.VideoCapture(device, backend)
+    if not capture.isOpened():
+        raise CameraError(_no_such_camera(device))
+    if size or fps:  # raw pictures of any size or rate do not fit through USB, JPEG does
+        capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
+    if size:
+        capture.set(cv2.CAP_PROP_FRAME_WIDTH, size[0])
+        capture.set(cv2.CAP_PROP_FRAME_HEIGHT, size[1])
+    if fps:
+        capture.set(cv2.CAP_PROP_FPS, fps)
+    camera = OpenCvCamera(capture, label=label, name=str(device).removeprefix("/dev/"), live=True)
+    camera.asked = _unmet(camera, size, fps)
+    return camera
+
+
+def open_stream(address: str, size: tuple[int, int] | None, fps: float | None) -> OpenCvCamera:
+    """A stream from the network, read by ffmpeg. Size and rate are the sender's; what was asked is only reported."""
+    hush()
+    label = without_secrets(address)
+    limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, TIMEOUT_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, TIMEOUT_MS]
+    capture = cv2.VideoCapture(address, cv2.CAP_FFMPEG, limits)
+    if not capture.isOpened():
+        raise CameraError(
+            f"{label} cannot be reached, or sends nothing that can be read, within {TIMEOUT_MS / 1000:g} s; "
+            f"see that the sender runs and try the address with `ffplay`"
+        )
+    # A recording on a web server has an end and waits to be read, as a file does.
+    recorded = address.startswith("http") and capture.get(cv2.CAP_PROP_FRAME_COUNT) > 0
+    camera = OpenCvCamera(capture, label=label, name=host(address), live=not recorded)
+    camera.asked = _unmet(camera, size, fps)
+    return camera
+
+
+def open_video(path: Path, size: tuple[int, int] | None, fps: float | None, pace_by: Clock | None) -> OpenCvCamera:
+    """A video file; nothing of it is dropped. fps stands in for the file's own rate."""
+    hush()
+    if path.stat().st_size == 0:
+        raise CameraError(f"{path} is an empty file; give a video with at least one frame")
+    if not os.access(path, os.R_OK):
+        raise CameraError(f"{path} cannot be read: permission denied")
+    capture = cv2.VideoCapture(str(path))
+    if not capture.isOpened():
+        raise CameraError(f"{path} is no video that OpenCV can read, or is damaged; try it with `ffplay`")
+    camera = OpenCvCamera(capture, label=path.name, name=path.stem, live=False, fps=fps or 0.0)
+    camera.asked = _unmet(camera, size, fps)
+    if pace_by is not None:
+        camera.pace(pace_by)
+    return camera
+
+
+def without_secrets(address: str) -> str:
+    """The address as it may be shown: no user, no password, no query (cameras take tokens there)."""
+    scheme, _, rest = address.partition("://")
+    # The last @, not the first: passwords with an @ or a / in them are not always escaped.
+    return f"{scheme}://{re.split('[?#]', rest.rpartition('@')[2])[0]}"
+
+
+def host(address: str) -> str:
+    """The host:port of an address."""
+    return without_secrets(address).partition("://")[2].partition("/")[0]
+
+
+def _believable(fps: float, otherwise: float) -> float:
+    return fps if 0 < fps <= FASTEST_FPS else otherwise
+
+
+def _unmet(camera: OpenCvCamera, size: tuple[int, int] | None, fps: float | None) -> str:
+    """What was asked of the camera, if it gives something else."""
+    unmet = [f"{size[0]}x{size[1]}"] if size and size != camera.size else []
+    if fps and abs(fps - camera.fps) > 0.5:
+        unmet.append(f"{fps:.4g} fps")
+    return " at ".join(unmet)
+
+
+def _no_such_camera(device: int | str) -> str:
+    cameras = list_cameras()
+    for camera in cameras:
+        if device in (camera.index, camera.path):
+            return (
+                f"camera {device} ({camera.name}) cannot be opened; another program has it, or you have no permission"
+            )
+    if not cameras:
+        return f"there is no camera {device}: this machine has none; attach one, or try `--camera demo`"
+    return f"there is no camera {device}; this machine has {', '.join(map(str, cameras))}"

@@ -1,0 +1,79 @@
+"""Clocks that are passed in, so that nothing which waits has to wait in a test; nothing here knows what a frame is."""
+
+import time
+from typing import Protocol
+
+NS = 1_000_000_000
+
+
+class Clock(Protocol):
+    """What the capture reads the time from."""
+
+    def monotonic_ns(self) -> int: ...
+
+    def unix_ns(self) -> int: ...
+
+    def sleep(self, seconds: float) -> None: ...
+
+
+class SystemClock:
+    """The machine's own clock."""
+
+    def monotonic_ns(self) -> int:
+        return time.monotonic_ns()
+
+    def unix_ns(self) -> int:
+        return time.time_ns()
+
+    def sleep(self, seconds: float) -> None:
+        time.sleep(seconds)
+
+
+class StepClock:
+    """A clock for tests: it stands still, and a sleep moves it on at once."""
+
+    def __init__(self, monotonic_ns: int = 0, unix_ns: int = 0) -> None:
+        self._monotonic_ns = monotonic_ns
+        self._unix_ns = unix_ns
+
+    def monotonic_ns(self) -> int:
+        return self._monotonic_ns
+
+    def unix_ns(self) -> int:
+        return self._unix_ns
+
+    def sleep(self, seconds: float) -> None:
+        step_ns = round(seconds * NS)
+        self._monotonic_ns += step_ns
+        self._unix_ns += step_ns
+
+
+class Stopwatch:
+    """Nanoseconds from lap to lap."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._last_ns = clock.monotonic_ns()
+
+    def lap(self) -> int:
+        now_ns = self._clock.monotonic_ns()
+        elapsed_ns, self._last_ns = now_ns - self._last_ns, now_ns
+        return elapsed_ns
+
+
+class Pace:
+    """Lets its caller through fps times a second; who comes late passes at once, and does not catch up in a burst."""
+
+    def __init__(self, fps: float, clock: Clock) -> None:
+        self._period_ns = round(NS / fps)
+        self._clock = clock
+        self._due_ns: int | None = None
+
+    def wait(self) -> None:
+        now_ns = self._clock.monotonic_ns()
+        due_ns = now_ns if self._due_ns is None else self._due_ns
+        if now_ns > due_ns + self._period_ns:
+            due_ns = now_ns
+        if due_ns > now_ns:
+            self._clock.sleep((due_ns - now_ns) / NS)
+        self._due_ns = due_ns + self._period_ns
