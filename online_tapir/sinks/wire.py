@@ -1,0 +1,191 @@
+"""The bytes of one message: tracks of one frame of one camera. Needs numpy and msgpack; sends and receives nothing.
+
+A message is ONE ZeroMQ part (CONFLATE, and with it "newest wins", knows no multi-part messages):
+
+    b"tracks/" + camera (UTF-8) + b"\\0" + one msgpack map
+
+    key                type         meaning
+    -----------------  -----------  ------------------------------------------------------------------------------
+    schema             str          "online-tapir/tracks"
+    version            int          1; a reader refuses a higher one and ignores keys that it does not know
+    camera             str          the same as in the topic
+    frame_id           int >= 0     the source's number of the frame; gaps are frames never tracked
+    captured_ns        int          when the frame was grabbed, monotonic clock of that machine, nanoseconds
+    captured_unix_ns   int          the same moment on its wall clock
+    published_unix_ns  int          when the message was sent, wall clock
+    width, height      int >= 0     of the frame, pixels
+    dropped            int >= 0     frames the source has dropped since it was opened
+    model              str          the model that tracked
+    times              map str:int  nanoseconds by stage: capture upload encode match refine download publish
+    ids                bin          int32   [N]     identities, ascending, never used twice
+    xy                 bin          float32 [N, 2]  image pixels, (0, 0) the corner of the first pixel, x right, y down
+    visible            bin          uint8   [N]     1 visible, 0 hidden
+    occlusion          bin          float32 [N]     probability that the point is hidden
+    uncertainty        bin          float32 [N]     probability that the position is off
+
+Arrays are little-endian and packed, row i of each belongs to ids[i]. Integers fit 64 bits signed. A message is at most
+4 MiB. The zero byte ends the topic, so that a filter for camera "1" does not match "10".
+"""
+
+from dataclasses import asdict, fields
+from typing import Any
+
+import msgpack  # type: ignore[import-untyped]
+import numpy as np
+from numpy.typing import NDArray
+
+from online_tapir.errors import WireError
+from online_tapir.records import StageTimes, Tracks
+
+SCHEMA = "online-tapir/tracks"
+VERSION = 1
+TOPIC = b"tracks/"
+MAX_MESSAGE_BYTES = 4 * 2**20
+MAX_CAMERA_BYTES = 1024
+MAX_POINTS = 65_536
+
+_STAGES = tuple(field.name for field in fields(StageTimes))
+
+
+def topic(camera: str) -> bytes:
+    """The bytes that every message of this camera, and of no other, begins with."""
+    name = camera.encode()
+    if b"\0" in name or len(name) > MAX_CAMERA_BYTES:
+        raise WireError(
+            f"camera {camera[:40]!r} cannot be a topic: a name has no zero byte and at most {MAX_CAMERA_BYTES} bytes"
+        )
+    return TOPIC + name + b"\0"
+
+
+def encode(tracks: Tracks) -> bytes:
+    """One message. Raises `WireError` for a camera that cannot be a topic and for more than `MAX_POINTS` points."""
+    count = len(tracks.ids)
+    if count > MAX_POINTS:
+        raise WireError(f"{count} points do not fit one message; it holds at most {MAX_POINTS}")
+    body = {
+        "schema": SCHEMA,
+        "version": VERSION,
+        "camera": tracks.camera,
+        "frame_id": tracks.frame_id,
+        "captured_ns": tracks.captured_ns,
+        "captured_unix_ns": tracks.captured_unix_ns,
+        "published_unix_ns": tracks.published_unix_ns,
+        "width": tracks.width,
+        "height": tracks.height,
+        "dropped": tracks.dropped,
+        "model": tracks.model,
+        "times": asdict(tracks.times),
+        "ids": _pack(tracks.ids, "<i4", (count,)),
+        "xy": _pack(tracks.xy, "<f4", (count, 2)),
+        "visible": _pack(tracks.visible, "u1", (count,)),
+        "occlusion": _pack(tracks.occlusion, "<f4", (count,)),
+        "uncertainty": _pack(tracks.uncertainty, "<f4", (count,)),
+    }
+    packed: bytes = msgpack.packb(body)
+    return topic(tracks.camera) + packed
+
+
+def decode(message: bytes) -> Tracks:
+    """The tracks in one message, in arrays of their own. Raises `WireError` for what `encode` cannot have made."""
+    camera, body = _split(message)
+    _check_schema(body)
+    if _text(body, "camera") != camera:
+        raise WireError(f"the topic says camera {camera[:40]!r}, the message says {body['camera'][:40]!r}")
+    ids = _array(body, "ids", "<i4")  # [N]
+    count = len(ids)
+    visible = _array(body, "visible", "u1", count)  # [N]
+    if np.any(visible > 1):
+        raise WireError(f"visible holds {visible.max()}, not only 0 and 1")
+    return Tracks(
+        frame_id=_count(body, "frame_id"),
+        captured_ns=_integer(body, "captured_ns"),
+        captured_unix_ns=_integer(body, "captured_unix_ns"),
+        published_unix_ns=_integer(body, "published_unix_ns"),
+        width=_count(body, "width"),
+        height=_count(body, "height"),
+        ids=ids.astype(np.int32),
+        xy=_array(body, "xy", "<f4", 2 * count).reshape(count, 2).astype(np.float32),
+        visible=visible.astype(np.bool_),
+        occlusion=_array(body, "occlusion", "<f4", count).astype(np.float32),
+        uncertainty=_array(body, "uncertainty", "<f4", count).astype(np.float32),
+        dropped=_count(body, "dropped"),
+        camera=camera,
+        model=_text(body, "model"),
+        times=_times(body),
+    )
+
+
+def _pack(array: NDArray[Any], dtype: str, shape: tuple[int, ...]) -> bytes:
+    assert array.shape == shape, f"an array of {array.shape} where {shape} belongs"
+    return array.astype(dtype).tobytes()
+
+
+def _split(message: bytes) -> tuple[str, dict[str, Any]]:
+    if len(message) > MAX_MESSAGE_BYTES:
+        raise WireError(f"a message of {len(message)} bytes; at most {MAX_MESSAGE_BYTES} are read")
+    head, zero, _ = message[: len(TOPIC) + MAX_CAMERA_BYTES + 1].partition(b"\0")
+    if not head.startswith(TOPIC) or not zero:
+        raise WireError(f"a message that begins with {message[:24]!r}, not with {TOPIC!r}, a camera and a zero byte")
+    packed = message[len(head) + 1 :]
+    try:
+        camera = head[len(TOPIC) :].decode()
+        body = msgpack.unpackb(packed)
+    except (ValueError, msgpack.UnpackException) as error:  # msgpack's own errors, and bytes that are no UTF-8
+        raise WireError(f"{len(packed)} bytes that are no msgpack map: {error or type(error).__name__}") from error
+    if not isinstance(body, dict):
+        raise WireError(f"a msgpack {type(body).__name__} where a map belongs")
+    return camera, body
+
+
+def _check_schema(body: dict[str, Any]) -> None:
+    schema = _text(body, "schema")
+    if schema != SCHEMA:
+        raise WireError(f"schema {schema[:40]!r}; this reader knows {SCHEMA!r}")
+    version = _count(body, "version")
+    if version > VERSION:
+        raise WireError(f"version {version} of {SCHEMA}; this reader knows up to {VERSION}: upgrade online-tapir here")
+    if version < 1:
+        raise WireError(f"version {version} of {SCHEMA} does not exist; the first is 1")
+
+
+def _field(body: dict[str, Any], key: str, kind: type) -> Any:
+    if key not in body:
+        raise WireError(f"a message without {key!r}")
+    if type(body[key]) is not kind:  # exactly: True is no integer here
+        raise WireError(f"{key} is a {type(body[key]).__name__}, not a {kind.__name__}")
+    return body[key]
+
+
+def _text(body: dict[str, Any], key: str) -> str:
+    text: str = _field(body, key, str)
+    return text
+
+
+def _integer(body: dict[str, Any], key: str) -> int:
+    value: int = _field(body, key, int)
+    if value >= 2**63:
+        raise WireError(f"{key} is {value}, more than 64 bits signed")
+    return value
+
+
+def _count(body: dict[str, Any], key: str) -> int:
+    value = _integer(body, key)
+    if value < 0:
+        raise WireError(f"{key} is {value}, below 0")
+    return value
+
+
+def _array(body: dict[str, Any], key: str, dtype: str, size: int | None = None) -> NDArray[Any]:
+    """The numbers under `key`, flat and read-only; `size` of them, or any that are whole and few enough."""
+    packed: bytes = _field(body, key, bytes)
+    width = np.dtype(dtype).itemsize
+    if size is None and (len(packed) % width or len(packed) > MAX_POINTS * width):
+        raise WireError(f"{key} has {len(packed)} bytes, not {width} for each of at most {MAX_POINTS} points")
+    if size is not None and len(packed) != size * width:
+        raise WireError(f"{key} has {len(packed)} bytes where the ids ask for {size * width}")
+    return np.frombuffer(packed, dtype)
+
+
+def _times(body: dict[str, Any]) -> StageTimes:
+    times: dict[str, Any] = _field(body, "times", dict)
+    return StageTimes(**{stage: _integer(times, stage) for stage in _STAGES if stage in times})

@@ -1,0 +1,347 @@
+"""What the terminal says during a run and at its end, all of it measured at `update`: once a frame, after publishing.
+
+The line, the notes and the summary go to stderr and the JSON log to stdout, so that a pipe receives data alone. A run
+of weeks needs no more memory than one of minutes: recent figures come from a window, whole-run ones from histograms.
+"""
+
+import json
+import math
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from typing import Any, TextIO
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from online_tapir.records import StageTimes, Tracks
+
+WINDOW_NS = 3_000_000_000
+LINE_EVERY_NS = 200_000_000  # on a terminal
+PLAIN_EVERY_NS = 5_000_000_000  # into a file or a pipe
+JSON_EVERY_NS = 1_000_000_000
+
+
+def percentile(values: ArrayLike, q: float) -> float:
+    """The smallest of `values` that is no less than q per cent of them (nearest rank); NaN when there are none."""
+    ordered = np.sort(np.asarray(values, np.float64))
+    return float(ordered[max(math.ceil(len(ordered) * q / 100) - 1, 0)]) if len(ordered) else math.nan
+
+
+class Rolling:
+    """Values and their moments over the last `window_ns`; at most `capacity` of them."""
+
+    def __init__(self, window_ns: int = WINDOW_NS, capacity: int = 4096) -> None:
+        self._window_ns = window_ns
+        self._samples: deque[tuple[int, float]] = deque(maxlen=capacity)
+
+    def add(self, now_ns: int, value: float) -> None:
+        self._samples.append((now_ns, value))
+        while now_ns - self._samples[0][0] > self._window_ns:
+            self._samples.popleft()
+
+    def rate(self) -> float:
+        """Values a second; 0 until two have come at different times."""
+        if not self._samples:
+            return 0.0
+        elapsed_ns = self._samples[-1][0] - self._samples[0][0]
+        return (len(self._samples) - 1) * 1e9 / elapsed_ns if elapsed_ns > 0 else 0.0
+
+    def percentile(self, q: float) -> float:
+        """Of the values that are not NaN."""
+        return percentile([value for _, value in self._samples if not math.isnan(value)], q)
+
+
+class Histogram:
+    """Percentiles of any number of positive values to within 1 %, in bins that each are 2 % wider than the last."""
+
+    LOW, HIGH, STEP = 1e-4, 1e7, math.log(1.02)
+
+    def __init__(self) -> None:
+        self._counts = np.zeros(math.ceil(math.log(self.HIGH / self.LOW) / self.STEP) + 1, np.int64)
+        self.count = 0
+        self.max = math.nan
+
+    def add(self, values: ArrayLike) -> None:
+        """Take in one value or many; none may be NaN."""
+        array = np.atleast_1d(np.asarray(values, np.float64))
+        if not len(array):
+            return
+        bins = np.log(np.clip(array, self.LOW, self.HIGH) / self.LOW) / self.STEP
+        np.add.at(self._counts, bins.astype(np.int64), 1)
+        self.count += len(array)
+        self.max = float(np.fmax(self.max, array.max()))
+
+    def percentile(self, q: float) -> float:
+        """By nearest rank, NaN when empty; `max` is exact and never exceeded."""
+        if not self.count:
+            return math.nan
+        rank = max(math.ceil(self.count * q / 100), 1)
+        bin_ = int(np.searchsorted(np.cumsum(self._counts), rank))
+        return min(self.LOW * math.exp((bin_ + 0.5) * self.STEP), self.max)
+
+
+@dataclass(frozen=True)
+class Recent:
+    """The last few seconds of a run. Latencies are capture to publish; `error_px` is None where no truth is known."""
+
+    camera: str
+    frame_id: int
+    fps: float
+    latency_p50_ms: float
+    latency_p95_ms: float
+    visible: int
+    points: int
+    dropped: int
+    error_px: float | None
+
+    def __str__(self) -> str:
+        parts = [
+            f"{self.fps:.1f} fps",
+            f"p50 {self.latency_p50_ms:.1f} p95 {self.latency_p95_ms:.1f} ms",
+            f"{self.visible}/{self.points} visible",
+            f"{self.dropped} dropped",
+        ]
+        if self.error_px is not None:
+            parts.append(f"error {self.error_px:.2f} px")
+        return f"{self.camera or 'camera'} #{self.frame_id} · " + " · ".join(parts)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A whole run. `error_px` is the median over all points truly visible; None where no truth is known."""
+
+    frames: int
+    seconds: float
+    fps: float
+    latency_p50_ms: float
+    latency_p95_ms: float
+    latency_p99_ms: float
+    latency_max_ms: float
+    dropped: int
+    points: int  # on the last frame
+    stages_ms: dict[str, float]  # median of each
+    error_px: float | None
+    occlusion_accuracy: float | None  # how often visible or hidden was said rightly, 0 to 1
+
+    def __str__(self) -> str:
+        if not self.frames:
+            return "no frames"
+        lines = [
+            f"{self.frames} frames in {self.seconds:.1f} s: {self.fps:.1f} fps, {self.dropped} dropped, "
+            f"{self.points} points at the end",
+            f"latency, capture to publish: p50 {self.latency_p50_ms:.1f} ms, p95 {self.latency_p95_ms:.1f}, "
+            f"p99 {self.latency_p99_ms:.1f}, max {self.latency_max_ms:.1f}",
+            "stages, median ms: " + ", ".join(f"{stage} {ms:.2f}" for stage, ms in self.stages_ms.items()),
+        ]
+        if self.error_px is not None:
+            accuracy = "" if self.occlusion_accuracy is None else f", occlusion right {self.occlusion_accuracy:.1%}"
+            lines.append(f"median error on visible points: {self.error_px:.2f} px of the frame{accuracy}")
+        return "\n".join(lines)
+
+
+class RunStatistics:
+    """What is known of a run, from its tracks alone."""
+
+    def __init__(self) -> None:
+        self._latency_ms = Histogram()
+        self._stages_ms = {field.name: Histogram() for field in fields(StageTimes)}
+        self._error_px = Histogram()
+        self._recent_latency_ms = Rolling()
+        self._recent_error_px = Rolling()
+        self._judged = 0
+        self._judged_rightly = 0
+        self._frames = 0
+        self._first_ns = 0
+        self._last_ns = 0
+        self._last: Tracks | None = None
+
+    def add(self, now_ns: int, tracks: Tracks, error_px: NDArray[np.floating[Any]] | None) -> None:
+        latency_ms = (now_ns - tracks.captured_ns) / 1e6
+        self._latency_ms.add(latency_ms)
+        self._recent_latency_ms.add(now_ns, latency_ms)
+        for stage, histogram in self._stages_ms.items():
+            histogram.add(getattr(tracks.times, stage) / 1e6)
+        if error_px is not None:
+            self._judge(now_ns, tracks, error_px)
+        self._first_ns = self._first_ns if self._frames else now_ns
+        self._last_ns = now_ns
+        self._frames += 1
+        self._last = tracks
+
+    def recent(self) -> Recent:
+        assert self._last is not None, "nothing has been added"
+        last = self._last
+        error_px = self._recent_error_px.percentile(50)
+        return Recent(
+            camera=last.camera,
+            frame_id=last.frame_id,
+            fps=self._recent_latency_ms.rate(),
+            latency_p50_ms=self._recent_latency_ms.percentile(50),
+            latency_p95_ms=self._recent_latency_ms.percentile(95),
+            visible=int(last.visible.sum()),
+            points=len(last.ids),
+            dropped=last.dropped,
+            error_px=None if math.isnan(error_px) else error_px,
+        )
+
+    def summary(self) -> Summary:
+        seconds = (self._last_ns - self._first_ns) / 1e9
+        return Summary(
+            frames=self._frames,
+            seconds=seconds,
+            fps=(self._frames - 1) / seconds if seconds else 0.0,
+            latency_p50_ms=self._latency_ms.percentile(50),
+            latency_p95_ms=self._latency_ms.percentile(95),
+            latency_p99_ms=self._latency_ms.percentile(99),
+            latency_max_ms=self._latency_ms.max,
+            dropped=self._last.dropped if self._last else 0,
+            points=len(self._last.ids) if self._last else 0,
+            stages_ms={stage: histogram.percentile(50) for stage, histogram in self._stages_ms.items()},
+            error_px=self._error_px.percentile(50) if self._error_px.count else None,
+            occlusion_accuracy=self._judged_rightly / self._judged if self._judged else None,
+        )
+
+    def _judge(self, now_ns: int, tracks: Tracks, error_px: NDArray[np.floating[Any]]) -> None:
+        assert len(error_px) == len(tracks.ids), f"{len(error_px)} errors for {len(tracks.ids)} points"
+        truly_visible = ~np.isnan(error_px)  # [N]
+        errors = error_px[truly_visible]
+        self._error_px.add(errors)
+        self._recent_error_px.add(now_ns, percentile(errors, 50))
+        self._judged += len(error_px)
+        self._judged_rightly += int((truly_visible == tracks.visible).sum())
+
+
+class Status:
+    """Counts and shows nothing: the status of `--quiet`, and the base of the others."""
+
+    def __init__(self, *, monotonic_ns: Callable[[], int] = time.monotonic_ns) -> None:
+        self._monotonic_ns = monotonic_ns
+        self._statistics = RunStatistics()
+        self._shown_ns: int | None = None
+
+    every_ns: int | None = None  # between two times of being shown; None is never
+
+    def update(self, tracks: Tracks, error_px: NDArray[np.floating[Any]] | None = None) -> None:
+        """Count one published frame, and show the run's state when it is time to.
+
+        `error_px` [N] is the distance of each point from its true position in image pixels, NaN where it is truly
+        hidden; None from a source that does not know.
+        """
+        now_ns = self._monotonic_ns()
+        self._statistics.add(now_ns, tracks, error_px)
+        if self.every_ns is None or (self._shown_ns is not None and now_ns - self._shown_ns < self.every_ns):
+            return
+        self._shown_ns = now_ns
+        self._show(self._statistics.recent())
+
+    def note(self, text: str) -> None:
+        """Say something once; from any thread."""
+
+    def summary(self) -> Summary:
+        return self._statistics.summary()
+
+    def finish(self) -> None:
+        """Show the summary, then close."""
+        self.close()
+
+    def close(self) -> None:
+        """Give the terminal back. May be called twice."""
+
+    def _show(self, recent: Recent) -> None:
+        raise NotImplementedError("a status that shows says how")
+
+
+class PlainStatus(Status):
+    """A line every few seconds, for a log file or a pipe."""
+
+    every_ns = PLAIN_EVERY_NS
+
+    def __init__(self, console: Console, *, monotonic_ns: Callable[[], int] = time.monotonic_ns) -> None:
+        super().__init__(monotonic_ns=monotonic_ns)
+        self._console = console
+
+    def note(self, text: str) -> None:
+        self._print(text)
+
+    def finish(self) -> None:
+        self.close()
+        self._print(str(self.summary()))
+
+    def _show(self, recent: Recent) -> None:
+        self._print(str(recent))
+
+    def _print(self, text: str) -> None:
+        self._console.print(Text(text), soft_wrap=True)
+
+
+class StatusLine(PlainStatus):
+    """One line at the foot of a terminal that is always current; notes scroll by above it."""
+
+    every_ns = LINE_EVERY_NS
+
+    def __init__(self, console: Console, *, monotonic_ns: Callable[[], int] = time.monotonic_ns) -> None:
+        super().__init__(console, monotonic_ns=monotonic_ns)
+        self._live = Live(console=console, auto_refresh=False, transient=True)
+
+    def close(self) -> None:
+        self._live.stop()
+
+    def _show(self, recent: Recent) -> None:
+        self._live.start()
+        self._live.update(Text(str(recent), style="cyan", no_wrap=True, overflow="ellipsis"), refresh=True)
+
+
+class JsonStatus(Status):
+    """One JSON object a second, with `event` "status", "note" or, at the end, "summary"; what is not known is null."""
+
+    every_ns = JSON_EVERY_NS
+
+    def __init__(
+        self,
+        out: TextIO,
+        *,
+        monotonic_ns: Callable[[], int] = time.monotonic_ns,
+        unix_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        super().__init__(monotonic_ns=monotonic_ns)
+        self._out = out
+        self._unix_ns = unix_ns
+
+    def note(self, text: str) -> None:
+        self._write("note", {"text": text})
+
+    def finish(self) -> None:
+        self._write("summary", asdict(self.summary()))
+
+    def _show(self, recent: Recent) -> None:
+        self._write("status", asdict(recent))
+
+    def _write(self, event: str, body: dict[str, Any]) -> None:
+        line = {"event": event, "unix_ns": self._unix_ns(), **body}
+        self._out.write(json.dumps(_without_nan(line), ensure_ascii=False) + "\n")
+        self._out.flush()
+
+
+def open_status(*, quiet: bool = False, json_log: bool = False) -> Status:
+    """The status that fits the flags and where stderr goes."""
+    if json_log:
+        return JsonStatus(sys.stdout)
+    if quiet:
+        return Status()
+    console = Console(stderr=True)
+    return StatusLine(console) if console.is_terminal else PlainStatus(console)
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON has no NaN; null says that nothing is known."""
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, float):
+        return round(value, 4) if math.isfinite(value) else None
+    return value
