@@ -1,0 +1,1 @@
+"""A causal TAPIR: weights in modules, a stream's state outside them."""

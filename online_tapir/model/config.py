@@ -1,0 +1,82 @@
+"""What a causal TAPIR is made of: one frozen record, and the presets that have weights."""
+
+from dataclasses import dataclass
+
+from online_tapir.errors import ConfigError
+
+GROUP_STRIDES = (1, 2, 2, 1)
+HIRES_GROUP, LOWRES_GROUP = 1, 3
+HIRES_STRIDE, LOWRES_STRIDE = 4, 8
+
+
+@dataclass(frozen=True, slots=True)
+class TapirConfig:
+    """The shape of a model. The defaults are causal BootsTAPIR as published (arXiv 2402.00847)."""
+
+    name: str = "bootstapir"
+    stem_width: int = 64
+    widths: tuple[int, int, int, int] = (64, 128, 256, 256)  # channels of the four groups; strides 1, 2, 2, 1
+    blocks: tuple[int, int, int, int] = (2, 2, 2, 2)
+    extra_convs: int = 5  # convolutional blocks after the backbone, on the coarse grid
+    match_width: int = 16  # channels of the heat map's hidden layer; the occlusion branch has twice as many
+    mixer_width: int = 512
+    mixer_depth: int = 12
+    mixer_expansion: int = 4
+    iterations: int = 4  # refinements, with shared weights
+    pyramid_levels: int = 1  # copies of the coarse grid, each half the size of the one before
+    initial_resolution: tuple[int, int] = (256, 256)  # height, width
+    softmax_temperature: float = 20.0
+    peak_inputs: bool = False  # the mixer sees where each correlation patch peaks, too
+    motion_inputs: bool = False  # the mixer sees how far the point moved since the last frame, too
+
+    def __post_init__(self) -> None:
+        height, width = self.initial_resolution
+        if height % LOWRES_STRIDE or width % LOWRES_STRIDE or min(height, width) < 2 * LOWRES_STRIDE:
+            raise ConfigError(
+                f"initial resolution {height}x{width} is not a multiple of {LOWRES_STRIDE} of at least "
+                f"{2 * LOWRES_STRIDE}; choose one that is, 256x256 for instance"
+            )
+        if self.iterations < 1:
+            raise ConfigError(f"{self.iterations} iterations asked for; a model refines at least once")
+
+    @property
+    def hires_channels(self) -> int:
+        return self.widths[HIRES_GROUP]
+
+    @property
+    def lowres_channels(self) -> int:
+        return self.widths[LOWRES_GROUP]
+
+    @property
+    def feature_channels(self) -> int:
+        """Channels of a point's running features: fine, then coarse."""
+        return self.hires_channels + self.lowres_channels
+
+    @property
+    def grids(self) -> int:
+        """Grids that a point is correlated with: fine, coarse and the pooled copies."""
+        return 2 + self.pyramid_levels
+
+
+PRESETS = {
+    "small": TapirConfig(
+        name="small",
+        stem_width=32,
+        widths=(32, 64, 128, 128),
+        extra_convs=0,
+        mixer_width=192,
+        mixer_depth=4,
+        iterations=2,
+        peak_inputs=True,
+        motion_inputs=True,
+    ),
+    "bootstapir": TapirConfig(),
+    "tapir": TapirConfig(name="tapir", extra_convs=0, pyramid_levels=0),
+}
+
+
+def preset(name: str) -> TapirConfig:
+    """The configuration called `name`; ConfigError lists those there are."""
+    if name not in PRESETS:
+        raise ConfigError(f"no preset {name!r}; there are {', '.join(PRESETS)}")
+    return PRESETS[name]

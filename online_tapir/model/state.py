@@ -1,0 +1,64 @@
+"""What a stream remembers of its points between frames: preallocated rows, one a point, outside the model."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from online_tapir.model.config import TapirConfig
+
+REMEMBERED = 4  # rows of tapir_kernels.mixer_step's memory: two past inputs, two sums that are due
+
+
+@dataclass(frozen=True, slots=True)
+class TrackState:
+    """Query features and refinement memory of `capacity` points. Row n of every tensor belongs to one point."""
+
+    match_queries: Tensor  # [N, C coarse]
+    refine_queries: Tensor  # [R, N, C fine + coarse], R refinement resolutions
+    memory: Tensor  # [R, iterations, depth, 4, N, width]
+    previous_xy: Tensor  # [R, iterations, N, 2] the guess refined on the last frame; NaN where there was none
+
+    @classmethod
+    def empty(
+        cls, config: TapirConfig, resolutions: int, capacity: int, device: torch.device, dtype: torch.dtype
+    ) -> "TrackState":
+        def zeros(*shape: int) -> Tensor:
+            return torch.zeros(shape, device=device, dtype=dtype)
+
+        refinements = (resolutions, config.iterations)
+        return cls(
+            zeros(capacity, config.lowres_channels),
+            zeros(resolutions, capacity, config.feature_channels),
+            zeros(*refinements, config.mixer_depth, REMEMBERED, capacity, config.mixer_width),
+            torch.full((*refinements, capacity, 2), torch.nan, device=device),
+        )
+
+    def rows(self, start: int, stop: int) -> "TrackState":
+        """The same memory, seen through rows start..stop only."""
+        return TrackState(
+            self.match_queries[start:stop],
+            self.refine_queries[:, start:stop],
+            self.memory[..., start:stop, :],
+            self.previous_xy[:, :, start:stop],
+        )
+
+    def begin(self, row: int, match_queries: Tensor, refine_queries: Tensor) -> None:
+        """Gives rows from `row` on to new points: their features [P, C] and [R, P, C], and no memory of old ones."""
+        view = self.rows(row, row + len(match_queries))
+        view.match_queries.copy_(match_queries)
+        view.refine_queries.copy_(refine_queries)
+        view.memory.zero_()
+        view.previous_xy.fill_(torch.nan)
+
+    def move(self, source: int, target: int) -> None:
+        """Copies the point at row `source` over the one at row `target`."""
+        self.match_queries[target] = self.match_queries[source]
+        self.refine_queries[:, target] = self.refine_queries[:, source]
+        self.memory[..., target, :] = self.memory[..., source, :]
+        self.previous_xy[:, :, target] = self.previous_xy[:, :, source]
+
+    @property
+    def bytes_per_point(self) -> int:
+        tensors = (self.match_queries, self.refine_queries, self.memory, self.previous_xy)
+        return sum(tensor.nbytes for tensor in tensors) // max(1, len(self.match_queries))

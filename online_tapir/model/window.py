@@ -1,0 +1,92 @@
+"""The rolling window: the features of the last frames, by frame id, so that a late query can be answered.
+
+Buffers are made once, at the first frame, and reused as a ring; a pyramid read from the window is a view of them.
+"""
+
+from collections import deque
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from online_tapir.errors import QueryError
+from online_tapir.model.backbone import Grids
+from online_tapir.model.coordinates import Size
+from online_tapir.model.tapir import FeaturePyramid
+
+
+@dataclass(frozen=True, slots=True)
+class RememberedFrame:
+    """One frame of the window: its id, how many frames came before it, and its size in image pixels."""
+
+    id: int
+    number: int
+    size: Size
+
+
+class FeatureWindow:
+    """The feature pyramids of the last `capacity` frames."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self._frames: deque[RememberedFrame] = deque(maxlen=capacity)
+        self._rings: list[list[Tensor]] = []  # per resolution and level, [capacity, H, W, C]
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    @property
+    def ids(self) -> list[int]:
+        """The frames a query may name, oldest first."""
+        return [frame.id for frame in self._frames]
+
+    def push(self, frame: RememberedFrame, pyramid: FeaturePyramid) -> FeaturePyramid:
+        """Remembers a frame in place of the oldest; returns its pyramid as the window holds it."""
+        if not self._rings:
+            self._sizes = [grids.size for grids in pyramid.grids]
+            self._refined_from = pyramid.refined_from
+            self._rings = [
+                [
+                    torch.empty(self.capacity, *level.shape[1:], dtype=level.dtype, device=level.device)
+                    for level in g.levels
+                ]
+                for g in pyramid.grids
+            ]
+        for rings, grids in zip(self._rings, pyramid.grids, strict=True):
+            for ring, level in zip(rings, grids.levels, strict=True):
+                ring[frame.number % self.capacity].copy_(level[0])
+        self._frames.append(frame)
+        return self.pyramid(frame)
+
+    def pyramid(self, frame: RememberedFrame) -> FeaturePyramid:
+        """The features of a frame that the window holds: views, valid until it leaves."""
+        slot = frame.number % self.capacity
+        grids = tuple(
+            Grids(size, tuple(ring[slot : slot + 1] for ring in rings))
+            for size, rings in zip(self._sizes, self._rings, strict=True)
+        )
+        return FeaturePyramid(grids, self._refined_from)
+
+    def find(self, frame_id: int) -> RememberedFrame:
+        """The frame called `frame_id`; QueryError says which frames a query may name."""
+        for frame in self._frames:
+            if frame.id == frame_id:
+                return frame
+        if not self._frames:
+            raise QueryError(f"frame {frame_id} was asked for before any frame was tracked; name none for the next one")
+        oldest, newest = self._frames[0].id, self._frames[-1].id
+        if frame_id < oldest:
+            why = f"has left the window of {self.capacity}"
+        elif frame_id > newest:
+            why = "has not been tracked yet"
+        else:
+            why = "was dropped by the source"
+        raise QueryError(f"frame {frame_id} {why}; a query may name frames {oldest} (the oldest) to {newest}")
+
+    def since(self, frame: RememberedFrame) -> list[RememberedFrame]:
+        """The frames from `frame` to the newest, in order."""
+        return [other for other in self._frames if other.number >= frame.number]
+
+    @property
+    def nbytes(self) -> int:
+        return sum(ring.nbytes for rings in self._rings for ring in rings)

@@ -1,0 +1,86 @@
+"""Laws of the model: a stream is its clip, the past is fixed, points do not meet, shapes are free."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from online_tapir.model.config import PRESETS, TapirConfig
+from online_tapir.model.state import TrackState
+from online_tapir.model.tapir import Tapir, visibility
+
+MakeModel = Callable[..., Tapir]
+MakeFrames = Callable[..., list[NDArray[np.uint8]]]
+
+
+def as_clip(frames: list[NDArray[np.uint8]]) -> Tensor:
+    return torch.from_numpy(np.stack(frames)).permute(0, 3, 1, 2)[None].float() / 127.5 - 1  # [1, T, 3, H, W]
+
+
+def stream(model: Tapir, clip: Tensor, xy: Tensor, query_frame: Tensor) -> list[list[Tensor]]:
+    """Frame by frame, one point at a time: positions and logits [T][N, 4] from each point's query on."""
+    size = (clip.shape[3], clip.shape[4])
+    results: list[list[Tensor]] = []
+    for point, start in zip(xy[0], query_frame[0].tolist(), strict=True):
+        state = TrackState.empty(model.config, 1, 1, torch.device("cpu"), torch.float32)
+        track = []
+        for number in range(start, clip.shape[1]):
+            pyramid = model.encode(clip[:, number])
+            if number == start:
+                state.begin(0, *model.describe(pyramid, point[None], size))
+            best = model.refine(pyramid, model.match(pyramid, state).estimate, state, number & 1)[-1]
+            track.append(torch.cat([best.xy[0, 0], best.occlusion[0], best.expected_distance[0]]))
+        results.append(track)
+    return results
+
+
+@pytest.mark.parametrize("size", [(64, 96), (64, 64), (96, 40)])
+@pytest.mark.parametrize("own_inputs", [True, False])
+def test_a_stream_gives_what_the_whole_clip_gives(
+    make_model: MakeModel, make_frames: MakeFrames, tiny_config: TapirConfig, size: tuple[int, int], own_inputs: bool
+) -> None:
+    config = replace(tiny_config, initial_resolution=size, peak_inputs=own_inputs, motion_inputs=own_inputs)
+    model = make_model(config)
+    clip = as_clip(make_frames(6, *size))
+    xy = torch.rand(1, 7, 2, generator=torch.Generator().manual_seed(0)) * torch.tensor([size[1], size[0]])
+    query_frame = torch.tensor([[0, 0, 1, 2, 3, 4, 5]])
+    last = model.track_clip(clip, xy, query_frame).refined[-1]
+    for point, track in enumerate(stream(model, clip, xy, query_frame)):
+        start = int(query_frame[0, point])
+        whole = torch.cat([last.xy, last.occlusion[..., None], last.expected_distance[..., None]], dim=-1)[
+            start:, point
+        ]
+        torch.testing.assert_close(torch.stack(track), whole, atol=1e-4, rtol=0)
+
+
+def test_the_stages_move_the_estimate(make_model: MakeModel, make_frames: MakeFrames) -> None:
+    """Guards the laws here against a model whose refinement does nothing."""
+    tracks = make_model().track_clip(as_clip(make_frames(4)), torch.tensor([[[40.0, 30.0]]]), torch.tensor([[0]]))
+    assert (tracks.refined[0].xy - tracks.match.estimate.xy).abs().max() > 0.01
+    assert (tracks.refined[1].xy - tracks.refined[0].xy).abs().max() > 0.01
+
+
+def test_visible_means_likely_seen_and_likely_right() -> None:
+    occlusion, distance = torch.tensor([-9.0, 9.0, -9.0, -0.5, -1.0]), torch.tensor([-9.0, -9.0, 9.0, -0.5, -1.0])
+    assert visibility(occlusion, distance).tolist() == [True, False, False, False, True]
+
+
+def test_the_embedded_preset_has_at_most_three_million_parameters() -> None:
+    with torch.device("meta"):
+        assert sum(parameter.numel() for parameter in Tapir(PRESETS["small"]).parameters()) <= 3_000_000
+
+
+def test_a_point_of_the_published_model_costs_at_most_0_38_mib_of_memory() -> None:
+    state = TrackState.empty(PRESETS["bootstapir"], 1, 3, torch.device("meta"), torch.float32)
+    assert state.bytes_per_point <= 0.38 * 2**20
+
+
+def test_the_published_model_has_its_published_number_of_parameters() -> None:
+    """54.70 M, of which ours keeps the second temporal bias summed: 3 of every 4 of 12 x 2048 values fewer."""
+    with torch.device("meta"):
+        count = sum(parameter.numel() for parameter in Tapir(PRESETS["bootstapir"]).parameters())
+    assert round((count + 12 * 2048 * 3 // 4) / 1e6, 2) == 54.70
