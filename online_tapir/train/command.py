@@ -1,0 +1,106 @@
+"""What `online-tapir eval` and `online-tapir train` do, once the words of the command line are understood."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from online_tapir.model.checkpoint import choose_device, load_model, save_weights
+from online_tapir.model.config import PRESETS
+from online_tapir.model.tapir import Tapir
+from online_tapir.tracker import Tracker
+from online_tapir.train.baselines import DenseFlow, LucasKanade, LucasKanadeWithRecovery
+from online_tapir.train.evaluate import (
+    MakeTracker,
+    Report,
+    Video,
+    as_dict,
+    compare,
+    report_table,
+    still_videos,
+    validation_videos,
+)
+from online_tapir.train.loop import train, validation_clips
+from online_tapir.train.tapvid import query_first_videos
+from online_tapir.train.textures import TextureBank
+from online_tapir.train.train_config import TrainConfig
+
+PROCEDURAL_TEXTURES = 96
+VALIDATION_CLIPS = 12
+STILL_CLIPS = 2
+POINTS_AT_ONCE = 256
+
+
+def evaluate_models(
+    models: list[str],
+    photos: Path | None,
+    dataset: Path | None,
+    *,
+    clips: int,
+    frames: int,
+    device: str,
+    json_file: Path | None,
+) -> None:
+    """Prints a table of models beside OpenCV's trackers on validation scenes, or on a TAP-Vid file in their place."""
+    trackers: dict[str, MakeTracker] = {name: _streaming(load_model(name, device=device)) for name in models}
+    trackers |= {
+        "lucas-kanade": LucasKanade,
+        "lucas-kanade, recovering": LucasKanadeWithRecovery,
+        "dis flow": DenseFlow,
+    }
+    console = Console()
+    reports: list[Report] = []
+    for name, videos in _data(photos, dataset, clips, frames):
+        with console.status(f"scoring on {name}"):
+            reports += compare(trackers, videos, data=name, points_at_once=POINTS_AT_ONCE)
+    console.print(report_table(reports))
+    if json_file is not None:
+        json_file.write_text(json.dumps([as_dict(report) for report in reports], indent=1) + "\n", encoding="utf-8")
+
+
+def _streaming(model: Tapir) -> MakeTracker:
+    return lambda: Tracker(model, max_points=POINTS_AT_ONCE, window=1)
+
+
+def _data(photos: Path | None, dataset: Path | None, clips: int, frames: int) -> Iterator[tuple[str, Iterator[Video]]]:
+    if dataset is not None:
+        yield dataset.stem, iter(query_first_videos(dataset))
+        return
+    if photos is not None:
+        yield f"photographs, {clips} x {frames} frames", iter(validation_videos(photos, clips, frames))
+    yield f"procedural, {clips} x {frames} frames", iter(validation_videos(None, clips, frames))
+    yield f"still, {STILL_CLIPS} x 200 frames", iter(still_videos(photos, STILL_CLIPS))
+
+
+def train_model(
+    out: Path, config: TrainConfig, start: str | None, textures: Path | None, validation: Path | None, device: str
+) -> None:
+    """Trains one stage and writes its averaged weights to `out`/small.safetensors, a log beside them."""
+    torch.manual_seed(config.seed)
+    target = choose_device(device)
+    model = Tapir(PRESETS["small"]) if start is None else load_model(start, device="cpu")
+    model.requires_grad_(True).to(target).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    bank = TextureBank.procedural(PROCEDURAL_TEXTURES, seed=0)
+    held_out = TextureBank.procedural(PROCEDURAL_TEXTURES, seed=1)
+    if textures is not None:
+        bank = TextureBank.from_folder(textures) + bank
+    if validation is not None:
+        held_out = TextureBank.from_folder(validation)
+    console = Console(highlight=False)
+    clips = validation_clips(held_out, VALIDATION_CLIPS, target)
+    averaged = train(model, config, bank, clips, out, lambda record: console.print(_in_words(record)))
+    save_weights(
+        out / "small.safetensors", averaged, {"stage": json.dumps({"steps": config.steps, "size": config.size})}
+    )
+    console.print(f"weights in {out / 'small.safetensors'}; use them with --model")
+
+
+def _in_words(record: dict[str, Any]) -> str:
+    return (
+        f"step {record['step']}  {record['hours']:.2f} h  loss {record['loss']:.3f}  "
+        f"AJ {100 * record['average_jaccard']:.1f}  occlusion {100 * record['occlusion_accuracy']:.1f} %  "
+        f"median error {record['median_error']:.2f} px"
+    )

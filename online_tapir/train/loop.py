@@ -1,0 +1,214 @@
+"""The training loop: clips made where it trains, checkpoints that a stopped run goes on from, averaged weights.
+
+One run is one stage (a picture size, a clip length); a later stage begins from an earlier one's weights. Publishes no
+weights: `command.train_model` does.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from online_tapir.model.tapir import Tapir, visibility
+from online_tapir.train import metrics
+from online_tapir.train.losses import LossWeights, Truth, clip_loss
+from online_tapir.train.scenes import Clips, SceneConfig, make_clips
+from online_tapir.train.textures import TextureBank
+from online_tapir.train.train_config import TrainConfig
+
+VALIDATION_SEED = 1_000_000_000  # training seeds stay below
+CHECKPOINT = "checkpoint.pt"
+
+
+@dataclass(slots=True)
+class Progress:
+    """What a checkpoint holds: where training is and all it needs to go on."""
+
+    model: Tapir
+    averaged: Tapir
+    optimizer: torch.optim.Optimizer
+    step: int = 0
+    seconds: float = 0.0
+
+    def save(self, path: Path) -> None:
+        """Writes the checkpoint beside `path` first, so that a stop in the middle never harms the last one."""
+        partial = path.with_suffix(".partial")
+        torch.save(
+            {
+                "model": self.model.state_dict(),
+                "averaged": self.averaged.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "step": self.step,
+                "seconds": self.seconds,
+            },
+            partial,
+        )
+        partial.replace(path)
+
+    def load(self, path: Path, device: torch.device) -> None:
+        saved = torch.load(path, map_location=device, weights_only=True)
+        self.model.load_state_dict(saved["model"])
+        self.averaged.load_state_dict(saved["averaged"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.step, self.seconds = saved["step"], saved["seconds"]
+
+
+def train(
+    start: Tapir,
+    config: TrainConfig,
+    textures: TextureBank,
+    validation: Clips,
+    out: Path,
+    report: Callable[[dict[str, Any]], None],
+) -> Tapir:
+    """Trains from `start`, on its device, until `config.steps`; returns the averaged weights.
+
+    A checkpoint in `out` is gone on from. `report` is given a record every validation; all go to `out`/log.jsonl.
+    """
+    device = next(start.parameters()).device
+    out.mkdir(parents=True, exist_ok=True)
+    progress = _begin(start, config)
+    if (out / CHECKPOINT).exists():
+        progress.load(out / CHECKPOINT, device)
+    batches = _batches(config, textures, device, progress.step)
+    losses: list[float] = []
+    clock = time.monotonic()
+    while progress.step < config.steps:
+        losses.append(_step(progress, config, next(batches)))
+        progress.step += 1
+        progress.seconds += time.monotonic() - clock
+        clock = time.monotonic()
+        last = progress.step == config.steps
+        if last or progress.step % config.checkpoint_every == 0:
+            progress.save(out / CHECKPOINT)
+        if last or progress.step % config.validate_every == 0:
+            record = _record(progress, losses, validation)
+            losses.clear()
+            with (out / "log.jsonl").open("a") as log:
+                log.write(json.dumps(record) + "\n")
+            report(record)
+    return progress.averaged
+
+
+def _begin(start: Tapir, config: TrainConfig) -> Progress:
+    averaged = Tapir(start.config).to(next(start.parameters()).device)
+    averaged.load_state_dict(start.state_dict())
+    decayed = [p for p in start.parameters() if p.ndim > 1]
+    rest = [p for p in start.parameters() if p.ndim <= 1]
+    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+    return Progress(start, averaged, torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98)))
+
+
+def _step(progress: Progress, config: TrainConfig, clips: Clips) -> float:
+    """One optimiser step on one batch; its loss, NaN where the step was left out for a gradient that was not finite."""
+    model = progress.model.train()
+    size = (clips.frames.shape[3], clips.frames.shape[4])
+    xy = _at_query(clips)
+    for group in progress.optimizer.param_groups:
+        group["lr"] = config.learning_rate * learning_rate_share(progress.step, config)
+    with torch.autocast(xy.device.type, torch.bfloat16, enabled=config.bf16):
+        tracks = model.track_clip(clips.frames, xy, clips.query_frame)
+        assert tracks.grids.size == size
+        loss = clip_loss(tracks, Truth.of(clips), model.config.softmax_temperature, LossWeights())
+    progress.optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    if not torch.isfinite(norm):
+        return math.nan
+    progress.optimizer.step()
+    with torch.no_grad():
+        decay = min(config.average, (1 + progress.step) / (10 + progress.step))
+        averages: list[Tensor] = list(progress.averaged.parameters())
+        weights: list[Tensor] = list(model.parameters())
+        torch._foreach_lerp_(averages, weights, 1 - decay)
+    return loss.item()
+
+
+def learning_rate_share(step: int, config: TrainConfig) -> float:
+    """The share of the peak learning rate at `step`: a linear rise, a plateau, a linear fall over the cooldown."""
+    rise = min(1.0, (step + 1) / max(1, config.warmup))
+    left = (config.steps - step) / max(1.0, config.cooldown * config.steps)
+    return rise * (config.final_rate + (1 - config.final_rate) * min(1.0, left))
+
+
+def _at_query(clips: Clips) -> Tensor:
+    """Where each point is on its query frame, [B, N, 2]."""
+    index = clips.query_frame[..., None, None].expand(-1, -1, 1, 2)
+    return clips.xy.gather(2, index)[:, :, 0]
+
+
+def _batches(config: TrainConfig, textures: TextureBank, device: torch.device, step: int) -> Iterator[Clips]:
+    """Fresh clips for ever, each batch served `reuse` times, varied; begins where `step` left off."""
+    scene = SceneConfig(height=config.size, width=config.size, frames=config.frames, points=config.points)
+    batch = step // config.reuse
+    while True:
+        first = config.seed + batch * config.clips
+        clips = make_clips(range(first, first + config.clips), scene, textures, device)
+        rng = np.random.default_rng(first)
+        yield clips
+        for _ in range(config.reuse - 1):
+            yield _vary(clips, rng)
+        batch += 1
+
+
+def _vary(clips: Clips, rng: np.random.Generator) -> Clips:
+    """The same clips mirrored, upside down, backwards or with other colours, at random; the truth goes along."""
+    frames, xy, visible, query = clips.frames, clips.xy, clips.visible, clips.query_frame
+    height, width = frames.shape[3:]
+    frames = frames[:, :, torch.from_numpy(rng.permutation(3))]
+    if rng.random() < 0.5:
+        frames, xy = frames.flip(4), torch.stack([width - xy[..., 0], xy[..., 1]], dim=-1)
+    if rng.random() < 0.5:
+        frames, xy = frames.flip(3), torch.stack([xy[..., 0], height - xy[..., 1]], dim=-1)
+    if rng.random() < 0.5:
+        frames, xy, visible, query = frames.flip(1), xy.flip(2), visible.flip(2), frames.shape[1] - 1 - query
+    return Clips(frames, xy, visible, query)
+
+
+def validation_clips(textures: TextureBank, count: int, device: torch.device, frames: int = 12) -> Clips:
+    """The clips that stages are compared by: 256x256, the same whatever is trained."""
+    scene = SceneConfig(height=256, width=256, frames=frames, points=48)
+    return make_clips(range(VALIDATION_SEED, VALIDATION_SEED + count), scene, textures, device)
+
+
+@torch.no_grad()
+def validate(model: Tapir, clips: Clips) -> metrics.TrackScores:
+    """TAP-Vid's metrics, query-first, of `model` on clips at their own resolution, one clip at a time."""
+    scores = []
+    frames, points = clips.frames.shape[1], clips.xy.shape[1]
+    for index in range(len(clips.frames)):
+        clip = Clips(*(part[index : index + 1] for part in (clips.frames, clips.xy, clips.visible, clips.query_frame)))
+        last = model.track_clip(clip.frames, _at_query(clip), clip.query_frame).refined[-1]
+        visible = visibility(last.occlusion, last.expected_distance).T.cpu().numpy()  # [N, T]
+        xy = last.xy.view(frames, points, 2).transpose(0, 1).double().cpu().numpy()
+        height, width = clip.frames.shape[3:]
+        scores.append(
+            metrics.score(
+                metrics.scale_to_256(xy, width, height),
+                visible,
+                metrics.scale_to_256(clip.xy[0].double().cpu().numpy(), width, height),
+                clip.visible[0].cpu().numpy(),
+                metrics.frames_after_query(clip.query_frame[0].cpu().numpy(), frames),
+            )
+        )
+    return metrics.average(scores)
+
+
+def _record(progress: Progress, losses: list[float], validation: Clips) -> dict[str, Any]:
+    scores = validate(progress.averaged.eval(), validation)
+    finite = [loss for loss in losses if math.isfinite(loss)]
+    return {
+        "step": progress.step,
+        "hours": round(progress.seconds / 3600, 3),
+        "loss": round(sum(finite) / max(1, len(finite)), 4),
+        "skipped_steps": len(losses) - len(finite),
+        **{name: value for name, value in asdict(scores).items() if isinstance(value, float)},
+        "position_accuracy": scores.position_accuracy,
+    }

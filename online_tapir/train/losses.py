@@ -1,0 +1,103 @@
+"""The TAPIR losses, on the first guess and on every refinement, and a cross-entropy that starts the matching off."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from online_tapir.model import coordinates
+from online_tapir.model.matching import Estimate
+from online_tapir.model.tapir import ClipTracks
+from online_tapir.train.scenes import Clips
+from tapir_kernels import cost_volume
+
+
+@dataclass(frozen=True, slots=True)
+class LossWeights:
+    """What each part of the loss counts; pixels are those of the resolution trained at."""
+
+    position: float = 0.2  # a pixel of smooth L1
+    position_cap_px: float = 24.0  # errors beyond are lost to the matching, not worth a gradient
+    occlusion: float = 1.0
+    expected_distance: float = 0.5
+    expected_distance_px: float = 6.0  # a position further off than this counts as wrong (TAPIR, section 3.4)
+    heat: float = 0.3
+    correlation: float = 0.1  # the same of the bare dot products on both grids, so that features learn to be told apart
+    first_guess: float = 0.5  # all of the first guess's losses, beside 1 for the last refinement's
+    earlier: float = 0.7  # each refinement counts this much of the next one
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """A batch of clips as the model's estimates are laid out: [B T, N]."""
+
+    xy: Tensor  # [BT, N, 2]
+    visible: Tensor  # [BT, N] bool
+    tracked: Tensor  # [BT, N] bool: from the query on
+
+    @classmethod
+    def of(cls, clips: Clips) -> "Truth":
+        frames = clips.frames.shape[1]
+        alive = torch.arange(frames, device=clips.xy.device)[:, None] >= clips.query_frame[:, None]  # [B, T, N]
+        return cls(
+            clips.xy.transpose(1, 2).flatten(0, 1),
+            clips.visible.transpose(1, 2).flatten(0, 1),
+            alive.flatten(0, 1),
+        )
+
+
+def clip_loss(tracks: ClipTracks, truth: Truth, temperature: float, weights: LossWeights) -> Tensor:
+    """The training loss of one batch of clips; heat maps and dot products are softened by `temperature`."""
+    size = tracks.grids.size
+    first = estimate_loss(tracks.match.estimate, truth, weights)
+    first = first + weights.heat * heat_loss(tracks.match.heat * temperature, truth, size)
+    levels = tracks.grids.levels[:2]
+    for features, grid in zip(
+        torch.split(tracks.queries, [level.shape[3] for level in levels], dim=2), levels, strict=True
+    ):
+        first = first + weights.correlation * heat_loss(cost_volume(features, grid) * temperature, truth, size)
+    total = weights.first_guess * first
+    for index, estimate in enumerate(reversed(tracks.refined)):
+        total = total + weights.earlier**index * estimate_loss(estimate, truth, weights)
+    return total
+
+
+def estimate_loss(estimate: Estimate, truth: Truth, weights: LossWeights) -> Tensor:
+    """Position on visible points, occlusion on all, and whether the position is to be trusted (TAPIR, section 3.4)."""
+    seen = truth.visible & truth.tracked
+    error = (estimate.xy - truth.xy).square().sum(dim=-1).add(1e-6).sqrt()  # [BT, N] pixels
+    capped = F.smooth_l1_loss(
+        error.clamp_max(weights.position_cap_px), torch.zeros_like(error), beta=1.0, reduction="none"
+    )
+    occlusion = F.binary_cross_entropy_with_logits(
+        estimate.occlusion, (~truth.visible).to(estimate.occlusion.dtype), reduction="none"
+    )
+    wrong = (error.detach() > weights.expected_distance_px).to(error.dtype)
+    distance = F.binary_cross_entropy_with_logits(estimate.expected_distance, wrong, reduction="none")
+    return (
+        weights.position * _mean(capped, seen)
+        + weights.occlusion * _mean(occlusion, truth.tracked)
+        + weights.expected_distance * _mean(distance, seen)
+    )
+
+
+def heat_loss(logits: Tensor, truth: Truth, size: tuple[int, int]) -> Tensor:
+    """Cross-entropy of heat maps [BT, N, H, W] (logits) against the truth, spread over its four nearest cells."""
+    height, width = logits.shape[2:]
+    cells = coordinates.rescale(truth.xy, size, (height, width)) - 0.5
+    corner = torch.floor(cells)
+    share = cells - corner
+    log_probability = torch.log_softmax(logits.flatten(2).float(), dim=2)  # [BT, N, HW]
+    total = torch.zeros_like(share[..., 0])
+    for down in (0, 1):
+        for across in (0, 1):
+            x = (corner[..., 0].long() + across).clamp(0, width - 1)
+            y = (corner[..., 1].long() + down).clamp(0, height - 1)
+            weight = (share[..., 0] if across else 1 - share[..., 0]) * (share[..., 1] if down else 1 - share[..., 1])
+            total = total - weight * log_probability.gather(2, (y * width + x)[..., None])[..., 0]
+    return _mean(total, truth.visible & truth.tracked)
+
+
+def _mean(values: Tensor, counted: Tensor) -> Tensor:
+    return (values * counted).sum() / counted.sum().clamp_min(1)

@@ -1,0 +1,216 @@
+"""How good tracks are: TAP-Vid's three metrics, and what a live tracker is asked beside them; numpy only.
+
+Average Jaccard, position accuracy and occlusion accuracy follow the section on metrics of TAP-Vid (arXiv 2211.03726).
+Positions are pixels of a 256x256 picture (`scale_to_256`) and arrays are [N, T]: points, frames. Nothing here runs a
+tracker or chooses queries.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Positions: TypeAlias = NDArray[np.floating[Any]]  # [N, T, 2]
+Flags: TypeAlias = NDArray[np.bool_]  # [N, T]
+
+THRESHOLDS_PX = (1, 2, 4, 8, 16)
+SCORED_SIZE = 256
+STILL_PX = 0.01  # what moves less stands still
+
+
+@dataclass(frozen=True, slots=True)
+class TrackScores:
+    """TAP-Vid's metrics of one video, or their mean over videos; shares of 1, NaN where nothing could be scored."""
+
+    average_jaccard: float
+    jaccard: tuple[float, ...]  # one for each of THRESHOLDS_PX
+    average_position_accuracy: float
+    position_accuracy: tuple[float, ...]  # one for each of THRESHOLDS_PX
+    occlusion_accuracy: float
+    median_error: float  # of truly visible points, pixels at 256x256
+
+
+@dataclass(frozen=True, slots=True)
+class Redetection:
+    """How many points came back after an occlusion, and how many of these the tracker found again."""
+
+    found: int
+    returned: int
+
+    @property
+    def rate(self) -> float:
+        """The share found, NaN where no point came back."""
+        return _share(self.found, self.returned)
+
+    def __add__(self, other: "Redetection") -> "Redetection":
+        return Redetection(self.found + other.found, self.returned + other.returned)
+
+
+def scale_to_256(xy: Positions, width: int, height: int) -> NDArray[np.float64]:
+    """Positions xy [..., 2] (pixels of a width x height picture, raster coordinates) in pixels of a 256x256 one."""
+    scaled: NDArray[np.float64] = np.asarray(xy, np.float64) * SCORED_SIZE / np.array([width, height])
+    return scaled
+
+
+def frames_after_query(query_frame: NDArray[np.integer[Any]], frames: int) -> Flags:
+    """The frames that query-first scoring counts, [N, T]: those strictly after each point's query_frame [N]."""
+    after: Flags = np.arange(frames) > np.asarray(query_frame)[:, None]
+    return after
+
+
+def frames_but_query(query_frame: NDArray[np.integer[Any]], frames: int) -> Flags:
+    """The frames that strided scoring counts, [N, T]: all but each point's query_frame [N]."""
+    others: Flags = np.arange(frames) != np.asarray(query_frame)[:, None]
+    return others
+
+
+def score(xy: Positions, visible: Flags, true_xy: Positions, true_visible: Flags, scored: Flags) -> TrackScores:
+    """TAP-Vid's metrics of one video (arXiv 2211.03726), on the frames that `scored` [N, T] marks.
+
+    `xy`, `true_xy` [N, T, 2] are pixels at 256x256, `visible`, `true_visible` [N, T]. With "within" an error strictly
+    below a threshold, that threshold's position accuracy is the share of truly visible points within, whether or not
+    they were called visible. Its Jaccard is TP / (truly visible + FP): TP are truly visible, called visible and within;
+    FP are called visible while truly hidden or not within. The averages run over 1, 2, 4, 8 and 16 px. A position that
+    is not a number is within nothing. Raises ValueError when the arrays' shapes do not fit.
+    """
+    _check_shapes(xy, visible, true_xy, true_visible, scored)
+    error = _distance(xy, true_xy)  # [N, T]
+    seen = true_visible & scored  # [N, T]
+    claimed = visible & scored  # [N, T]
+    positives = np.count_nonzero(seen)
+    jaccard, accuracy = [], []
+    for threshold in THRESHOLDS_PX:
+        within = seen & (error < threshold)  # [N, T]
+        hits = np.count_nonzero(claimed & within)
+        false_alarms = np.count_nonzero(claimed & ~within)
+        jaccard.append(_share(hits, positives + false_alarms))
+        accuracy.append(_share(np.count_nonzero(within), positives))
+    agreed = np.count_nonzero((visible == true_visible) & scored)
+    return TrackScores(
+        average_jaccard=float(np.mean(jaccard)),
+        jaccard=tuple(jaccard),
+        average_position_accuracy=float(np.mean(accuracy)),
+        position_accuracy=tuple(accuracy),
+        occlusion_accuracy=_share(agreed, np.count_nonzero(scored)),
+        median_error=float(np.median(error[seen])) if positives else math.nan,
+    )
+
+
+def average(scores: Sequence[TrackScores]) -> TrackScores:
+    """The mean over videos, figure by figure; every video in which a figure is defined weighs the same.
+
+    Raises ValueError when there are no videos.
+    """
+    if not scores:
+        raise ValueError("no scores to average: no video was scored")
+    return TrackScores(
+        average_jaccard=_mean([s.average_jaccard for s in scores]),
+        jaccard=tuple(_mean(column) for column in zip(*(s.jaccard for s in scores), strict=True)),
+        average_position_accuracy=_mean([s.average_position_accuracy for s in scores]),
+        position_accuracy=tuple(_mean(column) for column in zip(*(s.position_accuracy for s in scores), strict=True)),
+        occlusion_accuracy=_mean([s.occlusion_accuracy for s in scores]),
+        median_error=_mean([s.median_error for s in scores]),
+    )
+
+
+def redetection(
+    xy: Positions,
+    visible: Flags,
+    true_xy: Positions,
+    true_visible: Flags,
+    query_frame: NDArray[np.integer[Any]],
+    hidden_frames: tuple[int, int] = (5, 20),
+    within_px: float = 4.0,
+) -> Redetection:
+    """Counts the points that came back after an occlusion, and those of them found again.
+
+    A point comes back when, after its query frame, it is truly hidden for 5 to 20 frames on end (`hidden_frames`, both
+    ends included) and then truly visible on at least the next 5. It is found again when on two or more of the third,
+    fourth and fifth of these it is called visible and lies within 4 px (at 256x256): two frames of grace, and one
+    frame of luck is not enough. A point that comes back twice counts twice. Shapes as for `score`.
+    """
+    _check_shapes(xy, visible, true_xy, true_visible)
+    right = visible & (_distance(xy, true_xy) < within_px)  # [N, T]
+    shortest, longest = hidden_frames
+    found = returned = 0
+    for n, first in enumerate(query_frame):
+        for hidden, back, gone in _occlusions(true_visible[n], int(first)):
+            if shortest <= back - hidden <= longest and gone - back >= 5:
+                returned += 1
+                found += int(np.count_nonzero(right[n, back + 2 : back + 5]) >= 2)
+    return Redetection(found, returned)
+
+
+def jitter(xy: Positions, true_xy: Positions, true_visible: Flags, scored: Flags) -> NDArray[np.float64]:
+    """How much each still point trembles, [N]: the standard deviation of its position over time, in pixels.
+
+    The deviation counts both axes: the root of the mean squared distance from the point's own mean position, over the
+    frames that are `scored` and where the point is truly visible. NaN for a point that truly moves, or is seen on
+    fewer than 5 frames. Shapes as for `score`.
+    """
+    return _over_still_points(lambda error: np.sqrt(np.sum(np.var(error, axis=0))), xy, true_xy, true_visible, scored)
+
+
+def drift(xy: Positions, true_xy: Positions, true_visible: Flags, scored: Flags) -> NDArray[np.float64]:
+    """How far each still point has crept by the end, [N]: the length of its mean error over 5 frames, in pixels.
+
+    The frames are the last 5 that are `scored` and where the point is truly visible; the mean takes the jitter out.
+    NaN for a point that truly moves, or is seen on fewer than 5 frames. Shapes as for `score`.
+    """
+    return _over_still_points(
+        lambda error: np.linalg.norm(np.mean(error[-5:], axis=0)), xy, true_xy, true_visible, scored
+    )
+
+
+def _over_still_points(
+    measure: Callable[[Positions], np.floating[Any]],  # of the errors [T, 2] of one point
+    xy: Positions,
+    true_xy: Positions,
+    true_visible: Flags,
+    scored: Flags,
+) -> NDArray[np.float64]:
+    """What `measure` says of each still point, [N]; NaN for the others."""
+    _check_shapes(xy, scored, true_xy, true_visible)
+    seen = true_visible & scored  # [N, T]
+    measured = np.full(len(xy), math.nan)  # [N]
+    for n in range(len(xy)):
+        truth = true_xy[n, seen[n]]  # [T, 2]
+        if len(truth) >= 5 and np.ptp(truth, axis=0).max() < STILL_PX:
+            measured[n] = measure(np.asarray(xy[n, seen[n]], np.float64) - truth)
+    return measured
+
+
+def _occlusions(true_visible: NDArray[np.bool_], first: int) -> list[tuple[int, int, int]]:
+    """Each occlusion of a point [T] after frame `first`: its first frame, the first seen again, that sight's end."""
+    changes = first + 1 + np.flatnonzero(np.diff(true_visible[first:].astype(np.int8)))
+    ends = [*changes.tolist(), len(true_visible)]
+    hides = 0 if true_visible[first] else 1  # changes alternate; where the first one hides the point
+    return [(ends[i], ends[i + 1], ends[i + 2]) for i in range(hides, len(ends) - 2, 2)]
+
+
+def _distance(xy: Positions, true_xy: Positions) -> NDArray[np.float64]:
+    """Distances [N, T]; infinite where a position is not a number."""
+    distance = np.linalg.norm(np.asarray(xy, np.float64) - true_xy, axis=-1)
+    return np.where(np.isnan(distance), np.inf, distance)
+
+
+def _share(part: int | np.signedinteger[Any], whole: int | np.signedinteger[Any]) -> float:
+    return float(part / whole) if whole else math.nan
+
+
+def _mean(values: Sequence[float]) -> float:
+    defined = [value for value in values if not math.isnan(value)]
+    return sum(defined) / len(defined) if defined else math.nan
+
+
+def _check_shapes(xy: Positions, visible: Flags, true_xy: Positions, *flags: Flags) -> None:
+    shapes = [visible.shape, *(flag.shape for flag in flags)]
+    wanted = (*visible.shape, 2)
+    if visible.ndim != 2 or xy.shape != wanted or true_xy.shape != wanted or len(set(shapes)) > 1:
+        raise ValueError(
+            f"positions {xy.shape} and {true_xy.shape} do not fit flags {shapes}; "
+            "give positions [N, T, 2] and flags [N, T]"
+        )

@@ -1,0 +1,40 @@
+"""What one stage of training can be told: each field is a flag of `online-tapir train`."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+Positive = Number(gte=1)
+Share = Number(gte=0, lte=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """One stage of training."""
+
+    steps: Annotated[int, Parameter(help="Optimiser steps of this stage.", validator=Positive)] = 20_000
+    size: Annotated[
+        int, Parameter(help="Side of the training clips in pixels, a multiple of 8.", validator=Number(gte=64))
+    ] = 128
+    frames: Annotated[int, Parameter(help="Frames of a clip.", validator=Number(gte=2))] = 6
+    clips: Annotated[int, Parameter(help="Clips of a step.", validator=Positive)] = 4
+    points: Annotated[int, Parameter(help="Points followed in a clip.", validator=Positive)] = 40
+    reuse: Annotated[
+        int, Parameter(help="Steps that each batch of clips serves, flipped and recoloured.", validator=Positive)
+    ] = 3
+    learning_rate: Annotated[float, Parameter(help="Peak learning rate of AdamW.")] = 1e-3
+    final_rate: Annotated[
+        float, Parameter(help="Share of the learning rate left at the end of the stage.", validator=Share)
+    ] = 0.05
+    cooldown: Annotated[
+        float, Parameter(help="Share of the steps over which the learning rate falls.", validator=Share)
+    ] = 0.25
+    warmup: Annotated[int, Parameter(help="Steps over which the learning rate rises.")] = 200
+    weight_decay: Annotated[float, Parameter(help="Weight decay of AdamW.")] = 1e-2
+    average: Annotated[float, Parameter(help="Decay of the running average of the weights, a step.")] = 0.999
+    seed: Annotated[int, Parameter(help="First seed of the clips; a run uses the ones that follow.")] = 0
+    bf16: Annotated[bool, Parameter(help="Train in bfloat16 autocast.", negative=())] = False
+    validate_every: Annotated[int, Parameter(help="Steps between validations.", validator=Positive)] = 500
+    checkpoint_every: Annotated[int, Parameter(help="Steps between checkpoints.", validator=Positive)] = 100
