@@ -1,0 +1,230 @@
+"""The command line: `online-tapir` itself tracks; sub-commands stand beside it. A user's error exits with 2.
+
+Each command imports what it needs when it runs, so that `online-tapir listen` starts without torch.
+"""
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import App, CycloptsError, Parameter
+from cyclopts.validators import Number
+from rich.console import Console
+
+from online_tapir.config import LiveConfig
+from online_tapir.errors import ConfigError, OnlineTapirError
+from online_tapir.train.train_config import TrainConfig
+
+if TYPE_CHECKING:
+    from online_tapir.points import PointSource
+    from online_tapir.records import Sink
+
+ADDRESS = "tcp://127.0.0.1:5555"
+USER_ERROR = 2
+
+
+def _version() -> str:
+    from importlib.metadata import version
+
+    return version("online-tapir")
+
+
+app = App(
+    name="online-tapir",
+    help="Follow points on live video: published over ZeroMQ, shown in Rerun. --debug shows the traceback of an error.",
+    version=_version,
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs a command line and exits: 0 when all went well, 2 for a user's error."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    try:
+        app(
+            [word for word in words if word != "--debug"],
+            exit_on_error=False,
+            print_error=False,
+            result_action="return_value",
+        )
+    except (OnlineTapirError, CycloptsError) as error:
+        if debug:
+            raise
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]online-tapir:[/] {_plain(str(error))}")
+        sys.exit(USER_ERROR)
+
+
+def _plain(text: str) -> str:
+    from rich.markup import escape
+
+    return escape(text)
+
+
+@app.default
+def live(config: Annotated[LiveConfig, Parameter(name="*")] = LiveConfig()) -> None:  # noqa: B008  frozen
+    """Track a camera until it ends or Ctrl-C, publish the tracks, show them."""
+    from online_tapir.camera import open_camera
+    from online_tapir.live import track_live
+    from online_tapir.model.checkpoint import load_model
+    from online_tapir.status import open_status
+    from online_tapir.tracker import Tracker
+
+    points = _point_source(config)
+    with closing(open_status(quiet=config.quiet, json_log=config.json_log)) as status, _stop_on_signal() as stop:
+        _set_threads(config.threads)
+        model = load_model(config.model, weights=config.weights, device=config.device)
+        tracker = Tracker(model, max_points=config.max_points, window=config.window)
+        with ExitStack() as opened:
+            sinks = [opened.enter_context(closing(sink)) for sink in _open_sinks(config, status.note)]
+            camera = open_camera(config.camera, size=_size(config.size), fps=config.fps, realtime=config.realtime)
+            status.note(f"{camera.description}; model {model.config.name} on {next(model.parameters()).device}")
+            track_live(camera, tracker, points, sinks, status, stop, frames=config.frames, replenish=config.replenish)
+        status.finish()
+
+
+def _point_source(config: LiveConfig) -> "PointSource":
+    from online_tapir.points import MaskPoints, parse_points
+
+    if config.mask is None:
+        return parse_points(config.points or "auto:64")
+    if config.points is not None:
+        raise ConfigError("--points and --mask both say what to follow; give one of them")
+    return MaskPoints(config.mask, config.mask_id)
+
+
+def _open_sinks(config: LiveConfig, note: Callable[[str], None]) -> Iterator["Sink"]:
+    if config.publish != "off":
+        from online_tapir.sinks.zmq import ZmqPublisher
+
+        publisher = ZmqPublisher(config.publish)
+        note(f"publishing on {publisher.address}")
+        yield publisher
+    from online_tapir.sinks.rerun import RerunViewer, default_mode, parse_rerun_mode
+
+    if config.rerun is None:
+        mode, why = default_mode(os.environ)
+        note(why)
+    else:
+        mode = parse_rerun_mode(config.rerun)
+    if mode.way != "off":
+        yield RerunViewer(mode, report=note)
+
+
+@contextmanager
+def _stop_on_signal() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set; a second Ctrl-C interrupts at once."""
+    stop = threading.Event()
+
+    def ask(number: int, frame: object) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _set_threads(threads: int | None) -> None:
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
+def _size(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    width, x, height = text.lower().partition("x")
+    if not (x and width.isdecimal() and height.isdecimal()):
+        raise ConfigError(f"--size {text!r} is not WIDTHxHEIGHT; write 1280x720, for instance")
+    return int(width), int(height)
+
+
+@app.command
+def cameras() -> None:
+    """List the cameras of this machine."""
+    from online_tapir.camera import list_cameras
+
+    console = Console(highlight=False)
+    found = list_cameras()
+    for camera in found:
+        console.print(str(camera))
+    if not found:
+        console.print("no cameras here; `online-tapir --camera demo` needs none")
+
+
+@app.command
+def listen(
+    address: str = ADDRESS,
+    *,
+    camera: Annotated[str | None, Parameter(help="Only this camera's tracks.")] = None,
+    newest: Annotated[bool, Parameter(help="Skip what is older than the newest message.", negative=())] = False,
+    jsonl: Annotated[
+        bool, Parameter(help="JSON lines on the standard output in place of the table.", negative=())
+    ] = False,
+    csv: Annotated[bool, Parameter(help="CSV on the standard output in place of the table.", negative=())] = False,
+    count: Annotated[int | None, Parameter(help="Stop after this many messages.", validator=Number(gte=1))] = None,
+    timeout: Annotated[float | None, Parameter(help="Give up after this many seconds without a message.")] = None,
+) -> None:
+    """Show what a running tracker publishes: a live table, JSON lines or CSV."""
+    from online_tapir.listen import live_table, write_csv, write_jsonl
+    from online_tapir.subscriber import subscribe
+
+    if jsonl and csv:
+        raise ConfigError("--jsonl and --csv both say how to write; give one of them")
+    stream = subscribe(address, camera, newest=newest, timeout_ms=None if timeout is None else int(timeout * 1000))
+    with suppress(KeyboardInterrupt), closing(stream):
+        if jsonl:
+            write_jsonl(stream, sys.stdout, count=count)
+        elif csv:
+            write_csv(stream, sys.stdout, count=count)
+        else:
+            live_table(stream, Console(), count=count)
+
+
+@app.command(name="eval")
+def evaluate(
+    models: Annotated[list[str] | None, Parameter(help="Presets or .safetensors files. [default: small]")] = None,
+    *,
+    photos: Annotated[Path | None, Parameter(help="Folder of photographs to make validation scenes of.")] = None,
+    dataset: Annotated[Path | None, Parameter(help="A TAP-Vid .pkl or .npz to score on, query-first.")] = None,
+    clips: Annotated[int, Parameter(help="Validation scenes.", validator=Number(gte=1))] = 16,
+    frames: Annotated[int, Parameter(help="Frames of a scene.", validator=Number(gte=2))] = 24,
+    device: Annotated[str, Parameter(help="auto, cpu, cuda, ...")] = "auto",
+    json: Annotated[Path | None, Parameter(help="Write the figures to this file, too.")] = None,
+) -> None:
+    """Score models beside OpenCV's trackers: Average Jaccard, position and occlusion accuracy, re-detection, time."""
+    from online_tapir.train.command import evaluate_models
+
+    evaluate_models(models or ["small"], photos, dataset, clips=clips, frames=frames, device=device, json_file=json)
+
+
+@app.command
+def train(
+    out: Annotated[
+        Path, Parameter(help="Folder of the checkpoint and the log; a stage that was stopped goes on from it.")
+    ],
+    *,
+    config: Annotated[TrainConfig, Parameter(name="*")] = TrainConfig(),  # noqa: B008  frozen
+    start: Annotated[
+        str | None, Parameter(help="Weights to begin from: a preset or a .safetensors file. [default: random ones]")
+    ] = None,
+    textures: Annotated[
+        Path | None, Parameter(help="Folder of photographs; procedural textures are always there.")
+    ] = None,
+    validation: Annotated[Path | None, Parameter(help="Folder of other photographs to validate on.")] = None,
+    device: Annotated[str, Parameter(help="auto, cpu, cuda, ...")] = "auto",
+) -> None:
+    """Train the small model on rendered clips; `--model OUT/small.safetensors` then uses it."""
+    from online_tapir.train.command import train_model
+
+    train_model(out, config, start, textures, validation, device)

@@ -1,0 +1,64 @@
+"""What a live run can be told: each field is a flag; its name, default, help and range live here and nowhere else."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+Count = Number(gte=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveConfig:
+    """Track a camera, publish the tracks, show them."""
+
+    camera: Annotated[
+        str,
+        Parameter(
+            help="Camera index, device path, video file, image folder, rtsp:// http:// tcp:// udp:// address, "
+            "or `demo`: a rendered scene that knows its own truth."
+        ),
+    ] = "0"
+    points: Annotated[
+        str | None,
+        Parameter(
+            help="What to follow: grid:12, grid:16x9, auto:64, random:64, pairs '120,80 300,200', or a CSV file. "
+            "[default: auto:64]"
+        ),
+    ] = None
+    mask: Annotated[
+        Path | None,
+        Parameter(help="Follow a grid of points inside an object of this mask (image of ids, or .npy) instead."),
+    ] = None
+    mask_id: Annotated[int, Parameter(help="Which object of the mask.", validator=Number(gte=1))] = 1
+    replenish: Annotated[bool, Parameter(help="Put new points where lost ones leave, so that their number holds.")] = (
+        False
+    )
+    model: Annotated[str, Parameter(help="Preset (small, bootstapir, tapir) or a .safetensors file.")] = "small"
+    weights: Annotated[Path | None, Parameter(help="Weights to use in place of the preset's own.")] = None
+    device: Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1, ...")] = "auto"
+    max_points: Annotated[int, Parameter(help="Room for this many points.", validator=Number(gte=1, lte=65536))] = 256
+    window: Annotated[
+        int,
+        Parameter(help="Frames kept so that a point may be named on one of them.", validator=Number(gte=1, lte=1024)),
+    ] = 32
+    size: Annotated[str | None, Parameter(help="Picture size to ask of the camera, as 1280x720.")] = None
+    fps: Annotated[float | None, Parameter(help="Frame rate to ask of the camera; 0 runs the demo unpaced.")] = None
+    realtime: Annotated[bool, Parameter(help="Play a recording at its own rate.", negative=())] = False
+    frames: Annotated[int | None, Parameter(help="Stop after this many frames.", validator=Count)] = None
+    publish: Annotated[str, Parameter(help="ZeroMQ address to publish on, or `off`.")] = "tcp://127.0.0.1:5555"
+    rerun: Annotated[
+        str | None,
+        Parameter(
+            help="spawn, serve, connect=URL, save=FILE.rrd or off. [default: spawn with a display, serve without]"
+        ),
+    ] = None
+    threads: Annotated[
+        int | None, Parameter(help="CPU threads of the model. [default: torch's choice]", validator=Count)
+    ] = None
+    quiet: Annotated[bool, Parameter(help="No status line.", negative=())] = False
+    json_log: Annotated[bool, Parameter(help="One JSON object a second in place of the status line.", negative=())] = (
+        False
+    )
