@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 ADDRESS = "tcp://127.0.0.1:5555"
 USER_ERROR = 2
+WARM_UP_POINTS = 64
 
 
 def _version() -> str:
@@ -72,12 +73,13 @@ def live(config: Annotated[LiveConfig, Parameter(name="*")] = LiveConfig()) -> N
     from online_tapir.live import track_live
     from online_tapir.model.checkpoint import load_model
     from online_tapir.status import open_status
-    from online_tapir.tracker import Tracker
+    from online_tapir.tracker import Tracker, warm_up
 
     points = _point_source(config)
     with closing(open_status(quiet=config.quiet, json_log=config.json_log)) as status, _stop_on_signal() as stop:
         _set_threads(config.threads)
         model = load_model(config.model, weights=config.weights, device=config.device)
+        warm_up(model, min(config.max_points, WARM_UP_POINTS))
         tracker = Tracker(model, max_points=config.max_points, window=config.window)
         with ExitStack() as opened:
             sinks = [opened.enter_context(closing(sink)) for sink in _open_sinks(config, status.note)]

@@ -21,7 +21,7 @@ from online_tapir.model.matching import Estimate
 from online_tapir.model.state import TrackState
 from online_tapir.model.tapir import FeaturePyramid, Tapir, visibility
 from online_tapir.model.window import FeatureWindow, RememberedFrame
-from online_tapir.picture import rgb_to_rgb8
+from online_tapir.picture import MIN_SIDE, rgb_to_rgb8
 from online_tapir.points import check_inside
 from online_tapir.records import Frame, StageTimes, Tracks
 
@@ -266,6 +266,14 @@ class Tracker:
         order = np.argsort(self._rows)
         host = host[order]
         return self._rows[order], np.ascontiguousarray(host[:, :2]), host[:, 2].copy(), host[:, 3].copy()
+
+
+def warm_up(model: Tapir, points: int) -> None:
+    """Tracks `points` points on two made-up frames, so that what happens once (compiling, caching) is over."""
+    tracker = Tracker(model, max_points=points, window=1)
+    tracker.add(np.full((points, 2), MIN_SIDE / 2))
+    for _ in range(2):
+        tracker.step(np.zeros((MIN_SIDE, MIN_SIDE, 3), np.uint8))
 
 
 def _without(query: Query, ids: NDArray[np.int32]) -> Query:

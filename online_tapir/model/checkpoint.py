@@ -45,8 +45,9 @@ def load_model(
         raise ConfigError(
             f"no preset {str(name_or_path)!r}; there are {', '.join(PRESETS)}, or give a .safetensors file"
         )
-    model = Tapir(config)
-    model.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+    with torch.device("meta"):
+        model = Tapir(config)
+    model.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
     model.requires_grad_(False)
     model.to(target, dtype or torch.float32).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model.eval()

@@ -80,7 +80,7 @@ class MatchingHead(nn.Module):
         groups, points = queries.shape[:2]
         height, width = coarse.shape[1:3]
         cost = cost_volume(queries, coarse).flatten(0, 1)[:, None]  # [GN, 1, H, W]
-        hidden = F.relu(self.hidden(cost))
+        hidden = F.relu(self.hidden(cost), inplace=True)
         heat = self.heat(hidden)[:, 0]  # [GN, H, W]
         xy = coordinates.rescale(soft_argmax(heat.float(), self.temperature), (height, width), grids.size)
         pooled = F.relu(self.occlusion_conv(F.pad(hidden, (0, 2, 0, 2)))).mean(dim=(2, 3))
