@@ -146,7 +146,13 @@ def _at_query(clips: Clips) -> Tensor:
 
 def _batches(config: TrainConfig, textures: TextureBank, device: torch.device, step: int) -> Iterator[Clips]:
     """Fresh clips for ever, each batch served `reuse` times, varied; begins where `step` left off."""
-    scene = SceneConfig(height=config.size, width=config.size, frames=config.frames, points=config.points)
+    scene = SceneConfig(
+        height=config.size,
+        width=config.size,
+        frames=config.frames,
+        points=config.points,
+        pace=(1.0, config.fastest),
+    )
     batch = step // config.reuse
     while True:
         first = config.seed + batch * config.clips

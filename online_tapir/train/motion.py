@@ -148,4 +148,6 @@ def clock(rng: Rng, config: SceneConfig) -> tuple[Array, NDArray[np.int64]]:
         steps = rng.choice([0.0, 1.0, 2.0], config.frames, p=[0.12, 0.76, 0.12])
     steps[0] = 0.0
     shown = np.maximum.accumulate(np.where(steps > 0, np.arange(config.frames), 0))
-    return np.cumsum(steps), shown
+    slow, fast = config.pace
+    pace = slow if slow == fast else slow * (fast / slow) ** rng.random()
+    return np.cumsum(steps) * pace, shown

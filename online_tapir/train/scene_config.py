@@ -47,6 +47,7 @@ class SceneConfig:
     max_noise: float = 0.06  # its standard deviation at white, of [0, 1]
     jpeg: float = 0.35
     stutter: float = 0.3  # repeated and dropped frames
+    pace: Range = (1.0, 1.0)  # moments a frame: a fast short clip sees a point change as much as a slow long one
 
     def __post_init__(self) -> None:
         if min(self.height, self.width) < 16 or self.frames < 1 or self.points < 1:
@@ -60,6 +61,8 @@ class SceneConfig:
             raise ConfigError(f"max_ripple={self.max_ripple} is outside [0, 0.4), where the truth can be solved for")
         if not 0 <= self.max_perspective <= 0.4:
             raise ConfigError(f"max_perspective={self.max_perspective} is outside [0, 0.4], where all stays in front")
+        if not 0 < self.pace[0] <= self.pace[1]:
+            raise ConfigError(f"pace={self.pace} is not a range; give the slowest and the fastest, above 0")
         if self.max_scale < 1:
             raise ConfigError(f"max_scale={self.max_scale} is below 1; give the largest, its inverse is the smallest")
 

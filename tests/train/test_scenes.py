@@ -11,6 +11,7 @@ from torch import Tensor
 from online_tapir.errors import ConfigError
 from online_tapir.train.contact_sheet import contact_sheet
 from online_tapir.train.layers import make_layers
+from online_tapir.train.motion import clock
 from online_tapir.train.scenes import Clips, SceneConfig, make_clips
 from online_tapir.train.sensor import jpeg
 from online_tapir.train.textures import TextureBank
@@ -201,3 +202,17 @@ def test_clips_without_seeds_are_refused(textures: TextureBank) -> None:
         make_clips([], ODD, textures)
     with pytest.raises(ConfigError, match="seeds"):
         make_clips([-1], ODD, textures)
+
+
+def test_a_pace_spreads_the_moments_of_a_clip_within_its_range() -> None:
+    steady = SceneConfig(frames=5, stutter=0.0)
+    moments, shown = clock(np.random.default_rng(0), replace(steady, pace=(2.0, 2.0)))
+    assert moments.tolist() == [0, 2, 4, 6, 8]
+    assert shown.tolist() == [0, 1, 2, 3, 4]
+    spans = [clock(np.random.default_rng(seed), replace(steady, pace=(1.0, 3.0)))[0][-1] for seed in range(50)]
+    assert 4 <= min(spans) < 6 < 10 < max(spans) <= 12
+
+
+def test_an_impossible_pace_is_refused() -> None:
+    with pytest.raises(ConfigError, match="pace"):
+        SceneConfig(pace=(2.0, 1.0))
