@@ -77,12 +77,13 @@ def live(config: Annotated[LiveConfig, Parameter(name="*")] = LiveConfig()) -> N
 
     points = _point_source(config)
     with closing(open_status(quiet=config.quiet, json_log=config.json_log)) as status, _stop_on_signal() as stop:
-        _set_threads(config.threads)
-        model = load_model(config.model, weights=config.weights, device=config.device)
-        warm_up(model, min(config.max_points, WARM_UP_POINTS))
-        tracker = Tracker(model, max_points=config.max_points, window=config.window)
         with ExitStack() as opened:
+            # Sinks first: subscribers and viewers find them while the model loads, and miss no frame of a file.
             sinks = [opened.enter_context(closing(sink)) for sink in _open_sinks(config, status.note)]
+            _set_threads(config.threads)
+            model = load_model(config.model, weights=config.weights, device=config.device)
+            warm_up(model, min(config.max_points, WARM_UP_POINTS))
+            tracker = Tracker(model, max_points=config.max_points, window=config.window)
             camera = open_camera(config.camera, size=_size(config.size), fps=config.fps, realtime=config.realtime)
             status.note(f"{camera.description}; model {model.config.name} on {next(model.parameters()).device}")
             track_live(camera, tracker, points, sinks, status, stop, frames=config.frames, replenish=config.replenish)
