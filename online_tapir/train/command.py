@@ -55,8 +55,9 @@ def evaluate_models(
     reports: list[Report] = []
     for name, videos in _data(photos, dataset, clips, frames):
         with console.status(f"scoring on {name}"):
-            reports += compare(trackers, videos, data=name, points_at_once=POINTS_AT_ONCE)
-    console.print(report_table(reports))
+            found = compare(trackers, videos, data=name, points_at_once=POINTS_AT_ONCE)
+        console.print(report_table(found))
+        reports += found
     if json_file is not None:
         json_file.write_text(json.dumps([as_dict(report) for report in reports], indent=1) + "\n", encoding="utf-8")
 

@@ -211,29 +211,25 @@ def _rendered(name: str, config: SceneConfig, textures: TextureBank, count: int)
         )
 
 
-def report_table(reports: Iterable[Report]) -> Table:
-    """The reports as a table for the terminal, one row each; shares in percent, errors in pixels at 256x256."""
-    table = Table(title="TAP-Vid's metrics at 256x256, frames after the query")
-    shares = ("AJ", "pos", *(f"<{threshold}px" for threshold in THRESHOLDS_PX), "OA")
+def report_table(reports: Sequence[Report]) -> Table:
+    """Reports on the same data as a table, one row each; shares in percent, errors in pixels at 256x256."""
+    table = Table(title=f"{reports[0].data}: TAP-Vid's metrics at 256x256, frames after the query")
     table.add_column("tracker")
-    table.add_column("data")
-    for heading in (*shares, "median px", "found again", "jitter px", "drift px", "ms/frame", "p95"):
+    within = (f"<{threshold}" for threshold in THRESHOLDS_PX)
+    for heading in ("AJ", *within, "OA", "median px", "found again", "jitter", "drift", "ms"):
         table.add_column(heading, justify="right")
     for report in reports:
         scores = report.scores
         table.add_row(
             report.tracker,
-            report.data,
             _percent(scores.average_jaccard),
-            _percent(scores.average_position_accuracy),
             *map(_percent, scores.position_accuracy),
             _percent(scores.occlusion_accuracy),
             _number(scores.median_error),
-            _percent(report.redetection.rate),
+            f"{report.redetection.found}/{report.redetection.returned}",
             _number(report.jitter_px),
             _number(report.drift_px),
-            _number(report.step_ms_p50),
-            _number(report.step_ms_p95),
+            f"{report.step_ms_p50:.1f}",
         )
     return table
 

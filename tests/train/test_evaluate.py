@@ -173,7 +173,7 @@ def test_reports_become_a_table_and_json() -> None:
     report = evaluate(lambda: Told(truth, oracle), [truth], "oracle", "drifting")
     printed = io.StringIO()
     Console(file=printed, width=240).print(report_table([report]))
-    for cell in ("oracle", "drifting", "AJ", "<16px", "found again", "100.0"):
+    for cell in ("oracle", "drifting", "AJ", "<16", "found again", "100.0"):
         assert cell in printed.getvalue()
     plain = json.loads(json.dumps(as_dict(report), allow_nan=False))
     assert plain["scores"]["average_jaccard"] == 1
