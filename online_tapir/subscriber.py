@@ -67,7 +67,8 @@ class Subscription:
 
     def close(self) -> None:
         """Close the socket; iteration ends. May be called twice."""
-        self._context.destroy(linger=0)
+        self._socket.close(linger=0)  # by name: in a garbage cycle the context no longer knows its sockets, and waits
+        self._context.term()
 
     def __enter__(self) -> Self:
         return self

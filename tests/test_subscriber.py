@@ -1,5 +1,6 @@
 """What was published arrives, in order, of the camera asked for, and sockets do not outlive their owner."""
 
+import gc
 import threading
 from collections.abc import Iterator
 
@@ -130,11 +131,21 @@ def test_a_stream_that_nobody_holds_closes_its_socket() -> None:
     assert context.closed
 
 
+def test_a_stream_that_is_part_of_a_garbage_cycle_closes_its_socket() -> None:
+    cycle: list[object] = [subscribe("tcp://127.0.0.1:1")]
+    context = cycle[0]._context  # type: ignore[attr-defined]
+    cycle.append(cycle)
+    del cycle
+    gc.collect()
+    assert context.closed
+
+
 def test_ctrl_c_closes_the_socket(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = subscribe("tcp://127.0.0.1:1")
 
     class Interrupted:
         closed = False
+        close = stream._socket.close
 
         def recv(self) -> bytes:
             raise KeyboardInterrupt

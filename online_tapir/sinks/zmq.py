@@ -12,6 +12,7 @@ from online_tapir.records import Frame, Tracks
 from online_tapir.sinks import wire
 
 DEFAULT_ADDRESS = "tcp://127.0.0.1:5555"
+_LINGER_MS = 200  # at the end, for the last messages to leave
 _QUEUED_MESSAGES = 64  # per subscriber, then its messages are dropped; fewer and a burst of many cameras loses some
 
 _REASONS = {
@@ -37,7 +38,6 @@ class ZmqPublisher:
         self._context = zmq.Context()
         self._socket = self._context.socket(zmq.PUB)
         self._socket.setsockopt(zmq.SNDHWM, _QUEUED_MESSAGES)
-        self._socket.setsockopt(zmq.LINGER, 0)
         try:
             self._socket.bind(address)
         except zmq.ZMQError as error:
@@ -51,8 +51,9 @@ class ZmqPublisher:
         self._socket.send(wire.encode(stamped), zmq.NOBLOCK)
 
     def close(self) -> None:
-        """Close the socket; messages still queued are dropped. May be called twice."""
-        self._context.destroy(linger=0)
+        """Close the socket; messages still queued get a fifth of a second to leave. May be called twice."""
+        self._socket.close(linger=_LINGER_MS)
+        self._context.term()
 
 
 def _check_port(address: str) -> None:

@@ -42,14 +42,16 @@ def evaluate_models(
     clips: int,
     frames: int,
     device: str,
-    json_file: Path | None,
-) -> None:
-    """Prints a table of models beside OpenCV's trackers on validation scenes, or on a TAP-Vid file in their place."""
+) -> list[dict[str, Any]]:
+    """The scores of models beside OpenCV's trackers, as plain values; prints them as tables, too.
+
+    On validation scenes: of `photos`, procedural ones and still ones; or on a TAP-Vid file in their place.
+    """
     trackers: dict[str, MakeTracker] = {name: _streaming(load_model(name, device=device)) for name in models}
     trackers |= {
-        "lucas-kanade": LucasKanade,
-        "lucas-kanade, recovering": LucasKanadeWithRecovery,
-        "dis flow": DenseFlow,
+        "LK": LucasKanade,
+        "LK, recovering": LucasKanadeWithRecovery,
+        "DIS flow": DenseFlow,
     }
     console = Console()
     reports: list[Report] = []
@@ -58,8 +60,7 @@ def evaluate_models(
             found = compare(trackers, videos, data=name, points_at_once=POINTS_AT_ONCE)
         console.print(report_table(found))
         reports += found
-    if json_file is not None:
-        json_file.write_text(json.dumps([as_dict(report) for report in reports], indent=1) + "\n", encoding="utf-8")
+    return [as_dict(report) for report in reports]
 
 
 def _streaming(model: Tapir) -> MakeTracker:

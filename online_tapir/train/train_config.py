@@ -22,7 +22,7 @@ class TrainConfig:
     clips: Annotated[int, Parameter(help="Clips of a step.", validator=Positive)] = 4
     points: Annotated[int, Parameter(help="Points followed in a clip.", validator=Positive)] = 40
     fastest: Annotated[
-        float, Parameter(help="Clips run up to this many times as fast as the validation scenes.", validator=Number(gte=1))
+        float, Parameter(help="Clips run up to so many times as fast as validation scenes.", validator=Number(gte=1))
     ] = 3.0
     reuse: Annotated[
         int, Parameter(help="Steps that each batch of clips serves, flipped and recoloured.", validator=Positive)

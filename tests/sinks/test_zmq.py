@@ -81,6 +81,21 @@ def test_a_subscriber_that_never_reads_does_not_block_the_publisher() -> None:
     publisher.close()
 
 
+def test_what_was_published_just_before_the_end_still_arrives() -> None:
+    publisher = ZmqPublisher(LOOPBACK)
+    with zmq.Context() as context, context.socket(zmq.SUB) as subscriber:
+        subscriber.setsockopt(zmq.RCVTIMEO, 5_000)
+        subscriber.connect(publisher.address)
+        subscriber.subscribe(b"")
+        while not subscriber.poll(10):
+            publisher.publish(FRAME, tracks(0))
+        for frame_id in range(1, 34):
+            publisher.publish(FRAME, tracks(frame_id, points=256))
+        publisher.close()
+        while wire.decode(subscriber.recv()).frame_id != 33:
+            pass
+
+
 def test_closing_twice_is_closing_once() -> None:
     publisher = ZmqPublisher(LOOPBACK)
     publisher.close()

@@ -1,0 +1,153 @@
+"""Whether a run of hours needs more memory than one of a minute: the loop of `online-tapir` itself, in this process.
+
+The demo is tracked unpaced and published to `online-tapir listen`, which reads every message; lost points are replaced,
+so that rows of the state are freed and taken again. Resident memory is this process's, read every hundred frames; the
+first thousand frames are warm-up: the figure after them is the one that the end is held against.
+"""
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import psutil  # type: ignore[import-untyped]
+import torch
+from cyclopts import Parameter
+
+from bench.report import MIB, BenchError, Count, Spread, finish, print_table, run
+from online_tapir.camera import open_camera
+from online_tapir.live import track_live
+from online_tapir.model.checkpoint import load_model
+from online_tapir.points import Corners
+from online_tapir.records import Frame, Tracks
+from online_tapir.sinks.zmq import ZmqPublisher
+from online_tapir.status import Status
+from online_tapir.tracker import Tracker
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What is run, and for how long."""
+
+    model: Annotated[str, Parameter(help="Preset or .safetensors file.")] = "small"
+    points: Annotated[int, Parameter(help="Points to follow.", validator=Count)] = 64
+    size: Annotated[str, Parameter(help="Of the frames.")] = "256x256"
+    frames: Annotated[int, Parameter(help="Frames in all.", validator=Count)] = 20_000
+    warm_up: Annotated[int, Parameter(help="Frames until the first figure.", validator=Count)] = 1000
+    every: Annotated[int, Parameter(help="Frames between two samples.", validator=Count)] = 100
+    device: Annotated[str, Parameter(help="auto, cpu, cuda, ...")] = "auto"
+    threads: Annotated[
+        int | None, Parameter(help="CPU threads of the model. [default: torch's choice]", validator=Count)
+    ] = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What this process holds after so many frames."""
+
+    frames: int
+    rss_mib: float
+    open_files: int
+    threads: int
+
+
+class Sampler:
+    """A sink that looks at this process every so many frames, and on the last."""
+
+    def __init__(self, every: int, last: int) -> None:
+        self.samples: list[Sample] = []
+        self.points_added = 0
+        self._every = every
+        self._last = last
+        self._frames = 0
+        self._process = psutil.Process()
+
+    def publish(self, frame: Frame, tracks: Tracks) -> None:
+        self._frames += 1
+        self.points_added = max(self.points_added, int(tracks.ids.max(initial=-1)) + 1)
+        if self._frames % self._every == 0 or self._frames == self._last:
+            rss_mib = self._process.memory_info().rss / MIB
+            files, threads = self._process.num_fds(), self._process.num_threads()
+            self.samples.append(Sample(self._frames, round(rss_mib, 2), files, threads))
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+
+def main(
+    settings: Annotated[Settings, Parameter(name="*")] = Settings(),
+    *,
+    json: Annotated[Path | None, Parameter(help="Write the JSON document to this file, too.")] = None,
+) -> None:
+    """Measure resident memory, open files and threads over a long run in which points come and go."""
+    if settings.frames < settings.warm_up:
+        raise BenchError(f"--frames {settings.frames} end before --warm-up {settings.warm_up}; ask for more of them")
+    sampler = Sampler(settings.every, settings.frames)
+    status = watch(settings, sampler)
+    facts = figures(sampler.samples, settings.warm_up)
+    facts |= {"points_added": sampler.points_added, "fps": round(status.summary().fps, 2)}
+    after = [sample.rss_mib for sample in sampler.samples if sample.frames >= settings.warm_up]
+    title = f"{settings.model}, {settings.points} points, {settings.size}; MiB resident"
+    print_table(title, {f"from frame {settings.warm_up} on": Spread.of(after)}, facts)
+    finish("memory", settings, {**facts, "samples": sampler.samples}, json)
+
+
+def watch(settings: Settings, sampler: Sampler) -> Status:
+    """Runs the loop with `sampler` behind the publisher; the status has counted the frames."""
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    tracker = Tracker(load_model(settings.model, device=settings.device), max_points=settings.points)
+    camera = open_camera("demo", size=pixels(settings.size), fps=0)
+    status = Status()
+    with closing(ZmqPublisher("tcp://127.0.0.1:0")) as publisher, listener(publisher.address):
+        sinks = (publisher, sampler)
+        points = Corners(settings.points)
+        track_live(camera, tracker, points, sinks, status, threading.Event(), frames=settings.frames, replenish=True)
+    return status
+
+
+@contextmanager
+def listener(address: str) -> Iterator[None]:
+    """A reader of all that is published at `address`, in a process of its own."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    words = [sys.executable, "-m", "online_tapir", "listen", address, "--jsonl"]
+    process = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL)
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def pixels(size: str) -> tuple[int, int]:
+    """Width and height of WIDTHxHEIGHT."""
+    try:
+        width, height = map(int, size.split("x"))
+    except ValueError:
+        raise BenchError(f"--size {size!r} is not WIDTHxHEIGHT; write 640x480, for instance") from None
+    return width, height
+
+
+def figures(samples: list[Sample], warm_up: int) -> dict[str, float | int]:
+    """The first sample after warm-up beside the last; the range of open files and threads between them."""
+    after = [sample for sample in samples if sample.frames >= warm_up]
+    first, last = after[0], after[-1]
+    return {
+        "frames": last.frames,
+        "rss_mib_after_warm_up": first.rss_mib,
+        "rss_mib_at_the_end": last.rss_mib,
+        "ratio": round(last.rss_mib / first.rss_mib, 4),
+        "open_files_fewest": min(sample.open_files for sample in after),
+        "open_files_most": max(sample.open_files for sample in after),
+        "threads_fewest": min(sample.threads for sample in after),
+        "threads_most": max(sample.threads for sample in after),
+    }
+
+
+if __name__ == "__main__":
+    run(main)

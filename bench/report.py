@@ -1,0 +1,154 @@
+"""What every bench ends with: a table to read, then one JSON document on the last line, with all that made the figures.
+
+A spread is median, p95, p99 and maximum by nearest rank; there are no means.
+"""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, is_dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil  # type: ignore[import-untyped]
+import torch
+from cyclopts import App
+from cyclopts.validators import Number
+from numpy.typing import ArrayLike
+from rich.console import Console
+from rich.table import Table
+
+from online_tapir.errors import OnlineTapirError
+from online_tapir.status import percentile
+
+Count = Number(gte=1)
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("torch", "triton", "numpy", "opencv-python", "rerun-sdk", "pyzmq", "msgpack")
+MIB = 2**20
+
+
+class BenchError(OnlineTapirError):
+    """A bench that cannot give its figures."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """How many values there were and how they are spread, in the values' own unit."""
+
+    count: int
+    p50: float
+    p95: float
+    p99: float
+    max: float
+
+    @classmethod
+    def of(cls, values: ArrayLike) -> "Spread":
+        """Of at least one value [N], none of them NaN."""
+        array = np.asarray(values, np.float64)
+        assert len(array), "nothing was measured"
+        assert not np.isnan(array).any(), "NaN among what was measured"
+        return cls(len(array), *(round(percentile(array, q), 4) for q in (50, 95, 99, 100)))
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were taken on; `load` is the machine's own of the last minute, which others may have caused."""
+    return {
+        "system": f"{platform.system()} {platform.release()}",
+        "processor": _processor(),
+        "cores": psutil.cpu_count(logical=False),
+        "usable_cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "load": round(psutil.getloadavg()[0], 2),
+    }
+
+
+def versions() -> dict[str, str | None]:
+    """Of Python and of the libraries that the time is spent in; None for what is not installed."""
+    return {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
+
+
+def commit(folder: Path = ROOT) -> str | None:
+    """The commit that is checked out in `folder`, with `+changes` where files differ; None outside a repository."""
+    try:
+        head = _git(folder, "rev-parse", "HEAD")
+        changes = _git(folder, "status", "--porcelain")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return f"{head}+changes" if changes else head
+
+
+def print_table(title: str, spreads: Mapping[str, Spread], facts: Mapping[str, object]) -> None:
+    """One row for each spread, then one for each single figure."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("")
+    for heading in ("p50", "p95", "p99", "max"):
+        table.add_column(heading, justify="right")
+    for name, spread in spreads.items():
+        table.add_row(name, *(f"{value:.2f}" for value in (spread.p50, spread.p95, spread.p99, spread.max)))
+    table.add_section()
+    for name, value in facts.items():
+        table.add_row(name, str(value))
+    Console(highlight=False).print(table)
+
+
+def finish(name: str, settings: object, results: Mapping[str, object], json_file: Path | None = None) -> None:
+    """Prints the JSON document of a bench as one line, the last; writes it to `json_file`, too."""
+    document = {
+        "bench": name,
+        "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "commit": commit(),
+        "machine": machine(),
+        "versions": versions(),
+        "settings": settings,
+        "results": results,
+    }
+    line = json.dumps(document, default=_plain, allow_nan=False)
+    if json_file is not None:
+        json_file.write_text(line + "\n", encoding="utf-8")
+    print(line, flush=True)
+
+
+def run(bench: Callable[..., None], words: Sequence[str] | None = None) -> None:
+    """Runs a bench with the words of the command line; an error is a line and exit code 2."""
+    app = App()
+    app.default(bench)
+    try:
+        app(sys.argv[1:] if words is None else words)
+    except OnlineTapirError as error:
+        print(error, file=sys.stderr)
+        sys.exit(2)
+
+
+def _git(folder: Path, *words: str) -> str:
+    return subprocess.run(["git", *words], cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _plain(value: object) -> object:
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if isinstance(value, Path):
+        return str(value)
+    raise TypeError(f"{type(value).__name__} has no place in a bench's JSON")
