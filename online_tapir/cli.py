@@ -3,12 +3,15 @@
 Each command imports what it needs when it runs, so that `online-tapir listen` starts without torch.
 """
 
+import gc
 import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
+from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,10 +22,12 @@ from rich.console import Console
 from online_tapir.config import LiveConfig
 from online_tapir.errors import ConfigError, OnlineTapirError
 from online_tapir.train.train_config import TrainConfig
+from online_tapir.weights_cli import weights_app
 
 if TYPE_CHECKING:
     from online_tapir.points import PointSource
     from online_tapir.records import Sink
+    from online_tapir.tracker import Resolution
 
 ADDRESS = "tcp://127.0.0.1:5555"
 USER_ERROR = 2
@@ -41,6 +46,8 @@ app = App(
     version=_version,
 )
 
+app.command(weights_app)
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a command line and exits: 0 when all went well, 2 for a user's error."""
@@ -58,9 +65,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
     except (OnlineTapirError, CycloptsError) as error:
         if debug:
-            raise
+            traceback.print_exc()
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]online-tapir:[/] {_plain(str(error))}")
         sys.exit(USER_ERROR)
+    finally:
+        gc.freeze()  # or the interpreter's last collection walks all that torch made, for a second
 
 
 def _plain(text: str) -> str:
@@ -78,15 +87,21 @@ def live(config: Annotated[LiveConfig, Parameter(name="*")] = LiveConfig()) -> N
     from online_tapir.status import open_status
     from online_tapir.tracker import Tracker, warm_up
 
-    points = _point_source(config)
+    points, resolution = _point_source(config), _resolution(config.resolution)
     with closing(open_status(quiet=config.quiet, json_log=config.json_log)) as status, _stop_on_signal() as stop:
         with ExitStack() as opened:
             # Sinks first: subscribers and viewers find them while the model loads, and miss no frame of a file.
             sinks = [opened.enter_context(closing(sink)) for sink in _open_sinks(config, status.note)]
             _set_threads(config.threads)
-            model = load_model(config.model, weights=config.weights, device=config.device)
+            model = load_model(
+                config.model,
+                weights=config.weights,
+                device=config.device,
+                dtype=config.dtype,
+                iterations=config.iterations,
+            )
             warm_up(model, min(config.max_points, WARM_UP_POINTS))
-            tracker = Tracker(model, max_points=config.max_points, window=config.window)
+            tracker = Tracker(model, max_points=config.max_points, window=config.window, resolution=resolution)
             camera = open_camera(config.camera, size=_size(config.size), fps=config.fps, realtime=config.realtime)
             status.note(f"{camera.description}; model {model.config.name} on {next(model.parameters()).device}")
             track_live(camera, tracker, points, sinks, status, stop, frames=config.frames, replenish=config.replenish)
@@ -97,7 +112,7 @@ def _point_source(config: LiveConfig) -> "PointSource":
     from online_tapir.points import MaskPoints, parse_points
 
     if config.mask is None:
-        return parse_points(config.points or "auto:64")
+        return parse_points("auto:64" if config.points is None else config.points)
     if config.points is not None:
         raise ConfigError("--points and --mask both say what to follow; give one of them")
     return MaskPoints(config.mask, config.mask_id)
@@ -146,13 +161,21 @@ def _set_threads(threads: int | None) -> None:
         torch.set_num_threads(threads)
 
 
-def _size(text: str | None) -> tuple[int, int] | None:
+def _size(text: str | None, flag: str = "--size") -> tuple[int, int] | None:
+    """Width and height."""
     if text is None:
         return None
     width, x, height = text.lower().partition("x")
     if not (x and width.isdecimal() and height.isdecimal()):
-        raise ConfigError(f"--size {text!r} is not WIDTHxHEIGHT; write 1280x720, for instance")
+        raise ConfigError(f"{flag} {text!r} is not WIDTHxHEIGHT; write 1280x720, for instance")
     return int(width), int(height)
+
+
+def _resolution(text: str | None) -> "Resolution":
+    if text == "frame":
+        return "frame"
+    size = _size(text, "--resolution")
+    return None if size is None else (size[1], size[0])
 
 
 @app.command
@@ -188,13 +211,16 @@ def listen(
     if jsonl and csv:
         raise ConfigError("--jsonl and --csv both say how to write; give one of them")
     stream = subscribe(address, camera, newest=newest, timeout_ms=None if timeout is None else int(timeout * 1000))
-    with suppress(KeyboardInterrupt), closing(stream):
-        if jsonl:
-            write_jsonl(stream, sys.stdout, count=count)
-        elif csv:
-            write_csv(stream, sys.stdout, count=count)
-        else:
-            live_table(stream, Console(), count=count)
+    try:
+        with suppress(KeyboardInterrupt), closing(stream):
+            if jsonl:
+                write_jsonl(stream, sys.stdout, count=count)
+            elif csv:
+                write_csv(stream, sys.stdout, count=count)
+            else:
+                live_table(stream, Console(), count=count)
+    except TimeoutError as error:
+        raise OnlineTapirError(str(error)) from error
 
 
 @app.command(name="eval")
@@ -211,7 +237,9 @@ def evaluate(
     """Score models beside OpenCV's trackers: Average Jaccard, position and occlusion accuracy, re-detection, time."""
     from online_tapir.train.command import evaluate_models
 
-    evaluate_models(models or ["small"], photos, dataset, clips=clips, frames=frames, device=device, json_file=json)
+    reports = evaluate_models(models or ["small"], photos, dataset, clips=clips, frames=frames, device=device)
+    if json is not None:
+        json.write_text(dumps(reports, indent=1) + "\n", encoding="utf-8")
 
 
 @app.command

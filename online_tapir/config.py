@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
@@ -39,6 +39,24 @@ class LiveConfig:
     model: Annotated[str, Parameter(help="Preset (small, bootstapir, tapir) or a .safetensors file.")] = "small"
     weights: Annotated[Path | None, Parameter(help="Weights to use in place of the preset's own.")] = None
     device: Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1, ...")] = "auto"
+    dtype: Annotated[
+        Literal["float32", "bfloat16", "float16"],
+        Parameter(help="What to compute in. The halves are faster on a GPU, and drift a little."),
+    ] = "float32"
+    iterations: Annotated[
+        int | None,
+        Parameter(
+            help="Refinements a frame, 1 to 4: fewer are faster, less exact. [default: as many as it was trained for]",
+            validator=Number(gte=1, lte=4),
+        ),
+    ] = None
+    resolution: Annotated[
+        str | None,
+        Parameter(
+            help="Where points are refined: 512x384, multiples of 8, or `frame`: in steps up to the frame's own size. "
+            "[default: at the model's own 256x256]"
+        ),
+    ] = None
     max_points: Annotated[int, Parameter(help="Room for this many points.", validator=Number(gte=1, lte=65536))] = 256
     window: Annotated[
         int,

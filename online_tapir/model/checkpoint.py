@@ -1,56 +1,75 @@
 """Weights in and out of files; nothing that could run code is ever read."""
 
 import json
-from dataclasses import asdict
+import zipfile
+from dataclasses import asdict, dataclass, replace
 from importlib.resources import as_file, files
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from online_tapir import weights_store
 from online_tapir.errors import ConfigError, WeightsError
-from online_tapir.model import public
+from online_tapir.model import haiku, public
 from online_tapir.model.config import PRESETS, TapirConfig, preset
+from online_tapir.model.public import Shape
 from online_tapir.model.tapir import Tapir
 
 FORMAT = "online-tapir/weights"
 VERSION = "1"
 EMBEDDED = ("small",)
+MOST_ITERATIONS = 4  # what the public checkpoints were trained with
+Form = Literal["safetensors", "PyTorch", "Haiku"]
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def load_model(
     name_or_path: str | Path,
     weights: str | Path | None = None,
     device: str = "auto",
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | str | None = None,
+    iterations: int | None = None,
 ) -> Tapir:
     """A model ready to track: a preset (`small`, `bootstapir`, `tapir`) or a weights file of this project's own.
 
-    `weights` is a file to use in place of the preset's; `small` has its own inside the package. `device` is a torch
-    device, or "auto" for the first GPU there is and the CPU otherwise; `dtype` is float32 where it is not given.
+    `weights` is a file to use in place of the preset's: a PyTorch state dict, a .safetensors or the public Haiku .npy.
+    `small` has its own inside the package; the public checkpoints are fetched at their first use (see `weights_store`).
+    `device` is a torch device, or "auto" for the first GPU there is and the CPU otherwise. `dtype` is float32 where it
+    is not given, else bfloat16 or float16, by name or torch's own. `iterations` refines 1 to 4 times a frame, where it
+    is given, in place of as often as the model was trained to: fewer are faster and less exact.
 
-    Raises ConfigError for an unknown preset or device, WeightsError for a file that is missing, corrupt or made for
-    another model.
+    Raises ConfigError for an unknown preset, device or dtype, WeightsError for a file that is missing, corrupt, made
+    for another model, or cannot be fetched.
     """
     target = choose_device(device)
+    precision = choose_dtype(dtype, target)
     if str(name_or_path) in PRESETS:
-        config = preset(str(name_or_path))
-        state = read_state(Path(weights), config) if weights is not None else _embedded_state(config)
+        config, state = _preset_weights(preset(str(name_or_path)), weights)
     elif weights is None and Path(name_or_path).suffix == ".safetensors":
         config, state = read_weights(Path(name_or_path))
     else:
         raise ConfigError(
             f"no preset {str(name_or_path)!r}; there are {', '.join(PRESETS)}, or give a .safetensors file"
         )
-    with torch.device("meta"):
-        model = Tapir(config)
-    model.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
+    if iterations is not None:
+        config = with_iterations(config, iterations)
+    model = Tapir(config)
+    model.load_state_dict({name: tensor.float() for name, tensor in state.items()})
     model.requires_grad_(False)
-    model.to(target, dtype or torch.float32).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.to(target, precision).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model.eval()
+
+
+def with_iterations(config: TapirConfig, iterations: int) -> TapirConfig:
+    """`config`, refining `iterations` times a frame, 1 to 4 or ConfigError; the weights are the same for any number."""
+    if not 1 <= iterations <= MOST_ITERATIONS:
+        raise ConfigError(f"{iterations} iterations asked for; give 1 to {MOST_ITERATIONS}")
+    return replace(config, iterations=iterations)
 
 
 def choose_device(name: str) -> torch.device:
@@ -64,6 +83,27 @@ def choose_device(name: str) -> torch.device:
         reason = str(error).splitlines()[0]
         raise ConfigError(f"device {name!r} cannot be used: {reason}; try --device cpu or auto") from error
     return device
+
+
+def choose_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch.dtype:
+    """The floating-point type to compute in, float32 for None. ConfigError where `device` lacks what a model needs."""
+    chosen = DTYPES.get(str(dtype).removeprefix("torch.")) if dtype is not None else torch.float32
+    if chosen is None:
+        raise ConfigError(f"dtype {str(dtype)!r} is not one a model computes in; choose {', '.join(DTYPES)}")
+    reason = _cannot_compute(chosen, device)
+    if reason is not None:
+        raise ConfigError(f"{device} cannot compute in {dtype}: {reason}; choose another, float32 works everywhere")
+    return chosen
+
+
+def _cannot_compute(dtype: torch.dtype, device: torch.device) -> str | None:
+    """Why a convolution and a product do not work in `dtype` on `device`; None where they do."""
+    try:
+        x = torch.zeros(1, 8, 8, 8, dtype=dtype, device=device)
+        F.gelu(F.conv2d(x, x) @ x.mT[..., :1, :])
+    except (RuntimeError, NotImplementedError) as error:
+        return str(error).splitlines()[0]
+    return None
 
 
 def save_weights(path: Path, model: Tapir, notes: dict[str, str], dtype: torch.dtype = torch.float16) -> None:
@@ -94,46 +134,140 @@ def read_weights(path: Path) -> tuple[TapirConfig, dict[str, Tensor]]:
     return config, state
 
 
-def read_state(path: Path, config: TapirConfig) -> dict[str, Tensor]:
-    """The tensors for `config` from a .safetensors file, or from a PyTorch state dict read with weights_only.
+def read_state(path: Path, config: TapirConfig) -> tuple[TapirConfig, dict[str, Tensor]]:
+    """The tensors for `config` from any checkpoint file, under this project's names; and the configuration they fit.
 
-    Names are this project's own, or the public PyTorch checkpoints' (see `public`).
+    That is `config`, but for causal TAPIR's pooled grids: the public code tracks with one in places and with none in
+    others, so the file says. Names may be this project's own or the public PyTorch or Haiku checkpoints'. Pickles are
+    read without running code.
     """
-    state = _read_safetensors(path)[0] if path.suffix == ".safetensors" else _read_pytorch(path)
+    state = read_tensors(path)
+    config = _with_grids_of(state, config)
     check_state(state, config, str(path))
-    return public.from_public(state, config) if public.is_public(state) else state
+    if haiku.is_haiku(state):
+        state = haiku.to_public(state, config)
+    return config, public.from_public(state, config) if public.is_public(state) else state
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """What a weights file is and holds, under this project's names."""
+
+    form: Form
+    config: TapirConfig
+    state: dict[str, Tensor]
+    notes: dict[str, str]  # what its writer had to say
+
+
+def inspect(path: Path, name: str | None = None) -> Weights:
+    """A weights file of any form that is read here, for preset `name` or, without one, for what its tensors fit.
+
+    Raises WeightsError where that is no preset, or not this one.
+    """
+    form = file_form(path)
+    if name is None and form == "safetensors":
+        metadata = _read_safetensors(path)[1]
+        if metadata.get("format") == FORMAT:
+            notes = {key: text for key, text in metadata.items() if key not in ("format", "version", "config")}
+            return Weights(form, *read_weights(path), notes)
+    tensors = read_tensors(path)
+    config = fitting_preset(tensors) if name is None else preset(name)
+    if config is None:
+        raise WeightsError(
+            f"{path} fits no preset: it holds {len(tensors)} tensors, {min(tensors, default='none')} first"
+        )
+    return Weights(form, *read_state(path, config), {})
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Every tensor of a checkpoint file, by the file's own names."""
+    match file_form(path):
+        case "safetensors":
+            return _read_safetensors(path)[0]
+        case "PyTorch":
+            return _read_pytorch(path)
+        case "Haiku":
+            return haiku.read(path)
+
+
+def file_form(path: Path) -> Form:
+    """What a file is, as its first bytes say. WeightsError where that is nothing with weights in it."""
+    _check_there(path)
+    with path.open("rb") as file:
+        start = file.read(64)
+    if start.startswith(haiku.MAGIC):
+        return "Haiku"
+    if start.startswith((b"PK", b"\x80")):
+        return "PyTorch"
+    if start[8:9] == b"{":
+        return "safetensors"
+    if start.lstrip().startswith(b"<"):
+        raise WeightsError(f"{path} is a web page, not a checkpoint; open it to see what the server had to say")
+    raise WeightsError(f"{path} is no checkpoint: neither PyTorch's, nor safetensors, nor a NumPy file; fetch it again")
 
 
 def check_state(state: dict[str, Tensor], config: TapirConfig, source: str) -> None:
     """WeightsError names the tensor that is missing, extra or of the wrong shape for `config`."""
-    with torch.device("meta"):
-        wanted = {name: tuple(tensor.shape) for name, tensor in Tapir(config).state_dict().items()}
-    if public.is_public(state):
-        wanted = public.public_shapes(config, wanted)
+    fault = _misfit(state, config)
+    if fault is not None:
+        other = fitting_preset(state)
+        advice = "is it another model's?" if other is None else f"it looks like preset {other.name!r}, name that one"
+        raise WeightsError(f"{source} does not fit preset {config.name!r}: {fault}; {advice}")
+    for name, tensor in state.items():
+        if not torch.isfinite(tensor).all():
+            raise WeightsError(f"{source} is damaged: {name} holds numbers that are not finite; fetch or train it anew")
+
+
+def fitting_preset(state: dict[str, Tensor]) -> TapirConfig | None:
+    """The preset whose names and shapes are a checkpoint's, whichever names it goes by; None where there is none."""
+    candidates = (_with_grids_of(state, config) for config in PRESETS.values())
+    return next((config for config in candidates if _misfit(state, config) is None), None)
+
+
+def _misfit(state: dict[str, Tensor], config: TapirConfig) -> str | None:
+    """What first tells the tensors from those of `config`; None where all fit."""
+    wanted = _wanted_shapes(state, config)
     missing = sorted(wanted.keys() - state.keys())
     extra = sorted(state.keys() - wanted.keys())
     if missing or extra:
         counted = [
             f"{len(names)} {what} ({names[0]})" for names, what in ((missing, "missing"), (extra, "unknown")) if names
         ]
-        fault = f"{' and '.join(counted)} tensors"
-        raise WeightsError(f"{source} does not fit preset {config.name!r}: {fault}; is it another model's?")
+        return f"{' and '.join(counted)} tensors"
     for name, shape in wanted.items():
-        if tuple(state[name].shape) != shape:
-            found = tuple(state[name].shape)
-            raise WeightsError(f"{source} does not fit preset {config.name!r}: {name} is {found}, not {shape}")
-        if not torch.isfinite(state[name]).all():
-            raise WeightsError(f"{source} is damaged: {name} holds numbers that are not finite; fetch or train it anew")
+        found = tuple(state[name].shape)
+        if found != shape:
+            return f"{name} is {found}, not {shape}"
+    return None
 
 
-def _embedded_state(config: TapirConfig) -> dict[str, Tensor]:
-    if config.name not in EMBEDDED:
-        raise WeightsError(
-            f"preset {config.name!r} has no weights inside the package; give its checkpoint with --weights FILE, "
-            f"or use one that has: {', '.join(EMBEDDED)}"
-        )
-    with as_file(files("online_tapir") / "weights" / f"{config.name}.safetensors") as path:
-        return read_state(path, config)
+def _wanted_shapes(state: dict[str, Tensor], config: TapirConfig) -> dict[str, Shape]:
+    """What `config` needs, by the names that `state` goes by."""
+    with torch.device("meta"):
+        ours = {name: tuple(tensor.shape) for name, tensor in Tapir(config).state_dict().items()}
+    if haiku.is_haiku(state):
+        return haiku.shapes(public.public_shapes(config, ours))
+    return public.public_shapes(config, ours) if public.is_public(state) else ours
+
+
+def _with_grids_of(state: dict[str, Tensor], config: TapirConfig) -> TapirConfig:
+    """Causal TAPIR with as many pooled grids as a checkpoint was made for; any other configuration as it is."""
+    if config.name == "tapir":
+        for levels in (config.pyramid_levels, 1 - config.pyramid_levels):
+            candidate = replace(config, pyramid_levels=levels)
+            if _misfit(state, candidate) is None:
+                return candidate
+    return config
+
+
+def _preset_weights(config: TapirConfig, weights: str | Path | None) -> tuple[TapirConfig, dict[str, Tensor]]:
+    if weights is not None:
+        return read_state(Path(weights), config)
+    if config.name in EMBEDDED:
+        with as_file(files("online_tapir") / "weights" / f"{config.name}.safetensors") as path:
+            return read_state(path, config)
+    path = weights_store.fetched(weights_store.release(config.name), check=lambda path: read_state(path, config))
+    return read_state(path, config)
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -146,7 +280,10 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _read_pytorch(path: Path) -> dict[str, Tensor]:
-    _check_there(path)
+    with path.open("rb") as file:
+        cut = file.read(2) == b"PK" and not zipfile.is_zipfile(path)
+    if cut:
+        raise WeightsError(f"{path} is cut short at {path.stat().st_size:,} bytes; fetch or copy it again")
     try:
         found: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever its unpickler meets; all of it means the same here

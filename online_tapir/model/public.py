@@ -11,6 +11,7 @@ from torch import Tensor
 from online_tapir.model.config import TapirConfig
 from tapir_kernels import TEMPORAL_TAPS
 
+Shape = tuple[int, ...]
 Convert = Callable[[Tensor, int], Tensor]  # a public tensor and the mixer's expansion, to ours
 
 
@@ -85,9 +86,9 @@ def is_public(state: dict[str, Tensor]) -> bool:
     return "resnet_torch.initial_conv.weight" in state
 
 
-def public_shapes(config: TapirConfig, ours: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+def public_shapes(config: TapirConfig, ours: dict[str, Shape]) -> dict[str, Shape]:
     """The shape that each public tensor must have, given our own tensors' shapes."""
-    undone: dict[Convert, Callable[[tuple[int, ...]], tuple[int, ...]]] = {
+    undone: dict[Convert, Callable[[Shape], Shape]] = {
         _as_is: lambda shape: shape,
         _taps: lambda shape: (shape[1] * shape[2], 1, TEMPORAL_TAPS),
         _bias: lambda shape: (shape[0] * shape[1],),

@@ -5,16 +5,16 @@ With strided queries the protocol also scores the frames before a query, which a
 leaves them out, so strided figures compare with each other, not with published ones.
 """
 
-import pickle
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from online_tapir import safe_pickle
 from online_tapir.errors import ConfigError
 from online_tapir.train.evaluate import Video
 from online_tapir.train.metrics import SCORED_SIZE
@@ -83,9 +83,9 @@ def _read_pickle(path: Path) -> dict[str, Any]:
     """Video name -> its entry."""
     try:
         with path.open("rb") as file:
-            held = _DataUnpickler(file, encoding="latin1").load()
-    except ConfigError as error:
-        raise ConfigError(f"{path}: {error}") from error
+            held = safe_pickle.load(file)
+    except safe_pickle.RefusedPickleError as error:
+        raise ConfigError(f"{path}: {error}; give a TAP-Vid file") from error
     except Exception as error:  # a damaged pickle raises whatever its bytes happen to ask for
         raise ConfigError(f"{path} cannot be read as a pickle: {error!r}; give a TAP-Vid file") from error
     if isinstance(held, dict):
@@ -95,108 +95,17 @@ def _read_pickle(path: Path) -> dict[str, Any]:
     raise ConfigError(f"{path} holds a {type(held).__name__}, not a dict or list of videos; give a TAP-Vid file")
 
 
-class _PickledType:
-    """Stands for numpy.dtype while a pickle is read: plain numbers, text and bytes, nothing made of parts."""
-
-    def __init__(self, code: str, align: bool = False, copy: bool = True) -> None:
-        self.dtype = np.dtype(code)
-        if self.dtype.kind not in "biufSUO":
-            raise ConfigError(f"it holds an array of type {code}; only plain numbers, text and bytes are read")
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        _, order, *parts = state
-        if any(part is not None for part in parts[:3]):
-            raise ConfigError("it holds an array of records; only plain numbers, text and bytes are read")
-        if order in ("<", ">"):
-            self.dtype = self.dtype.newbyteorder(order)
-
-
-class _PickledArray:
-    """Stands for numpy.ndarray while a pickle is read, and is built from its bytes alone."""
-
-    def __init__(self, *_: Any) -> None:  # numpy starts with an empty array and fills it in by __setstate__
-        self.array: NDArray[Any] = np.zeros(0)
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        _, shape, kind, columns_first, held = state
-        self.fill(held, kind, shape, "F" if columns_first else "C")
-
-    def fill(self, held: Any, kind: _PickledType, shape: tuple[int, ...], order: Literal["C", "F"]) -> None:
-        if kind.dtype.kind == "O":
-            flat = np.empty(len(held), object)
-            flat[:] = [_plain(item) for item in held]
-        else:
-            raw = held.encode("latin1") if isinstance(held, str) else held  # text: a pickle of Python 2
-            flat = np.frombuffer(raw, kind.dtype)
-        self.array = flat.reshape(shape, order=order)
-
-
-def _array_from_buffer(
-    buffer: Any, kind: _PickledType, shape: tuple[int, ...], order: Literal["C", "F"], *_: Any
-) -> Any:
-    """How numpy's arrays are told in pickle protocol 5."""
-    pickled = _PickledArray()
-    pickled.fill(buffer, kind, shape, order)
-    return pickled
-
-
-def _scalar(kind: _PickledType, raw: Any) -> Any:
-    return np.frombuffer(raw.encode("latin1") if isinstance(raw, str) else raw, kind.dtype)[0]
-
-
-def _latin1(text: str, encoding: str) -> bytes:
-    """How bytes are told in pickle protocols before 3."""
-    if encoding != "latin1":
-        raise ConfigError(f"it holds text encoded as {encoding}; only latin1 is read")
-    return text.encode("latin1")
-
-
-def _stand_ins() -> dict[tuple[str, str], Any]:
-    """What a pickle may name, and what it gets instead: nothing of numpy or Python itself."""
-    names: dict[tuple[str, str], Any] = {
-        ("numpy", "ndarray"): _PickledArray,
-        ("numpy", "dtype"): _PickledType,
-        ("_codecs", "encode"): _latin1,
-    }
-    for core in ("numpy.core", "numpy._core"):  # before and since numpy 2
-        names[f"{core}.multiarray", "_reconstruct"] = _PickledArray
-        names[f"{core}.multiarray", "scalar"] = _scalar
-        names[f"{core}.numeric", "_frombuffer"] = _array_from_buffer
-    return names
-
-
-class _DataUnpickler(pickle.Unpickler):
-    """Reads arrays, dicts, lists, text, bytes and numbers; whatever else a pickle names is refused untouched."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        try:
-            return _stand_ins()[module, name]
-        except KeyError:
-            raise ConfigError(
-                f"it names {module}.{name}, and only arrays, text and numbers are read, as pickles can run code; "
-                "give a TAP-Vid file"
-            ) from None
-
-
-def _plain(value: Any) -> Any:
-    return value.array if isinstance(value, _PickledArray) else value
-
-
 def _numbers(path: Path, name: str, kind: str, value: Any) -> NDArray[Any]:
-    array = _plain(value)
-    if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
+    if not isinstance(value, np.ndarray) or value.dtype.kind not in "biuf":
         raise ConfigError(f"{path}: the {kind} of {name} are not an array of numbers, as TAP-Vid's are")
-    return array
+    return value
 
 
 def _frames(path: Path, name: str, video: Any) -> NDArray[np.uint8]:
     """The frames [T, 256, 256, 3] of a TAP-Vid video, from uint8 [T, H, W, 3] or from T encoded pictures."""
-    video = _plain(video)
     if not isinstance(video, list | tuple | np.ndarray) or not len(video):
         raise ConfigError(f"{path}: the video of {name} is neither frames [T, H, W, 3] nor a list of encoded pictures")
-    pictures = [
-        picture if isinstance(picture, np.ndarray) else _decode(path, name, picture) for picture in map(_plain, video)
-    ]
+    pictures = [picture if isinstance(picture, np.ndarray) else _decode(path, name, picture) for picture in video]
     if any(picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 for picture in pictures):
         found = f"{pictures[0].dtype} {list(pictures[0].shape)}"
         raise ConfigError(f"{path}: a frame of {name} is {found}; TAP-Vid's are uint8 [H, W, 3]")

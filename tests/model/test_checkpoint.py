@@ -2,18 +2,39 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import save_file
+from torch import Tensor
 
-from online_tapir import load_model
+from online_tapir import load_model, weights_store
 from online_tapir.errors import ConfigError, WeightsError
-from online_tapir.model.checkpoint import read_weights, save_weights
+from online_tapir.model import public
+from online_tapir.model.checkpoint import DTYPES, read_weights, save_weights
+from online_tapir.model.config import PRESETS, TapirConfig
+from online_tapir.model.state import TrackState
 from online_tapir.model.tapir import Tapir
 
 MakeModel = Callable[..., Tapir]
+MakeState = Callable[[str | TapirConfig], dict[str, Tensor]]
+
+
+@pytest.fixture
+def make_state() -> MakeState:
+    """A state dict by the public PyTorch names, all zeros: its names and shapes are what matters."""
+
+    def make(config: str | TapirConfig) -> dict[str, Tensor]:
+        config = PRESETS[config] if isinstance(config, str) else config
+        with torch.device("meta"):
+            ours = {name: tuple(tensor.shape) for name, tensor in Tapir(config).state_dict().items()}
+        return {name: torch.zeros(shape) for name, shape in public.public_shapes(config, ours).items()}
+
+    return make
 
 
 def test_saved_weights_come_back_with_their_configuration(make_model: MakeModel, tmp_path: Path) -> None:
@@ -39,9 +60,107 @@ def test_an_unknown_preset_lists_those_there_are() -> None:
         load_model("huge")
 
 
-def test_a_preset_without_embedded_weights_says_how_to_give_them() -> None:
-    with pytest.raises(WeightsError, match="--weights FILE"):
+def test_a_public_preset_that_cannot_be_fetched_says_which_address_to_fetch_by_hand(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = "http://127.0.0.1:9/tapir.npy"  # the port of nobody
+    monkeypatch.setenv(weights_store.CACHE_VARIABLE, str(tmp_path))
+    monkeypatch.setitem(weights_store.RELEASES, "tapir", replace(weights_store.RELEASES["tapir"], address=address))
+    with pytest.raises(
+        WeightsError, match=f"fetch {address} and run `online-tapir weights get tapir --from tapir.npy`"
+    ):
         load_model("tapir")
+
+
+def test_a_public_preset_is_loaded_from_the_cache(
+    make_state: MakeState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(weights_store.CACHE_VARIABLE, str(tmp_path))
+    torch.save(make_state("bootstapir"), tmp_path / weights_store.RELEASES["bootstapir"].file_name)
+    assert load_model("bootstapir", device="cpu").config == PRESETS["bootstapir"]
+
+
+@pytest.mark.parametrize(("given", "meant"), [("bootstapir", "tapir"), ("tapir", "bootstapir"), ("small", "tapir")])
+def test_a_checkpoint_of_another_preset_says_which(
+    make_state: MakeState, tmp_path: Path, given: str, meant: str
+) -> None:
+    path = tmp_path / "checkpoint.pt"
+    torch.save(make_state(meant), path)
+    with pytest.raises(WeightsError, match=f"does not fit preset '{given}'.* it looks like preset '{meant}', name"):
+        load_model(given, weights=path, device="cpu")
+
+
+def test_causal_tapir_has_as_many_pooled_grids_as_its_file_says(make_state: MakeState, tmp_path: Path) -> None:
+    for levels in (0, 1):
+        path = tmp_path / f"{levels}.pt"
+        config = replace(PRESETS["tapir"], pyramid_levels=levels)
+        torch.save(make_state(config), path)
+        assert load_model("tapir", weights=path, device="cpu").config == config
+
+
+def test_a_public_tensor_of_the_wrong_shape_is_named_as_the_file_names_it(
+    make_state: MakeState, tmp_path: Path
+) -> None:
+    path = tmp_path / "wrong.pt"
+    torch.save(make_state("tapir") | {"torch_pips_mixer.linear_1.weight": torch.zeros(3, 512)}, path)
+    with pytest.raises(WeightsError, match=r"torch_pips_mixer\.linear_1\.weight is \(3, 512\), not \(388, 512\)"):
+        load_model("tapir", weights=path, device="cpu")
+
+
+def test_a_web_page_saved_as_a_checkpoint_is_called_one(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes(b"\n<!DOCTYPE html><html>Sign in</html>")
+    with pytest.raises(WeightsError, match="is a web page, not a checkpoint"):
+        load_model("bootstapir", weights=path, device="cpu")
+
+
+def test_a_cut_state_dict_says_where_it_was_cut(make_state: MakeState, tmp_path: Path) -> None:
+    path = tmp_path / "cut.pt"
+    torch.save(make_state("tapir"), path)
+    with path.open("r+b") as file:
+        file.truncate(12_345)
+    with pytest.raises(WeightsError, match="cut short at 12,345 bytes"):
+        load_model("tapir", weights=path, device="cpu")
+
+
+def test_fewer_iterations_are_the_first_of_more(
+    make_model: MakeModel, make_frames: Callable[..., list[NDArray[np.uint8]]], tmp_path: Path
+) -> None:
+    path = tmp_path / "tiny.safetensors"
+    save_weights(path, make_model(), {}, torch.float32)
+    once, twice = load_model(path, iterations=1), load_model(path, iterations=2)
+    image = torch.from_numpy(make_frames(1)[0]).permute(2, 0, 1)[None] / 127.5 - 1
+    estimates = []
+    for model in (once, twice):
+        pyramid = model.encode(image)
+        state = TrackState.empty(model.config, 1, 1, torch.device("cpu"), torch.float32)
+        state.begin(0, *model.describe(pyramid, torch.tensor([[40.0, 30.0]]), (64, 96)))
+        estimates.append(model.refine(pyramid, model.match(pyramid, state).estimate, state, 0))
+    assert [len(each) for each in estimates] == [1, 2]
+    assert torch.equal(estimates[0][0].xy, estimates[1][0].xy)
+
+
+@pytest.mark.parametrize("iterations", [0, 5, -1])
+def test_iterations_are_one_to_four(iterations: int) -> None:
+    with pytest.raises(ConfigError, match=f"{iterations} iterations asked for; give 1 to 4"):
+        load_model("small", iterations=iterations)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", torch.bfloat16])
+def test_a_dtype_goes_by_its_name_or_by_torchs_own(dtype: str | torch.dtype) -> None:
+    assert next(load_model("small", device="cpu", dtype=dtype).parameters()).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("dtype", ["float8", "int8", torch.float64])
+def test_a_dtype_that_no_model_computes_in_lists_those_it_does(dtype: str | torch.dtype) -> None:
+    with pytest.raises(ConfigError, match="choose float32, bfloat16, float16"):
+        load_model("small", device="cpu", dtype=dtype)
+
+
+def test_a_dtype_that_the_device_does_not_have_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(DTYPES, "float8_e4m3fn", torch.float8_e4m3fn)  # which no CPU convolves in
+    with pytest.raises(ConfigError, match=r"cpu cannot compute in float8_e4m3fn: .*float32 works everywhere"):
+        load_model("small", device="cpu", dtype="float8_e4m3fn")
 
 
 @pytest.mark.parametrize("name", ["a.safetensors", "a.pt"])

@@ -74,9 +74,12 @@ def test_the_embedded_preset_has_at_most_three_million_parameters() -> None:
         assert sum(parameter.numel() for parameter in Tapir(PRESETS["small"]).parameters()) <= 3_000_000
 
 
-def test_a_point_of_the_published_model_costs_at_most_0_38_mib_of_memory() -> None:
-    state = TrackState.empty(PRESETS["bootstapir"], 1, 3, torch.device("meta"), torch.float32)
-    assert state.bytes_per_point <= 0.38 * 2**20
+@pytest.mark.parametrize(("dtype", "mib"), [(torch.float32, 0.38), (torch.bfloat16, 0.19), (torch.float16, 0.19)])
+def test_a_point_of_the_published_model_costs_at_most_0_38_mib_of_memory_and_half_that_in_half_precision(
+    dtype: torch.dtype, mib: float
+) -> None:
+    state = TrackState.empty(PRESETS["bootstapir"], 1, 3, torch.device("meta"), dtype)
+    assert state.bytes_per_point <= mib * 2**20
 
 
 def test_the_published_model_has_its_published_number_of_parameters() -> None:
