@@ -24,8 +24,29 @@ def l2_normalize(x: Tensor) -> Tensor:
 
 def instance_norm_relu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """ReLU of each channel of x [B, C, H, W] normalised over its pixels, scaled by weight and shifted by bias [C]."""
-    # One group a channel is the same sum as instance_norm's, and several times faster on a CPU.
-    return F.relu(F.group_norm(x, x.shape[1], weight, bias, NORM_EPSILON), inplace=True)
+    if x.device.type != "cpu":
+        return F.relu(F.group_norm(x, x.shape[1], weight, bias, NORM_EPSILON), inplace=True)
+    # On a CPU torch sums channels-last pixels one by one: wrong in the fifth digit, and a thousandth of a pixel later.
+    single = x.float()
+    centred = single - _pixel_mean(single)
+    scale = weight[:, None, None] * (_pixel_mean(centred.square()) + NORM_EPSILON).rsqrt()
+    return F.relu(torch.addcmul(bias[:, None, None], centred, scale), inplace=True).to(x.dtype)
+
+
+def _pixel_mean(x: Tensor) -> Tensor:
+    """Mean over pixels of x [B, C, H, W], [B, C, 1, 1], summed strip by strip so that no sum runs long."""
+    batch, channels, height, width = x.shape
+    strips = x.permute(0, 2, 3, 1).reshape(batch, height, width, channels).sum(dim=2)
+    return strips.sum(dim=1)[:, :, None, None] / (height * width)
+
+
+def dense(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """x [..., C] times weight [D, C], plus bias [D]: [..., D]."""
+    if x.device.type != "cpu" or not x.numel():
+        return F.linear(x, weight, bias)
+    # As a 1x1 convolution it is oneDNN that multiplies, up to twice as fast as the library torch has for products.
+    pixels = x.reshape(1, -1, 1, x.shape[-1]).permute(0, 3, 1, 2)  # [1, C, N, 1], channels-last
+    return F.conv2d(pixels, weight[:, :, None, None], bias).permute(0, 2, 3, 1).reshape(*x.shape[:-1], len(weight))
 
 
 def cost_volume(queries: Tensor, grid: Tensor) -> Tensor:

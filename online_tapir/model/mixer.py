@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from online_tapir.model.config import TapirConfig
-from tapir_kernels import TEMPORAL_TAPS, mixer_step
+from tapir_kernels import TEMPORAL_TAPS, dense, mixer_step
 
 
 class ScaleNorm(nn.LayerNorm):
@@ -65,8 +65,8 @@ class MixerBlock(nn.Module):
         return self._mix_channels(x + self.temporal.clip(self.temporal_norm(x), alive))
 
     def _mix_channels(self, x: Tensor) -> Tensor:
-        mixed: Tensor = self.narrow(F.gelu(self.widen(self.channel_norm(x)), approximate="tanh"))
-        return x + mixed
+        wide = F.gelu(dense(self.channel_norm(x), self.widen.weight, self.widen.bias), approximate="tanh")
+        return x + dense(wide, self.narrow.weight, self.narrow.bias)
 
 
 class Mixer(nn.Module):

@@ -95,6 +95,23 @@ def test_soft_argmax_between_two_equal_neighbours_is_their_middle() -> None:
     torch.testing.assert_close(tapir_kernels.soft_argmax(heat, 1.0), torch.tensor([[6.0, 6.5]]))
 
 
+@pytest.mark.parametrize("shape", [(0, 5), (1, 5), (7, 33), (2, 3, 33, 20)])
+def test_dense_is_a_linear_layer(shape: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(6)
+    x, weight = torch.randn(shape, generator=generator), torch.randn(9, shape[-1], generator=generator)
+    bias = torch.randn(9, generator=generator)
+    torch.testing.assert_close(tapir_kernels.dense(x, weight, bias), F.linear(x, weight, bias), atol=1e-5, rtol=1e-5)
+
+
+def test_instance_norm_relu_is_right_to_the_last_digits_of_channels_last_pixels() -> None:
+    generator = torch.Generator().manual_seed(7)
+    x = torch.randn(1, 32, 128, 97, generator=generator) * 2 + 9 * torch.randn(1, 32, 1, 1, generator=generator)
+    weight, bias = torch.ones(32), torch.zeros(32)
+    found = tapir_kernels.instance_norm_relu(x.contiguous(memory_format=torch.channels_last), weight, bias)
+    wanted = F.relu(F.instance_norm(x.double(), eps=1e-5))
+    torch.testing.assert_close(found.double(), wanted, atol=4e-6, rtol=0)
+
+
 @pytest.mark.parametrize("channels", [1, 7, 33])
 def test_instance_norm_relu_is_torch_s_own(channels: int) -> None:
     generator = torch.Generator().manual_seed(4)
