@@ -95,7 +95,7 @@ def test_soft_argmax_between_two_equal_neighbours_is_their_middle() -> None:
     torch.testing.assert_close(tapir_kernels.soft_argmax(heat, 1.0), torch.tensor([[6.0, 6.5]]))
 
 
-@pytest.mark.parametrize("shape", [(0, 5), (1, 5), (7, 33), (2, 3, 33, 20)])
+@pytest.mark.parametrize("shape", [(0, 5), (1, 5), (7, 33), (257, 33), (2, 3, 33, 20)])
 def test_dense_is_a_linear_layer(shape: tuple[int, ...]) -> None:
     generator = torch.Generator().manual_seed(6)
     x, weight = torch.randn(shape, generator=generator), torch.randn(9, shape[-1], generator=generator)
