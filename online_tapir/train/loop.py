@@ -153,15 +153,13 @@ def _batches(config: TrainConfig, textures: TextureBank, device: torch.device, s
         points=config.points,
         pace=(1.0, config.fastest),
     )
-    batch = step // config.reuse
+    batch, served = divmod(step, config.reuse)
     while True:
         first = config.seed + batch * config.clips
         clips = make_clips(range(first, first + config.clips), scene, textures, device)
-        rng = np.random.default_rng(first)
-        yield clips
-        for _ in range(config.reuse - 1):
-            yield _vary(clips, rng)
-        batch += 1
+        for variation in range(served, config.reuse):
+            yield _vary(clips, np.random.default_rng([first, variation])) if variation else clips
+        batch, served = batch + 1, 0
 
 
 def _vary(clips: Clips, rng: np.random.Generator) -> Clips:

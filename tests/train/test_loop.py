@@ -1,0 +1,108 @@
+"""Laws of the training loop: it learns, it goes on where it was stopped, and its variations keep the truth."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from online_tapir.model.config import TapirConfig
+from online_tapir.model.tapir import Tapir
+from online_tapir.train import loop
+from online_tapir.train.loop import learning_rate_share, train, validate
+from online_tapir.train.scenes import Clips, SceneConfig, make_clips
+from online_tapir.train.textures import TextureBank
+from online_tapir.train.train_config import TrainConfig
+
+MakeModel = Callable[..., Tapir]
+SHORT = TrainConfig(
+    steps=4, size=64, frames=3, clips=2, points=8, warmup=1, validate_every=2, checkpoint_every=2, cooldown=0.0
+)
+
+
+@pytest.fixture(scope="module")
+def textures() -> TextureBank:
+    return TextureBank.procedural(4, seed=0, size=96)
+
+
+@pytest.fixture(scope="module")
+def validation(textures: TextureBank) -> Clips:
+    return make_clips([7, 8], SceneConfig(height=64, width=64, frames=4, points=8), textures)
+
+
+@pytest.fixture
+def learner(make_model: MakeModel, tiny_config: TapirConfig) -> Callable[[], Tapir]:
+    return lambda: make_model(replace(tiny_config, initial_resolution=(64, 64))).requires_grad_(True)
+
+
+def test_a_stopped_run_goes_on_as_if_it_had_not_been(
+    learner: Callable[[], Tapir], textures: TextureBank, validation: Clips, tmp_path: Path
+) -> None:
+    whole = train(learner(), SHORT, textures, validation, tmp_path / "whole", lambda record: None)
+    stopped = replace(SHORT, steps=2)
+    train(learner(), stopped, textures, validation, tmp_path / "parts", lambda record: None)
+    again = train(learner(), SHORT, textures, validation, tmp_path / "parts", lambda record: None)
+    for name, tensor in whole.state_dict().items():
+        torch.testing.assert_close(again.state_dict()[name], tensor, msg=name)
+    steps = [json.loads(line)["step"] for line in (tmp_path / "parts" / "log.jsonl").read_text().splitlines()]
+    assert steps == [2, 4]
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_training_on_the_same_clips_lowers_their_loss(learner: Callable[[], Tapir], validation: Clips) -> None:
+    torch.manual_seed(0)
+    config = replace(SHORT, steps=40, warmup=5)
+    progress = loop._begin(learner(), config)
+    losses = []
+    for _ in range(40):
+        losses.append(loop._step(progress, config, validation))
+        progress.step += 1
+    assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
+
+
+def test_a_gradient_that_is_not_finite_leaves_the_weights_alone(
+    learner: Callable[[], Tapir], validation: Clips
+) -> None:
+    progress = loop._begin(learner(), SHORT)
+    before = {name: tensor.clone() for name, tensor in progress.model.state_dict().items()}
+    poisoned = replace(validation, frames=validation.frames * torch.nan)
+    assert np.isnan(loop._step(progress, SHORT, poisoned))
+    for name, tensor in progress.model.state_dict().items():
+        assert torch.equal(tensor, before[name])
+
+
+def test_the_learning_rate_rises_holds_and_falls() -> None:
+    config = TrainConfig(steps=100, warmup=10, cooldown=0.5, final_rate=0.1)
+    shares = [learning_rate_share(step, config) for step in range(100)]
+    assert shares[0] == pytest.approx(0.1)
+    assert shares[9:51] == pytest.approx([1.0] * 42)
+    assert shares[50:] == sorted(shares[50:], reverse=True)
+    assert shares[-1] == pytest.approx(0.118)
+
+
+def test_variations_keep_every_point_on_its_own_colours(textures: TextureBank) -> None:
+    scene = SceneConfig(height=64, width=96, frames=3, points=12).clean()
+    clips = make_clips([3], scene, textures)
+    for seed in range(8):
+        varied = loop._vary(clips, np.random.default_rng(seed))
+        assert torch.equal(sorted_pixels(varied), sorted_pixels(clips))
+        assert varied.visible[0].gather(1, varied.query_frame[0][:, None]).all()
+
+
+def sorted_pixels(clips: Clips) -> torch.Tensor:
+    """The colours under each point at its query, in order of brightness; flips and channel swaps change neither."""
+    colours = []
+    for point, frame in enumerate(clips.query_frame[0].tolist()):
+        x, y = clips.xy[0, point, frame].floor().long().tolist()
+        at = (frame, slice(None), min(y, clips.frames.shape[3] - 1), min(x, clips.frames.shape[4] - 1))
+        colours.append(clips.frames[0][at].sort().values)
+    return torch.stack(colours)
+
+
+def test_validation_scores_are_tap_vid_s(learner: Callable[[], Tapir], validation: Clips) -> None:
+    scores = validate(learner().eval(), validation)
+    assert 0 <= scores.average_jaccard <= 1
+    assert scores.position_accuracy == tuple(sorted(scores.position_accuracy))
