@@ -153,6 +153,7 @@ class Tracker:
         refine_ns = watch.lap()
 
         ids, xy, occlusion, distance = self._download(best, current)
+        above = self.model.config.visible_above
         times = StageTimes(max(0, age_ns), upload_ns, encode_ns, match_ns, refine_ns, watch.lap())
         return Tracks(
             frame_id=frame.id,
@@ -162,7 +163,7 @@ class Tracker:
             height=current.size[0],
             ids=ids,
             xy=xy,
-            visible=visibility(torch.from_numpy(occlusion), torch.from_numpy(distance)).numpy(),
+            visible=visibility(torch.from_numpy(occlusion), torch.from_numpy(distance), above).numpy(),
             occlusion=_probability(occlusion),
             uncertainty=_probability(distance),
             model=self.model.config.name,

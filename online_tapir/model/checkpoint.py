@@ -58,8 +58,9 @@ def load_model(
         )
     if iterations is not None:
         config = with_iterations(config, iterations)
-    model = Tapir(config)
-    model.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+    with torch.device("meta"):  # weights that are about to be replaced need no random numbers, a second's worth
+        model = Tapir(config)
+    model.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
     model.requires_grad_(False)
     model.to(target, precision).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model.eval()

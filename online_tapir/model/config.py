@@ -26,6 +26,7 @@ class TapirConfig:
     pyramid_levels: int = 1  # copies of the coarse grid, each half the size of the one before
     initial_resolution: tuple[int, int] = (256, 256)  # height, width
     softmax_temperature: float = 20.0
+    visible_above: float = 0.5  # a point is visible where it is seen, and its position right, likelier than this
     peak_inputs: bool = False  # the mixer sees where each correlation patch peaks, too
     motion_inputs: bool = False  # the mixer sees how far the point moved since the last frame, too
 
@@ -67,6 +68,7 @@ PRESETS = {
         mixer_width=192,
         mixer_depth=4,
         iterations=2,
+        visible_above=0.4,
         peak_inputs=True,
         motion_inputs=True,
     ),

@@ -17,8 +17,6 @@ from online_tapir.model.matching import Estimate, Match, MatchingHead, describe
 from online_tapir.model.refine import Refiner
 from online_tapir.model.state import TrackState
 
-CONFIDENT = 0.5
-
 
 @dataclass(frozen=True, slots=True)
 class ClipTracks:
@@ -46,9 +44,9 @@ class FeaturePyramid:
         return self.grids[self.refined_from :]
 
 
-def visibility(occlusion: Tensor, expected_distance: Tensor) -> Tensor:
-    """Whether a point is seen and its position trusted, from the two logits (TAPIR, section 3.1)."""
-    return torch.sigmoid(-occlusion) * torch.sigmoid(-expected_distance) > CONFIDENT
+def visibility(occlusion: Tensor, expected_distance: Tensor, above: float) -> Tensor:
+    """Whether a point is seen and its position right, likelier than `above`, from the two logits (TAPIR, 3.1)."""
+    return torch.sigmoid(-occlusion) * torch.sigmoid(-expected_distance) > above
 
 
 class Tapir(nn.Module):

@@ -190,13 +190,13 @@ def validate(model: Tapir, clips: Clips) -> metrics.TrackScores:
     for index in range(len(clips.frames)):
         clip = Clips(*(part[index : index + 1] for part in (clips.frames, clips.xy, clips.visible, clips.query_frame)))
         last = model.track_clip(clip.frames, _at_query(clip), clip.query_frame).refined[-1]
-        visible = visibility(last.occlusion, last.expected_distance).T.cpu().numpy()  # [N, T]
+        visible = visibility(last.occlusion, last.expected_distance, model.config.visible_above)  # [T, N]
         xy = last.xy.view(frames, points, 2).transpose(0, 1).double().cpu().numpy()
         height, width = clip.frames.shape[3:]
         scores.append(
             metrics.score(
                 metrics.scale_to_256(xy, width, height),
-                visible,
+                visible.T.cpu().numpy(),
                 metrics.scale_to_256(clip.xy[0].double().cpu().numpy(), width, height),
                 clip.visible[0].cpu().numpy(),
                 metrics.frames_after_query(clip.query_frame[0].cpu().numpy(), frames),

@@ -66,7 +66,8 @@ def test_the_stages_move_the_estimate(make_model: MakeModel, make_frames: MakeFr
 
 def test_visible_means_likely_seen_and_likely_right() -> None:
     occlusion, distance = torch.tensor([-9.0, 9.0, -9.0, -0.5, -1.0]), torch.tensor([-9.0, -9.0, 9.0, -0.5, -1.0])
-    assert visibility(occlusion, distance).tolist() == [True, False, False, False, True]
+    assert visibility(occlusion, distance, 0.5).tolist() == [True, False, False, False, True]
+    assert visibility(occlusion, distance, 0.3).tolist() == [True, False, False, True, True]
 
 
 def test_the_embedded_preset_has_at_most_three_million_parameters() -> None:
