@@ -65,7 +65,8 @@ def test_beside_the_public_code_both_are_timed_and_held_against_each_other(
     main(Settings(model="tapir", public=tmp_path, points=(7,), frames=2, warm_up=0, threads=1))
     (run,) = document(capsys)["results"]["runs"]
     assert set(run["ms"]) > {"frame", "public encode", "public match and refine", "public frame"}
-    assert run["times_faster"] > 0
+    ratio = run["ms"]["public frame"]["p50"] / run["ms"]["frame"]["p50"]
+    assert run["times_faster"] == pytest.approx(ratio, abs=0.01)
     assert run["difference_px"] > 0
 
 
