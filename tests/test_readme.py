@@ -1,0 +1,60 @@
+"""What the README tells a reader to copy works."""
+
+import os
+import re
+import subprocess
+import sys
+import threading
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from online_tapir.records import Frame, Tracks
+from online_tapir.sinks.zmq import DEFAULT_ADDRESS, ZmqPublisher
+
+README = Path(__file__).parents[1] / "README.md"
+MESSAGES = 3
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("marker", ["import msgpack", "import subscribe"])
+def test_the_subscriber_receives_what_is_published(marker: str) -> None:
+    (code,) = (block for block in blocks("python") if marker in block)
+    rgb = np.zeros((16, 16, 3), np.uint8)
+    ids, xy, seen = np.array([3], np.int32), np.array([[5.5, 6.25]], np.float32), np.array([True])
+    publisher = ZmqPublisher("tcp://127.0.0.1:0")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONUNBUFFERED": "1"}
+    words = [sys.executable, "-c", code.replace(DEFAULT_ADDRESS, publisher.address)]
+    with subprocess.Popen(words, env=environment, text=True, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        lines: list[str] = []
+        reader = threading.Thread(target=lambda pipe=process.stdout: lines.extend(islice(pipe, MESSAGES)))
+        reader.start()
+        frame_id = 0
+        while reader.is_alive():  # what is published before the subscriber has joined is lost
+            tracks = Tracks(frame_id, 1, 1, 16, 16, ids, xy, seen, np.zeros(1, np.float32), np.zeros(1, np.float32))
+            publisher.publish(Frame(frame_id, 1, 1, rgb), tracks)
+            frame_id += 1
+            reader.join(0.01)
+        process.kill()
+    publisher.close()
+    assert len(lines) == MESSAGES
+    assert all("5.5" in line and "6.2" in line and "3" in line for line in lines), lines
+
+
+def test_the_commands_that_ci_and_readers_run_are_marked() -> None:
+    text = README.read_text(encoding="utf-8")
+    for marker, command in (("main-command", "online-tapir --camera demo"), ("test-command", "pytest")):
+        found = re.search(rf"^<!-- {marker} -->\n```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+        assert found is not None, marker
+        assert command in found[1]
+
+
+def test_every_file_the_readme_links_to_is_there() -> None:
+    for target in re.findall(r"\]\((?!http)([^)#]+)\)", README.read_text(encoding="utf-8")):
+        assert (README.parent / target).exists(), target
