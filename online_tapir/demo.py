@@ -231,7 +231,7 @@ def sticker_motion(index: int, width: int, height: int, radius: float, size: int
         center=(size / 2, size / 2),
         x=Wave(width * (0.5 + 0.27 * math.cos(around)), 0.2 * width, int(cycles[0]), phase[0]),
         y=Wave(height * (0.5 + 0.24 * math.sin(around)), 0.19 * height, int(cycles[1]), phase[1]),
-        angle=Wave(rng.uniform(-0.5, 0.5), 0.7, int(cycles[2]), phase[2]),
+        angle=Wave(rng.uniform(-0.5, 0.5), 0.3, int(cycles[2]), phase[2]),
         scale=Wave(0.92, 0.13, int(cycles[3]), phase[3]),
         tilt_x=Wave(0, tilt, int(cycles[4]), phase[4]),
         tilt_y=Wave(0, tilt, int(cycles[0]), phase[5]),
