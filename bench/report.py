@@ -150,5 +150,5 @@ def _plain(value: object) -> object:
     if is_dataclass(value) and not isinstance(value, type):
         return asdict(value)
     if isinstance(value, Path):
-        return str(value)
+        return value.name  # where it lies is the machine's own business
     raise TypeError(f"{type(value).__name__} has no place in a bench's JSON")

@@ -46,7 +46,7 @@ def test_the_last_line_is_one_json_document_with_everything_that_made_the_figure
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     print_table("a table", {"step": Spread.of([1.0, 2.0])}, {"fps": 25})
-    finish("tidy", Settings(photos=Path("some")), {"step_ms": Spread.of([1.0, 2.0]), "rows": [Settings()]})
+    finish("tidy", Settings(photos=Path("where/some")), {"step_ms": Spread.of([1.0, 2.0]), "rows": [Settings()]})
     document = json.loads(last_line(capsys))
     assert list(document) == ["bench", "finished", "commit", "machine", "versions", "settings", "results"]
     assert document["settings"] == {"points": 7, "photos": "some"}
