@@ -3,7 +3,6 @@
 Each command imports what it needs when it runs, so that `online-tapir listen` starts without torch.
 """
 
-import gc
 import os
 import signal
 import sys
@@ -68,8 +67,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             traceback.print_exc()
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"[bold red]online-tapir:[/] {_plain(str(error))}")
         sys.exit(USER_ERROR)
-    finally:
-        gc.freeze()  # or the interpreter's last collection walks all that torch made, for a second
 
 
 def _plain(text: str) -> str:

@@ -7,6 +7,7 @@ import torch
 
 from online_tapir import tracker
 from online_tapir.cli import main
+from online_tapir.model.config import PRESETS
 from online_tapir.model.tapir import Tapir
 
 DEMO = ("--camera", "demo", "--size", "160x96", "--fps", "0", "--frames", "2", "--points", "grid:2")
@@ -30,7 +31,11 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tapir, Any]]:
 def test_without_a_choice_the_model_is_as_it_was_trained(made: list[tuple[Tapir, Any]]) -> None:
     main([*DEMO, *SILENT])
     model, resolution = made[-1]
-    assert (model.config.iterations, next(model.parameters()).dtype, resolution) == (2, torch.float32, None)
+    assert (model.config.iterations, next(model.parameters()).dtype, resolution) == (
+        PRESETS["small"].iterations,
+        torch.float32,
+        None,
+    )
 
 
 @pytest.mark.parametrize(("given", "meant"), [("frame", "frame"), ("96x64", (64, 96))])

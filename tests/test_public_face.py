@@ -45,6 +45,15 @@ def test_a_subscriber_loads_nothing_heavy() -> None:
     assert not loaded & set(HEAVY)
 
 
+def test_tracking_on_a_cpu_loads_no_triton() -> None:
+    loaded = loaded_after(
+        "from online_tapir import load_model; from online_tapir.tracker import warm_up; "
+        "warm_up(load_model('small', device='cpu'), 3)"
+    )
+    assert "torch" in loaded
+    assert "triton" not in loaded
+
+
 def test_importing_the_package_loads_nothing_outside_the_standard_library() -> None:
     assert not loaded_after("import online_tapir") & {"zmq", "msgpack", "numpy", *HEAVY}
 

@@ -58,9 +58,8 @@ def load_model(
         )
     if iterations is not None:
         config = with_iterations(config, iterations)
-    with torch.device("meta"):  # weights that are about to be replaced need no random numbers, a second's worth
-        model = Tapir(config)
-    model.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
+    model = Tapir(config)  # not on the meta device: its random numbers cost torch a second of imports
+    model.load_state_dict({name: tensor.float() for name, tensor in state.items()})
     model.requires_grad_(False)
     model.to(target, precision).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model.eval()
@@ -244,8 +243,7 @@ def _misfit(state: dict[str, Tensor], config: TapirConfig) -> str | None:
 
 def _wanted_shapes(state: dict[str, Tensor], config: TapirConfig) -> dict[str, Shape]:
     """What `config` needs, by the names that `state` goes by."""
-    with torch.device("meta"):
-        ours = {name: tuple(tensor.shape) for name, tensor in Tapir(config).state_dict().items()}
+    ours = {name: tuple(tensor.shape) for name, tensor in Tapir(config).state_dict().items()}
     if haiku.is_haiku(state):
         return haiku.shapes(public.public_shapes(config, ours))
     return public.public_shapes(config, ours) if public.is_public(state) else ours
