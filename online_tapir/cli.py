@@ -20,6 +20,7 @@ from rich.console import Console
 
 from online_tapir.config import LiveConfig
 from online_tapir.errors import ConfigError, OnlineTapirError
+from online_tapir.sinks.zmq import DEFAULT_ADDRESS
 from online_tapir.train.train_config import TrainConfig
 from online_tapir.weights_cli import weights_app
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from online_tapir.records import Sink
     from online_tapir.tracker import Resolution
 
-ADDRESS = "tcp://127.0.0.1:5555"
 USER_ERROR = 2
 WARM_UP_POINTS = 64
 
@@ -190,7 +190,7 @@ def cameras() -> None:
 
 @app.command
 def listen(
-    address: str = ADDRESS,
+    address: str = DEFAULT_ADDRESS,
     *,
     camera: Annotated[str | None, Parameter(help="Only this camera's tracks.")] = None,
     newest: Annotated[bool, Parameter(help="Skip what is older than the newest message.", negative=())] = False,

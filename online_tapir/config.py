@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from online_tapir.sinks.zmq import DEFAULT_ADDRESS
+
 Count = Number(gte=1)
 
 
@@ -66,7 +68,7 @@ class LiveConfig:
     fps: Annotated[float | None, Parameter(help="Frame rate to ask of the camera; 0 runs the demo unpaced.")] = None
     realtime: Annotated[bool, Parameter(help="Play a recording at its own rate.", negative=())] = False
     frames: Annotated[int | None, Parameter(help="Stop after this many frames.", validator=Count)] = None
-    publish: Annotated[str, Parameter(help="ZeroMQ address to publish on, or `off`.")] = "tcp://127.0.0.1:5555"
+    publish: Annotated[str, Parameter(help="ZeroMQ address to publish on, or `off`.")] = DEFAULT_ADDRESS
     rerun: Annotated[
         str | None,
         Parameter(

@@ -38,18 +38,12 @@ def sample(grid: Tensor, frame: Tensor, xy: Tensor) -> Tensor:
     across, down = (centre - corner).unsqueeze(-1).to(grid.dtype).unbind(1)  # each [P, 1]
     left, top = corner.long().unbind(1)
     right, bottom = (left + 1).clamp_max(width - 1), (top + 1).clamp_max(height - 1)
-    rows = frame * height
-    upper = torch.lerp(
-        grid.flatten(0, 2)[(rows + top) * width + left],
-        grid.flatten(0, 2)[(rows + top) * width + right],
-        across.expand(-1, grid.shape[-1]),
+    table = grid.flatten(0, 2)  # [GHW, C]
+    upper, lower = (
+        torch.lerp(table[start + left], table[start + right], across.expand(-1, table.shape[1]))
+        for start in ((frame * height + top) * width, (frame * height + bottom) * width)
     )
-    lower = torch.lerp(
-        grid.flatten(0, 2)[(rows + bottom) * width + left],
-        grid.flatten(0, 2)[(rows + bottom) * width + right],
-        across.expand(-1, grid.shape[-1]),
-    )
-    return torch.lerp(upper, lower, down.expand(-1, grid.shape[-1]))
+    return torch.lerp(upper, lower, down.expand(-1, table.shape[1]))
 
 
 def describe(grids: Grids, frame: Tensor, xy: Tensor, size: tuple[int, int]) -> Tensor:

@@ -25,7 +25,6 @@ class Refiner(nn.Module):
         source = 4 + config.feature_channels + PATCH_SAMPLES * config.grids + peaks
         self.mixer = Mixer(config, source, 4 + config.feature_channels)
         self.config = config
-        self.initial_size = config.initial_resolution
 
     def inputs(self, grids: Grids, guess: Estimate, features: Tensor, motion: Tensor, initial: Size) -> Tensor:
         """What the mixer sees of a guess (pixels of a picture of `initial` size) and features [G, N, C]: [G, N, D].
@@ -33,10 +32,10 @@ class Refiner(nn.Module):
         motion [G, N, 2] is how far the guess moved since the last frame, in pixels of `initial`.
         """
         split = [self.config.hires_channels, self.config.lowres_channels]
-        fine, coarse = torch.split(features, split, dim=-1)
+        fine, coarse = (part.contiguous() for part in torch.split(features, split, dim=-1))
         patches = [
             local_correlation(
-                (fine if index == 0 else coarse).contiguous(),
+                fine if index == 0 else coarse,
                 level,
                 coordinates.rescale(guess.xy, initial, (level.shape[1], level.shape[2])),
             )

@@ -32,9 +32,6 @@ class FeatureWindow:
         self._frames: deque[RememberedFrame] = deque(maxlen=capacity)
         self._rings: list[list[Tensor]] = []  # per resolution and level, [capacity, H, W, C]
 
-    def __len__(self) -> int:
-        return len(self._frames)
-
     @property
     def ids(self) -> list[int]:
         """The frames a query may name, oldest first."""
@@ -86,7 +83,3 @@ class FeatureWindow:
     def since(self, frame: RememberedFrame) -> list[RememberedFrame]:
         """The frames from `frame` to the newest, in order."""
         return [other for other in self._frames if other.number >= frame.number]
-
-    @property
-    def nbytes(self) -> int:
-        return sum(ring.nbytes for rings in self._rings for ring in rings)
