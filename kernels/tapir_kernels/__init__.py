@@ -1,20 +1,26 @@
 """The arithmetic of a causal TAPIR that is worth a kernel, each op under one name and one signature.
 
-`reference` is the truth in plain torch, and what runs on a CPU. Grids are channels-last, `[G, H, W, C]`: axis G is
-whatever is independent (the frames of a clip, the cameras of a rig). Positions are in cells of the grid in raster
-coordinates: the centre of the first cell is (0.5, 0.5).
+`reference` is the truth in plain torch, and what runs on a CPU; `gpu` has the Triton kernels, which `backend` chooses
+where they work. Grids are channels-last, `[G, H, W, C]`: axis G is whatever is independent (the frames of a clip, the
+cameras of a rig). Positions are in cells of the grid in raster coordinates: the centre of the first cell is (0.5, 0.5).
 """
 
+from tapir_kernels.backend import Backend, KernelsUnavailableError, backend, require_kernels
+from tapir_kernels.dispatch import (
+    cost_volume,
+    cost_volume_head,
+    instance_norm_relu,
+    l2_normalize,
+    local_correlations,
+    mixer_step,
+)
 from tapir_kernels.reference import (
     PATCH_RADIUS,
     PATCH_SAMPLES,
     TEMPORAL_TAPS,
-    cost_volume,
+    CostReading,
     dense,
-    instance_norm_relu,
-    l2_normalize,
     local_correlation,
-    mixer_step,
     soft_argmax,
 )
 
@@ -22,11 +28,18 @@ __all__ = [
     "PATCH_RADIUS",
     "PATCH_SAMPLES",
     "TEMPORAL_TAPS",
+    "Backend",
+    "CostReading",
+    "KernelsUnavailableError",
+    "backend",
     "cost_volume",
+    "cost_volume_head",
     "dense",
     "instance_norm_relu",
     "l2_normalize",
     "local_correlation",
+    "local_correlations",
     "mixer_step",
+    "require_kernels",
     "soft_argmax",
 ]

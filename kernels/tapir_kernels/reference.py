@@ -3,6 +3,9 @@
 Refuses nothing and checks nothing: shapes are the caller's promise here, a launcher's duty in a kernel.
 """
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -13,14 +16,19 @@ TEMPORAL_TAPS = 3
 NORM_EPSILON = 1e-5
 UNIT_EPSILON = 1e-12
 PEAK_RADIUS = 5.0
+FAR_CELLS = 2.0**24  # farther out, or not finite, is no cell of any grid
 # Up to about so many cells a matrix product with the whole grid beats gathering 64 vectors a point (on a CPU).
 DENSE_CELLS = 2048
 DENSE_ROWS = 128  # with fewer, oneDNN is no faster
 
 
 def l2_normalize(x: Tensor) -> Tensor:
-    """x / |x| over channels, x [B, C, H, W]; a zero vector stays zero (TAPIR, section 3.1)."""
-    return x * x.square().sum(dim=1, keepdim=True).clamp_min(UNIT_EPSILON).rsqrt()
+    """x / |x| over channels, x [B, C, H, W]; a zero vector stays zero (TAPIR, section 3.1).
+
+    Lengths are taken in float32, whatever x is.
+    """
+    single = x.float()
+    return (single * single.square().sum(dim=1, keepdim=True).clamp_min(UNIT_EPSILON).rsqrt()).to(x.dtype)
 
 
 def instance_norm_relu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -73,20 +81,71 @@ def soft_argmax(heat: Tensor, temperature: float) -> Tensor:
     return (weight @ centres) / weight.sum(dim=1, keepdim=True).clamp_min(UNIT_EPSILON)
 
 
+class CostReading(NamedTuple):
+    """What `cost_volume_head` reads from M cost maps; float32, or wider where the maps are."""
+
+    xy: Tensor  # [M, 2] where each heat map peaks, in cells
+    pooled: Tensor  # [M, 2K] features of the occlusion branch, averaged over the map
+    heat: Tensor  # [M, H, W] before the softmax
+
+
+def cost_volume_head(
+    cost: Tensor,
+    hidden_weight: Tensor,
+    hidden_bias: Tensor,
+    heat_weight: Tensor,
+    heat_bias: Tensor,
+    occlusion_weight: Tensor,
+    occlusion_bias: Tensor,
+    temperature: float,
+) -> CostReading:
+    """The convolutions that read cost maps [M, P, H, W], up to the layers that see pooled features alone.
+
+    A hidden layer (hidden_weight [K, P, 3, 3], hidden_bias [K]) and ReLU, then two branches: the heat map (heat_weight
+    [1, K, 3, 3], heat_bias [1]) with its soft arg-max, and a convolution of stride 2 (occlusion_weight [2K, K, 3, 3],
+    occlusion_bias [2K]), ReLU and the mean over the map (TAPIR, section 3.1). Maps are zero outside; the strided
+    convolution begins on the first cell and reaches over the last.
+    """
+    hidden = F.relu(F.conv2d(cost, hidden_weight, hidden_bias, padding=1), inplace=True)  # [M, K, H, W]
+    precise = torch.promote_types(cost.dtype, torch.float32)
+    heat = F.conv2d(hidden, heat_weight, heat_bias, padding=1)[:, 0].to(precise)  # [M, H, W]
+    occlusion = F.conv2d(F.pad(hidden, (0, 2, 0, 2)), occlusion_weight, occlusion_bias, stride=2)
+    pooled = F.relu(occlusion, inplace=True).mean(dim=(2, 3), dtype=precise)  # [M, 2K]
+    return CostReading(soft_argmax(heat, temperature), pooled, heat)
+
+
+def local_correlations(features: Tensor, levels: Sequence[Tensor], xy: Tensor, size: tuple[int, int]) -> Tensor:
+    """Local correlations with all levels of a pyramid, each [G, H, W, C]: [G, N, 49 L], level after level.
+
+    xy [G, N, 2] is in pixels of a picture of `size` (height, width) that every level covers. Features [G, N, C] hold
+    the channels of level 0, then of level 1, and so on; levels that are left over, pooled copies, share the last ones.
+    """
+    patches = []
+    first = 0
+    for grid in levels:
+        channels = grid.shape[-1]
+        part = features.narrow(-1, min(first, features.shape[-1] - channels), channels)
+        first += channels
+        cells = xy * xy.new_tensor([grid.shape[2] / size[1], grid.shape[1] / size[0]])
+        patches.append(local_correlation(part, grid, cells))
+    return torch.cat(patches, dim=-1)
+
+
 def local_correlation(features: Tensor, grid: Tensor, xy: Tensor) -> Tensor:
     """Dot products of features [G, N, C] with 7x7 samples of grid [G, H, W, C] around xy [G, N, 2]: [G, N, 49].
 
-    Samples are bilinear at offsets -3..3, y outer and x inner; the grid is zero outside (TAPIR, section 3.2). Bilinear
-    sampling is linear, so the products are taken on the 8x8 cells around and blended: 64 dots a point, in place of 49
-    samples of four cells each.
+    xy is in cells. Samples are bilinear at offsets -3..3, y outer and x inner; the grid is zero outside (TAPIR, section
+    3.2), and a position that is not finite gives NaN. Bilinear sampling is linear, so the products are taken on the 8x8
+    cells around and blended: 64 dots a point, in place of 49 samples of four cells each.
     """
     height, width, channels = grid.shape[1:]
     groups, points = xy.shape[:2]
     corner = torch.floor(xy - 0.5)
     fraction = xy - 0.5 - corner  # [G, N, 2]
     reach = torch.arange(-PATCH_RADIUS, PATCH_RADIUS + 2, device=xy.device)  # [8]
-    columns = corner[..., 0, None].long() + reach  # [G, N, 8]
-    rows = corner[..., 1, None].long() + reach
+    start = torch.where(corner.abs() < FAR_CELLS, corner, -FAR_CELLS).long()
+    columns = start[..., 0, None] + reach  # [G, N, 8]
+    rows = start[..., 1, None] + reach
     inside = _within(rows, height)[..., :, None] & _within(columns, width)[..., None, :]  # [G, N, 8, 8]
     cells = rows.clamp(0, height - 1)[..., :, None] * width + columns.clamp(0, width - 1)[..., None, :]
     cells = cells.flatten(2)  # [G, N, 64]
@@ -94,8 +153,8 @@ def local_correlation(features: Tensor, grid: Tensor, xy: Tensor) -> Tensor:
     if height * width <= DENSE_CELLS:
         dots = (features @ table.mT).gather(2, cells)
     else:
-        start = torch.arange(groups, device=xy.device)[:, None, None] * (height * width)
-        around = table.flatten(0, 1).index_select(0, (cells + start).flatten())  # [G N 64, C]
+        group = torch.arange(groups, device=xy.device)[:, None, None] * (height * width)
+        around = table.flatten(0, 1).index_select(0, (cells + group).flatten())  # [G N 64, C]
         dots = torch.bmm(
             around.view(groups * points, cells.shape[2], channels), features.reshape(groups * points, channels, 1)
         )
@@ -111,27 +170,36 @@ def _within(index: Tensor, size: int) -> Tensor:
 
 
 def mixer_step(
-    x: Tensor, memory: Tensor, phase: int, widen: Tensor, widen_bias: Tensor, narrow: Tensor, narrow_bias: Tensor
+    x: Tensor,
+    memory: Tensor,
+    phase: int,
+    norm_weight: Tensor,
+    widen: Tensor,
+    widen_bias: Tensor,
+    narrow: Tensor,
+    narrow_bias: Tensor,
 ) -> Tensor:
-    """One frame of a mixer block's two causal depthwise convolutions, x [N, C] to [N, C]; `memory` is updated in place.
+    """One frame of the temporal half of a mixer block, x [N, C] to [N, C]; `memory` is updated in place.
 
-    Each channel c becomes M (widen [3, M, C], widen_bias [M, C]), GELU, a second depthwise convolution over those
-    (narrow [3, M, C]) and the sum over M (narrow_bias [C], summed already). Taps run from the oldest frame to this one.
+    To x is added what two causal depthwise convolutions make of its layer norm (scale norm_weight [C], no shift): each
+    channel becomes M (widen [3, M, C], widen_bias [M, C]), GELU, a second convolution over those (narrow [3, M, C]) and
+    the sum over M (narrow_bias [C], summed already). Taps run from the oldest frame to this one (TAPIR, section 3.2).
 
-    memory [4, N, C] holds the last two inputs, at `phase` the older, and the second convolution's sums that are due:
-    what is due now at `phase`, what is due on the next frame beside it. Both rings turn with `phase`, the parity of the
-    frame's number.
+    memory [4, N, C] holds the last two normalised inputs, at `phase` the older, and the second convolution's sums that
+    are due: what is due now at `phase`, what is due on the next frame beside it. Both rings turn with `phase`, the
+    parity of the frame's number.
     """
     past, due = memory[:2], memory[2:]
-    wide = torch.addcmul(widen_bias[:, None], widen[2][:, None], x)  # [M, N, C]
+    normed = F.layer_norm(x, x.shape[-1:], norm_weight, None, NORM_EPSILON)
+    wide = torch.addcmul(widen_bias[:, None], widen[2][:, None], normed)  # [M, N, C]
     wide.addcmul_(widen[1][:, None], past[1 - phase]).addcmul_(widen[0][:, None], past[phase])
     wide = F.gelu(wide, approximate="tanh")
     now, next_, after = (_weighted_sum(wide, narrow[tap]) for tap in (2, 1, 0))
     mixed = now.add_(narrow_bias).add_(due[phase])
-    past[phase] = x
+    past[phase] = normed
     due[phase] = after
     due[1 - phase] += next_
-    return mixed
+    return mixed.add_(x)
 
 
 def _weighted_sum(wide: Tensor, weight: Tensor) -> Tensor:

@@ -62,6 +62,31 @@ def test_a_point_far_outside_the_grid_correlates_with_nothing() -> None:
     assert tapir_kernels.local_correlation(features, grid, torch.full((1, 1, 2), 1e6)).eq(0).all()
 
 
+@pytest.mark.parametrize("cells", [0, reference.DENSE_CELLS])
+def test_a_position_that_is_not_finite_gives_nan_for_its_point_alone(
+    cells: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reference, "DENSE_CELLS", cells)
+    grid, features = torch.ones(1, 8, 8, 4), torch.ones(1, 4, 4)
+    xy = torch.tensor([[[torch.nan, 4], [4, torch.nan], [torch.inf, 4], [4, 4]]])
+    found = tapir_kernels.local_correlation(features, grid, xy)
+    assert found[0, :3].isnan().all()
+    assert found[0, 3].eq(4).all()
+
+
+def test_local_correlations_are_those_of_each_level_at_its_own_scale() -> None:
+    generator = torch.Generator().manual_seed(8)
+    shapes = [(2, 30, 41, 12), (2, 15, 20, 20), (2, 7, 10, 20)]
+    levels = [torch.randn(shape, generator=generator) for shape in shapes]
+    features = torch.randn(2, 9, 32, generator=generator)
+    xy = torch.rand(2, 9, 2, generator=generator) * 150 - 10
+    found = tapir_kernels.local_correlations(features, levels, xy, (120, 164))
+    for index, (grid, patch) in enumerate(zip(levels, found.split(49, dim=-1), strict=True)):
+        cells = xy * torch.tensor([grid.shape[2] / 164, grid.shape[1] / 120])
+        part = (features[..., 12:] if index else features[..., :12]).contiguous()
+        torch.testing.assert_close(patch, tapir_kernels.local_correlation(part, grid, cells), atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("points", POINTS)
 def test_cost_volume_is_every_dot_product(size: tuple[int, int], points: int) -> None:
@@ -129,11 +154,21 @@ def test_l2_normalize_gives_unit_vectors_and_leaves_zero_alone() -> None:
     torch.testing.assert_close(lengths.flatten()[1:], torch.ones(23))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_l2_normalize_of_half_precision_neither_overflows_nor_divides_by_zero(dtype: torch.dtype) -> None:
+    x = torch.full((1, 64, 2, 3), 4096.0, dtype=dtype)
+    x[:, :, 0] = 0
+    found = tapir_kernels.l2_normalize(x)
+    assert found[:, :, 0].eq(0).all()
+    assert found[:, :, 1].eq(0.125).all()
+
+
 @pytest.mark.parametrize("points", [1, 7, 33])
-def test_mixer_steps_are_causal_convolutions_over_the_whole_past(points: int) -> None:
+def test_mixer_steps_add_causal_convolutions_over_the_whole_past(points: int) -> None:
     frames, expansion, width = 7, 4, 10
     generator = torch.Generator().manual_seed(points)
     x = torch.randn(frames, points, width, generator=generator)
+    norm_weight = torch.randn(width, generator=generator)
     widen, narrow = (torch.randn(3, expansion, width, generator=generator) for _ in range(2))
     widen_bias, narrow_bias = (
         torch.randn(expansion, width, generator=generator),
@@ -142,15 +177,15 @@ def test_mixer_steps_are_causal_convolutions_over_the_whole_past(points: int) ->
 
     memory = torch.zeros(4, points, width)
     found = [
-        tapir_kernels.mixer_step(frame, memory, t & 1, widen, widen_bias, narrow, narrow_bias)
+        tapir_kernels.mixer_step(frame, memory, t & 1, norm_weight, widen, widen_bias, narrow, narrow_bias)
         for t, frame in enumerate(x)
     ]
 
-    series = x.permute(1, 2, 0)  # [N, C, T]
+    series = (F.layer_norm(x, (width,)) * norm_weight).permute(1, 2, 0)  # [N, C, T]
     first = widen.permute(2, 1, 0).reshape(width * expansion, 1, 3)  # channel c gives 4c..4c+3
     second = narrow.permute(2, 1, 0).reshape(width * expansion, 1, 3)
     wide = F.conv1d(F.pad(series, (2, 0)), first, widen_bias.T.reshape(-1), groups=width)
     wide = F.gelu(wide, approximate="tanh")
     mixed = F.conv1d(F.pad(wide, (2, 0)), second, groups=width * expansion)
     wanted = mixed.unflatten(1, (width, expansion)).sum(2) + narrow_bias[:, None]
-    torch.testing.assert_close(torch.stack(found), wanted.permute(2, 0, 1), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(torch.stack(found), x + wanted.permute(2, 0, 1), atol=1e-5, rtol=1e-5)

@@ -1,0 +1,157 @@
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators
+# ruff: noqa: N803
+"""The temporal half of a mixer block, one frame of it: a program owns one point and reads and writes its rows once.
+
+Layer norm, three taps over [two remembered, now], GELU, three taps over the widened frames with their sum over the
+expansion, residual. All arithmetic is in float32; what is remembered is rounded to the memory's type. GELU's tanh form
+x (1 + tanh(u)) / 2 is x sigmoid(2 u). Programs on one multiprocessor find each other's weights in its first cache,
+which is why a program that takes several points reads no less and only fills more registers.
+"""
+
+import math
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from tapir_kernels.gpu.launch import DTYPES, OPTIONS, CompileCase, KernelInputError, Operand, block, check, on, pointer
+from tapir_kernels.reference import NORM_EPSILON, TEMPORAL_TAPS
+
+EPSILON = tl.constexpr(NORM_EPSILON)
+GELU_SCALE = tl.constexpr(2 * math.sqrt(2 / math.pi))
+GELU_CUBIC = tl.constexpr(0.044715)
+
+
+@triton.jit(do_not_specialize=["phase", "points"])
+def mixer_step_kernel(
+    p_x,
+    p_memory,
+    p_norm,
+    p_widen,
+    p_widen_bias,
+    p_narrow,
+    p_narrow_bias,
+    p_out,
+    phase,
+    points,
+    C: tl.constexpr,
+    EXPANSION: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    i_point = tl.program_id(0).to(tl.int64)
+    o_c = tl.arange(0, BLOCK_C)
+    m_c = o_c < C
+    o_x = i_point * C + o_c
+    plane = points.to(tl.int64) * C
+    p_older = p_memory + phase * plane + o_x
+    p_newer = p_memory + (1 - phase) * plane + o_x
+    p_due = p_memory + (2 + phase) * plane + o_x
+    p_due_next = p_memory + (3 - phase) * plane + o_x
+
+    # [BLOCK_C] each; all on their way before the norm waits for the first
+    b_x = _row(p_x, o_x, m_c)
+    b_older = _row(p_older, 0, m_c)
+    b_newer = _row(p_newer, 0, m_c)
+    now = _row(p_due, 0, m_c)
+    next_ = _row(p_due_next, 0, m_c)
+
+    centred = tl.where(m_c, b_x - tl.sum(b_x, axis=0) / C, 0.0)
+    variance = tl.sum(centred * centred, axis=0) / C
+    normed = centred * tl.rsqrt(variance + EPSILON) * _row(p_norm, o_c, m_c)
+
+    after = tl.zeros([BLOCK_C], tl.float32)
+    for i_m in tl.static_range(EXPANSION):
+        o_oldest = i_m * C + o_c
+        o_middle = o_oldest + EXPANSION * C
+        o_newest = o_middle + EXPANSION * C
+        wide = _row(p_widen_bias, o_oldest, m_c) + _row(p_widen, o_oldest, m_c) * b_older
+        wide += _row(p_widen, o_middle, m_c) * b_newer
+        wide += _row(p_widen, o_newest, m_c) * normed
+        wide *= tl.sigmoid(wide * (wide * wide * GELU_CUBIC + 1) * GELU_SCALE)
+        after += _row(p_narrow, o_oldest, m_c) * wide
+        next_ += _row(p_narrow, o_middle, m_c) * wide
+        now += _row(p_narrow, o_newest, m_c) * wide
+
+    mixed = b_x + now + _row(p_narrow_bias, o_c, m_c)
+    tl.store(p_out + o_x, mixed.to(p_out.dtype.element_ty), mask=m_c)
+    tl.store(p_older, normed.to(p_memory.dtype.element_ty), mask=m_c)
+    tl.store(p_due, after.to(p_memory.dtype.element_ty), mask=m_c)
+    tl.store(p_due_next, next_.to(p_memory.dtype.element_ty), mask=m_c)
+
+
+@triton.jit
+def _row(p_row, o_row, m_c):
+    return tl.load(p_row + o_row, mask=m_c, other=0).to(tl.float32)
+
+
+def mixer_step(
+    x: Tensor,
+    memory: Tensor,
+    phase: int,
+    norm_weight: Tensor,
+    widen: Tensor,
+    widen_bias: Tensor,
+    narrow: Tensor,
+    narrow_bias: Tensor,
+) -> Tensor:
+    """As `reference.mixer_step`; KernelInputError for tensors that do not fit one another."""
+    if phase not in (0, 1):
+        raise KernelInputError(f"mixer_step: phase is {phase}, not 0 or 1; give the parity of the frame's number")
+    sizes = check(
+        "mixer_step",
+        Operand("x", x, "N C"),
+        Operand("memory", memory, "4 N C"),
+        Operand("norm_weight", norm_weight, "C"),
+        Operand("widen", widen, f"{TEMPORAL_TAPS} M C"),
+        Operand("widen_bias", widen_bias, "M C"),
+        Operand("narrow", narrow, f"{TEMPORAL_TAPS} M C"),
+        Operand("narrow_bias", narrow_bias, "C"),
+    )
+    points, width = sizes["N"], sizes["C"]
+    out = torch.empty_like(x)
+    block_c, warps = _tile(width)
+    with on(x.device):
+        mixer_step_kernel[(points,)](
+            x,
+            memory,
+            norm_weight,
+            widen,
+            widen_bias,
+            narrow,
+            narrow_bias,
+            out,
+            phase,
+            points,
+            C=width,
+            EXPANSION=sizes["M"],
+            BLOCK_C=block_c,
+            num_warps=warps,
+            **OPTIONS,
+        )
+    return out
+
+
+def _tile(width: int) -> tuple[int, int]:
+    """Numbers in a program's row, and its warps: four numbers a thread, until there are eight warps."""
+    block_c = int(triton.next_power_of_2(width))
+    return block_c, block(block_c // 128, 1, 8)
+
+
+def compile_cases() -> list[CompileCase]:
+    """Both presets' widths; any number of points and both phases run the same binary."""
+    cases = []
+    for preset, width in (("small", 192), ("bootstapir", 512)):
+        block_c, warps = _tile(width)
+        for dtype in DTYPES:
+            tensors = ["p_x", "p_memory", "p_norm", "p_widen", "p_widen_bias", "p_narrow", "p_narrow_bias", "p_out"]
+            cases.append(
+                CompileCase(
+                    f"mixer_step {preset} {DTYPES[dtype]}",
+                    mixer_step_kernel,
+                    {**dict.fromkeys(tensors, pointer(dtype)), "phase": "i32", "points": "i32"},
+                    {"C": width, "EXPANSION": 4, "BLOCK_C": block_c},
+                    num_warps=warps,
+                )
+            )
+    return cases
