@@ -17,9 +17,9 @@ from online_tapir.errors import ConfigError, FrameError, QueryError
 from online_tapir.model import coordinates
 from online_tapir.model.config import LOWRES_STRIDE
 from online_tapir.model.coordinates import Size
-from online_tapir.model.matching import Estimate
+from online_tapir.model.estimate import Estimate, visibility
 from online_tapir.model.state import TrackState
-from online_tapir.model.tapir import FeaturePyramid, Tapir, visibility
+from online_tapir.model.tapir import FeaturePyramid, Tapir
 from online_tapir.model.window import FeatureWindow, RememberedFrame
 from online_tapir.picture import MIN_SIDE, rgb_to_rgb8
 from online_tapir.points import check_inside

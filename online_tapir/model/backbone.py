@@ -1,27 +1,13 @@
 """The features of a frame: a pre-activation ResNet with instance norms, and BootsTAPIR's extra convolutions."""
 
-from dataclasses import dataclass
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from online_tapir.model.config import GROUP_STRIDES, HIRES_GROUP, TapirConfig
-from online_tapir.model.coordinates import Size
+from online_tapir.model.config import GROUP_STRIDES, LOWRES_GROUP, TapirConfig
+from online_tapir.model.grids import Grids
 from tapir_kernels import instance_norm_relu, l2_normalize
 
 EXTRA_EXPANSION = 4
-
-
-@dataclass(frozen=True, slots=True)
-class Grids:
-    """What one resolution of a batch of frames looks like to a point: unit features; fine, coarse, pooled copies."""
-
-    size: Size  # of the resolution, pixels
-    levels: tuple[Tensor, ...]  # each [G, H, W, C]
-
-    @property
-    def coarse(self) -> Tensor:
-        return self.levels[1]
 
 
 class InstanceNormReLU(nn.Module):
@@ -84,18 +70,19 @@ class Backbone(nn.Module):
             self.groups.append(nn.Sequential(first, *rest))
             source = width
         self.extra = nn.Sequential(*(ExtraConv(config.lowres_channels) for _ in range(config.extra_convs)))
+        self.described_by = config.described_by
         self.pyramid_levels = config.pyramid_levels
 
     def forward(self, image: Tensor) -> Grids:
-        """The grids of image [G, 3, H, W] in [-1, 1], H and W multiples of 8: strides 4, 8, 16, ..."""
+        """The grids of image [G, 3, H, W] in [-1, 1], H and W multiples of 8, for instance at strides 4, 8, 16."""
         x = self.stem(F.pad(image, (2, 4, 2, 4)))
         maps: list[Tensor] = []
         for index, group in enumerate(self.groups):
             x = group(x)
-            if index == HIRES_GROUP:
+            if index in self.described_by and index != LOWRES_GROUP:
                 maps.append(l2_normalize(x))
         maps.append(l2_normalize(self.extra(x)))
         for _ in range(self.pyramid_levels):
             maps.append(F.avg_pool2d(maps[-1], 2, 2))
         levels = tuple(level.permute(0, 2, 3, 1).contiguous() for level in maps)
-        return Grids((image.shape[2], image.shape[3]), levels)
+        return Grids((image.shape[2], image.shape[3]), levels, self.pyramid_levels)

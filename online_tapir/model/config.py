@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from online_tapir.errors import ConfigError
 
 GROUP_STRIDES = (1, 2, 2, 1)
-HIRES_GROUP, LOWRES_GROUP = 1, 3
-HIRES_STRIDE, LOWRES_STRIDE = 4, 8
+LOWRES_GROUP = 3
+LOWRES_STRIDE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +17,7 @@ class TapirConfig:
     stem_width: int = 64
     widths: tuple[int, int, int, int] = (64, 128, 256, 256)  # channels of the four groups; strides 1, 2, 2, 1
     blocks: tuple[int, int, int, int] = (2, 2, 2, 2)
+    described_by: tuple[int, ...] = (1, LOWRES_GROUP)  # groups whose features describe a point, the coarse one last
     extra_convs: int = 5  # convolutional blocks after the backbone, on the coarse grid
     match_width: int = 16  # channels of the heat map's hidden layer; the occlusion branch has twice as many
     mixer_width: int = 512
@@ -29,6 +30,7 @@ class TapirConfig:
     visible_above: float = 0.5  # a point is visible where it is seen, and its position right, likelier than this
     peak_inputs: bool = False  # the mixer sees where each correlation patch peaks, too
     motion_inputs: bool = False  # the mixer sees how far the point moved since the last frame, too
+    recent_inputs: bool = False  # matching and mixer see what the point looked like and where it was last seen, too
 
     def __post_init__(self) -> None:
         height, width = self.initial_resolution
@@ -41,22 +43,28 @@ class TapirConfig:
             raise ConfigError(f"{self.iterations} iterations asked for; a model refines at least once")
 
     @property
-    def hires_channels(self) -> int:
-        return self.widths[HIRES_GROUP]
-
-    @property
     def lowres_channels(self) -> int:
         return self.widths[LOWRES_GROUP]
 
     @property
     def feature_channels(self) -> int:
-        """Channels of a point's running features: fine, then coarse."""
-        return self.hires_channels + self.lowres_channels
+        """Channels of a point's running features, fine to coarse."""
+        return sum(self.described_channels)
+
+    @property
+    def described_channels(self) -> list[int]:
+        """Channels of each grid that describes a point, fine to coarse."""
+        return [self.widths[group] for group in self.described_by]
+
+    @property
+    def match_planes(self) -> int:
+        """Maps the first guess is read from: correlations with query and last sight, nearness to the expected place."""
+        return 3 if self.recent_inputs else 1
 
     @property
     def grids(self) -> int:
-        """Grids that a point is correlated with: fine, coarse and the pooled copies."""
-        return 2 + self.pyramid_levels
+        """Grids that a point is correlated with: those that describe it and the pooled copies of the coarse one."""
+        return len(self.described_by) + self.pyramid_levels
 
 
 PRESETS = {
@@ -64,13 +72,15 @@ PRESETS = {
         name="small",
         stem_width=32,
         widths=(32, 64, 128, 128),
+        described_by=(0, 1, 3),
         extra_convs=0,
         mixer_width=192,
         mixer_depth=4,
-        iterations=1,
+        iterations=2,
         visible_above=0.3,
         peak_inputs=True,
         motion_inputs=True,
+        recent_inputs=True,
     ),
     "bootstapir": TapirConfig(),
     "tapir": TapirConfig(name="tapir", extra_convs=0, pyramid_levels=0),

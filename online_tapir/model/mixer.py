@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from online_tapir.model.config import TapirConfig
 from tapir_kernels import TEMPORAL_TAPS, dense, mixer_step
 
+Past = tuple[list[Tensor], list[Tensor]]  # of each frame so far: the inputs, what they were widened to
+
 
 class ScaleNorm(nn.LayerNorm):
     """LayerNorm with a scale and no shift."""
@@ -28,23 +30,27 @@ class TemporalMix(nn.Module):
         self.narrow = nn.Parameter(torch.randn(TEMPORAL_TAPS, expansion, width) * (TEMPORAL_TAPS * expansion) ** -0.5)
         self.narrow_bias = nn.Parameter(torch.zeros(width))
 
-    def step(self, x: Tensor, memory: Tensor, phase: int) -> Tensor:
-        """One frame, x [N, C]; memory [4, N, C] is updated in place (see tapir_kernels.mixer_step)."""
-        return mixer_step(x, memory, phase, self.widen, self.widen_bias, self.narrow, self.narrow_bias)
+    def step(self, x: Tensor, memory: Tensor, phase: int, norm: ScaleNorm) -> Tensor:
+        """One frame: x [N, C] plus the mix of norm(x); memory [4, N, C] is updated in place (see tapir_kernels)."""
+        return mixer_step(x, memory, phase, norm.weight, self.widen, self.widen_bias, self.narrow, self.narrow_bias)
 
-    def clip(self, x: Tensor, alive: Tensor) -> Tensor:
-        """All frames at once, x [B, T, N, C]: the same as steps of points that begin where alive [B, T, N, 1] does."""
-        wide = self.widen_bias[:, None, None, None] + _causal_taps((x * alive)[None], self.widen)
-        wide = F.gelu(wide, approximate="tanh") * alive  # [M, B, T, N, C]
-        return _causal_taps(wide, self.narrow).sum(dim=0) + self.narrow_bias
+    def frame(self, x: Tensor, alive: Tensor, past: Past) -> Tensor:
+        """What a step adds, from a normed x [B, N, C] and with a gradient.
+
+        `past` grows, by nothing for the points whose alive [B, N, 1] is 0.
+        """
+        inputs, sums = past
+        inputs.append(x * alive)
+        wide = self.widen_bias[:, None, None] + _causal_taps(inputs, self.widen)
+        sums.append(F.gelu(wide, approximate="tanh") * alive)  # [M, B, N, C]
+        return _causal_taps(sums, self.narrow).sum(dim=0) + self.narrow_bias
 
 
-def _causal_taps(x: Tensor, weight: Tensor) -> Tensor:
-    """Weighted sum of x [M or 1, B, T, N, C] on this frame and the two before; weight [3, M, C], oldest first."""
-    padded = F.pad(x, (0, 0, 0, 0, TEMPORAL_TAPS - 1, 0))
-    frames = x.shape[2]
-    taps = [padded[:, :, tap : tap + frames] * weight[tap][:, None, None, None] for tap in range(TEMPORAL_TAPS)]
-    return taps[0] + taps[1] + taps[2]
+def _causal_taps(past: list[Tensor], weight: Tensor) -> Tensor:
+    """Weighted sum of the last three of past [(M,) B, N, C]; weight [3, M, C], oldest first."""
+    newest = past[-TEMPORAL_TAPS:]
+    taps = [x * tap[:, None, None] for x, tap in zip(newest, weight[-len(newest) :], strict=True)]
+    return torch.stack(taps).sum(dim=0)
 
 
 class MixerBlock(nn.Module):
@@ -59,10 +65,10 @@ class MixerBlock(nn.Module):
         self.narrow = nn.Linear(expansion * width, width)
 
     def step(self, x: Tensor, memory: Tensor, phase: int) -> Tensor:
-        return self._mix_channels(x + self.temporal.step(self.temporal_norm(x), memory, phase))
+        return self._mix_channels(self.temporal.step(x, memory, phase, self.temporal_norm))
 
-    def clip(self, x: Tensor, alive: Tensor) -> Tensor:
-        return self._mix_channels(x + self.temporal.clip(self.temporal_norm(x), alive))
+    def frame(self, x: Tensor, alive: Tensor, past: Past) -> Tensor:
+        return self._mix_channels(x + self.temporal.frame(self.temporal_norm(x), alive, past))
 
     def _mix_channels(self, x: Tensor) -> Tensor:
         wide = F.gelu(dense(self.channel_norm(x), self.widen.weight, self.widen.bias), approximate="tanh")
@@ -88,12 +94,16 @@ class Mixer(nn.Module):
             x = block.step(x, block_memory, phase)
         return self._leave(x)
 
-    def clip(self, x: Tensor, alive: Tensor) -> Tensor:
-        """All frames at once, [B, T, N, source] to [.., target]; alive [B, T, N, 1] is 0 before a point's query."""
+    def frame(self, x: Tensor, alive: Tensor, past: list[Past]) -> Tensor:
+        """The same with a gradient, [B, N, source] to [B, N, target]; alive [B, N, 1] is 0 before a point's query."""
         x = self.enter(x)
-        for block in self._stack():
-            x = block.clip(x, alive)
+        for block, block_past in zip(self._stack(), past, strict=True):
+            x = block.frame(x, alive, block_past)
         return self._leave(x)
+
+    def no_past(self) -> list[Past]:
+        """What `frame` is given on the first one."""
+        return [([], []) for _ in self._stack()]
 
     def _stack(self) -> Iterable[MixerBlock]:
         return cast(Iterable[MixerBlock], self.blocks)  # a ModuleList does not say what it holds

@@ -5,12 +5,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from online_tapir.model import coordinates
-from online_tapir.model.backbone import Grids
 from online_tapir.model.config import TapirConfig
 from online_tapir.model.coordinates import Size
-from online_tapir.model.matching import Estimate
+from online_tapir.model.estimate import Estimate
+from online_tapir.model.grids import Grids
 from online_tapir.model.mixer import Mixer
-from tapir_kernels import PATCH_RADIUS, PATCH_SAMPLES, local_correlation
+from online_tapir.model.recent import Recent
+from tapir_kernels import PATCH_RADIUS, PATCH_SAMPLES, local_correlations
 
 MOTION_SCALE_PX = 16.0
 MOTION_LIMIT = 4.0
@@ -23,29 +24,44 @@ class Refiner(nn.Module):
         super().__init__()
         peaks = 2 * config.grids if config.peak_inputs else 0
         source = 4 + config.feature_channels + PATCH_SAMPLES * config.grids + peaks
+        if config.recent_inputs:
+            source += PATCH_SAMPLES * config.grids + peaks + 3
         self.mixer = Mixer(config, source, 4 + config.feature_channels)
         self.config = config
 
-    def inputs(self, grids: Grids, guess: Estimate, features: Tensor, motion: Tensor, initial: Size) -> Tensor:
+    def inputs(
+        self,
+        grids: Grids,
+        guess: Estimate,
+        features: Tensor,
+        motion: Tensor,
+        initial: Size,
+        recent: Recent | None,
+        resolution: int,
+    ) -> Tensor:
         """What the mixer sees of a guess (pixels of a picture of `initial` size) and features [G, N, C]: [G, N, D].
 
-        motion [G, N, 2] is how far the guess moved since the last frame, in pixels of `initial`.
+        motion [G, N, 2] is how far the guess moved since the last frame, in pixels of `initial`; grids are those of the
+        refinement resolution of that number.
         """
-        split = [self.config.hires_channels, self.config.lowres_channels]
-        fine, coarse = (part.contiguous() for part in torch.split(features, split, dim=-1))
-        patches = [
-            local_correlation(
-                fine if index == 0 else coarse,
-                level,
-                coordinates.rescale(guess.xy, initial, (level.shape[1], level.shape[2])),
-            )
-            for index, level in enumerate(grids.levels)
-        ]  # each [G, N, 49]
+        patches = self._patches(grids, guess.xy, features, initial)
         moved = (motion / MOTION_SCALE_PX).clamp(-MOTION_LIMIT, MOTION_LIMIT)
         logits = torch.stack([guess.occlusion, guess.expected_distance], dim=-1)
-        peaks = [_peak(patch, self.config.softmax_temperature) for patch in patches] if self.config.peak_inputs else []
         dtype = features.dtype
-        return torch.cat([moved.to(dtype), logits.to(dtype), features, *patches, *peaks], dim=-1)
+        parts = [moved.to(dtype), logits.to(dtype), features, *patches]
+        if recent is not None:
+            expected = ((recent.expected_xy - guess.xy) / MOTION_SCALE_PX).clamp(-MOTION_LIMIT, MOTION_LIMIT)
+            parts += self._patches(grids, guess.xy, recent.refine[resolution], initial)
+            parts += [expected.to(dtype), recent.trust[..., None].to(dtype)]
+        return torch.cat(parts, dim=-1)
+
+    def _patches(self, grids: Grids, xy: Tensor, features: Tensor, initial: Size) -> list[Tensor]:
+        """Correlations [G, N, 49 L] of features with all levels around xy, and where each level's patch peaks."""
+        patches = local_correlations(features, grids.levels, xy, initial)
+        if not self.config.peak_inputs:
+            return [patches]
+        peaks = _peak(patches.view(*xy.shape[:2], -1, PATCH_SAMPLES), self.config.softmax_temperature)  # [G, N, L, 2]
+        return [patches, peaks.flatten(-2)]
 
     def move(
         self, guess: Estimate, features: Tensor, change: Tensor, grids: Grids, initial: Size

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from online_tapir.model.config import TapirConfig
+from online_tapir.model.recent import Recent
 
 REMEMBERED = 4  # rows of tapir_kernels.mixer_step's memory: two past inputs, two sums that are due
 
@@ -18,6 +19,7 @@ class TrackState:
     refine_queries: Tensor  # [R, N, C fine + coarse], R refinement resolutions
     memory: Tensor  # [R, iterations, depth, 4, N, width]
     previous_xy: Tensor  # [R, iterations, N, 2] the guess refined on the last frame; NaN where there was none
+    recent: Recent | None  # of one stream; None for a model without `recent_inputs`
 
     @classmethod
     def empty(
@@ -32,6 +34,13 @@ class TrackState:
             zeros(resolutions, capacity, config.feature_channels),
             zeros(*refinements, config.mixer_depth, REMEMBERED, capacity, config.mixer_width),
             torch.full((*refinements, capacity, 2), torch.nan, device=device),
+            Recent.begun(
+                zeros(1, capacity, config.lowres_channels),
+                zeros(resolutions, 1, capacity, config.feature_channels),
+                torch.zeros(1, capacity, 2, device=device),
+            )
+            if config.recent_inputs
+            else None,
         )
 
     def rows(self, start: int, stop: int) -> "TrackState":
@@ -41,15 +50,21 @@ class TrackState:
             self.refine_queries[:, start:stop],
             self.memory[..., start:stop, :],
             self.previous_xy[:, :, start:stop],
+            self.recent and self.recent.rows(start, stop),
         )
 
-    def begin(self, row: int, match_queries: Tensor, refine_queries: Tensor) -> None:
-        """Gives rows from `row` on to new points: their features [P, C] and [R, P, C], and no memory of old ones."""
+    def begin(self, row: int, match_queries: Tensor, refine_queries: Tensor, xy: Tensor) -> None:
+        """Gives rows from `row` on to new points, with no memory of old ones.
+
+        Their features are [P, C] and [R, P, C], their positions xy [P, 2] in pixels of the initial resolution.
+        """
         view = self.rows(row, row + len(match_queries))
         view.match_queries.copy_(match_queries)
         view.refine_queries.copy_(refine_queries)
         view.memory.zero_()
         view.previous_xy.fill_(torch.nan)
+        if view.recent is not None:
+            view.recent.copy_(Recent.begun(match_queries[None], refine_queries[:, None], xy[None]))
 
     def move(self, source: int, target: int) -> None:
         """Copies the point at row `source` over the one at row `target`."""
@@ -57,8 +72,12 @@ class TrackState:
         self.refine_queries[:, target] = self.refine_queries[:, source]
         self.memory[..., target, :] = self.memory[..., source, :]
         self.previous_xy[:, :, target] = self.previous_xy[:, :, source]
+        if self.recent is not None:
+            self.recent.rows(target, target + 1).copy_(self.recent.rows(source, source + 1))
 
     @property
     def bytes_per_point(self) -> int:
-        tensors = (self.match_queries, self.refine_queries, self.memory, self.previous_xy)
+        tensors = [self.match_queries, self.refine_queries, self.memory, self.previous_xy]
+        if self.recent is not None:
+            tensors += self.recent.tensors
         return sum(tensor.nbytes for tensor in tensors) // max(1, len(self.match_queries))

@@ -10,22 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from online_tapir.model.backbone import Backbone, Grids
+from online_tapir.model import coordinates
+from online_tapir.model.backbone import Backbone
 from online_tapir.model.config import TapirConfig
 from online_tapir.model.coordinates import Size
-from online_tapir.model.matching import Estimate, Match, MatchingHead, describe
+from online_tapir.model.estimate import Estimate
+from online_tapir.model.grids import Grids, describe
+from online_tapir.model.matching import Match, MatchingHead
 from online_tapir.model.refine import Refiner
 from online_tapir.model.state import TrackState
-
-
-@dataclass(frozen=True, slots=True)
-class ClipTracks:
-    """What `track_clip` found, and the features it found it with."""
-
-    queries: Tensor  # [BT, N, C fine + coarse]
-    grids: Grids  # of all frames, [BT, H, W, C]
-    match: Match
-    refined: list[Estimate]  # after each iteration
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +35,6 @@ class FeaturePyramid:
     @property
     def refine(self) -> tuple[Grids, ...]:
         return self.grids[self.refined_from :]
-
-
-def visibility(occlusion: Tensor, expected_distance: Tensor, above: float) -> Tensor:
-    """Whether a point is seen and its position right, likelier than `above`, from the two logits (TAPIR, 3.1)."""
-    return torch.sigmoid(-occlusion) * torch.sigmoid(-expected_distance) > above
 
 
 class Tapir(nn.Module):
@@ -67,16 +55,19 @@ class Tapir(nn.Module):
         grids = tuple(self.backbone(resize(image, size)) for size in sizes)
         return FeaturePyramid(grids, refined_from=int(matched_only))
 
-    def describe(self, pyramid: FeaturePyramid, xy: Tensor, size: Size) -> tuple[Tensor, Tensor]:
-        """Query features of points xy [P, 2], pixels of a frame of `size`: to match [P, C], to refine [R, P, C]."""
+    def describe(self, pyramid: FeaturePyramid, xy: Tensor, size: Size) -> tuple[Tensor, Tensor, Tensor]:
+        """What TrackState.begin wants of points xy [P, 2], pixels of a frame of `size`.
+
+        Query features to match [P, C] and to refine [R, P, C], positions [P, 2] in pixels of the initial resolution.
+        """
         frame = torch.zeros(len(xy), dtype=torch.long, device=xy.device)
         refine = torch.stack([describe(grids, frame, xy, size) for grids in pyramid.refine])
-        match = describe(pyramid.match, frame, xy, size)[:, self.config.hires_channels :]
-        return match, refine
+        match = describe(pyramid.match, frame, xy, size)[:, -self.config.lowres_channels :]
+        return match, refine, coordinates.rescale(xy, size, pyramid.match.size)
 
     def match(self, pyramid: FeaturePyramid, state: TrackState) -> Match:
         """The first guess for every row of `state` on one frame."""
-        found: Match = self.matching(state.match_queries[None], pyramid.match)
+        found: Match = self.matching(state.match_queries[None], pyramid.match, state.recent)
         return found
 
     def refine(self, pyramid: FeaturePyramid, first: Estimate, state: TrackState, phase: int) -> list[Estimate]:
@@ -91,55 +82,22 @@ class Tapir(nn.Module):
             guess = Estimate(guess.xy, first.occlusion, first.expected_distance)
             features = state.refine_queries[level][None]
             for iteration in range(self.config.iterations):
-                motion = self._motion(guess.xy[0], state.previous_xy[level, iteration])[None]
-                seen = self.refiner.inputs(grids, guess, features, motion, initial)
+                motion = self.motion(guess.xy[0], state.previous_xy[level, iteration])[None]
+                seen = self.refiner.inputs(grids, guess, features, motion, initial, state.recent, level)
                 change = self.refiner.mixer.step(seen[0], state.memory[level, iteration], phase)[None]
                 guess, features = self.refiner.move(guess, features, change, grids, initial)
                 estimates.append(guess)
+        if state.recent is not None:
+            state.recent.copy_(state.recent.after(guess, pyramid.match, pyramid.refine, initial))
         return estimates
 
-    def _motion(self, xy: Tensor, previous: Tensor) -> Tensor:
+    def motion(self, xy: Tensor, previous: Tensor) -> Tensor:
         """How far guesses xy [N, 2] moved since the last frame, which `previous` [N, 2] remembers and now forgets."""
         if not self.config.motion_inputs:
             return torch.zeros_like(xy)
         moved = torch.nan_to_num(xy - previous)
         previous.copy_(xy)
         return moved
-
-    def track_clip(self, clip: Tensor, xy: Tensor, query_frame: Tensor) -> ClipTracks:
-        """All frames of clips at once, the same numbers as frame by frame: for training, and for whole videos.
-
-        clip [B, T, 3, H, W] in [-1, 1] at the resolution to work at, H and W multiples of 8; xy [B, N, 2] pixels of it,
-        each on frame query_frame [B, N]. What the estimates [BT, N] say of frames before a point's query means nothing.
-        """
-        batch, frames = clip.shape[:2]
-        points = xy.shape[1]
-        grids: Grids = self.backbone(clip.flatten(0, 1))
-        first_frame = torch.arange(batch, device=xy.device)[:, None] * frames
-        queries = describe(grids, (first_frame + query_frame).flatten(), xy.flatten(0, 1), grids.size)
-        queries = queries.view(batch, 1, points, -1).expand(-1, frames, -1, -1).flatten(0, 1)  # [BT, N, C]
-        alive = torch.arange(frames, device=xy.device)[:, None] >= query_frame[:, None]  # [B, T, N]
-
-        match: Match = self.matching(queries[..., self.config.hires_channels :], grids)
-        guess, features = match.estimate, queries
-        estimates: list[Estimate] = []
-        for _ in range(self.config.iterations):
-            guess = Estimate(guess.xy.detach(), guess.occlusion, guess.expected_distance)
-            motion = self._clip_motion(guess.xy.view(batch, frames, points, 2), alive).flatten(0, 1)
-            seen = self.refiner.inputs(grids, guess, features, motion, grids.size)
-            change = self.refiner.mixer.clip(
-                seen.view(batch, frames, points, -1), alive[..., None].to(seen.dtype)
-            ).flatten(0, 1)
-            guess, features = self.refiner.move(guess, features, change, grids, grids.size)
-            estimates.append(guess)
-        return ClipTracks(queries, grids, match, estimates)
-
-    def _clip_motion(self, xy: Tensor, alive: Tensor) -> Tensor:
-        """How far guesses xy [B, T, N, 2] moved since the frame before; zero on a point's first frame."""
-        if not self.config.motion_inputs:
-            return torch.zeros_like(xy)
-        moved = (xy[:, 1:] - xy[:, :-1]) * alive[:, :-1, :, None]
-        return F.pad(moved, (0, 0, 0, 0, 1, 0))
 
 
 def resize(image: Tensor, size: Size) -> Tensor:

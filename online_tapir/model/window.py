@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from online_tapir.errors import QueryError
-from online_tapir.model.backbone import Grids
 from online_tapir.model.coordinates import Size
+from online_tapir.model.grids import Grids
 from online_tapir.model.tapir import FeaturePyramid
 
 
@@ -41,6 +41,7 @@ class FeatureWindow:
         """Remembers a frame in place of the oldest; returns its pyramid as the window holds it."""
         if not self._rings:
             self._sizes = [grids.size for grids in pyramid.grids]
+            self._pooled = pyramid.match.pooled
             self._refined_from = pyramid.refined_from
             self._rings = [
                 [
@@ -59,7 +60,7 @@ class FeatureWindow:
         """The features of a frame that the window holds: views, valid until it leaves."""
         slot = frame.number % self.capacity
         grids = tuple(
-            Grids(size, tuple(ring[slot : slot + 1] for ring in rings))
+            Grids(size, tuple(ring[slot : slot + 1] for ring in rings), self._pooled)
             for size, rings in zip(self._sizes, self._rings, strict=True)
         )
         return FeaturePyramid(grids, self._refined_from)

@@ -16,7 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from online_tapir.model.tapir import Tapir, visibility
+from online_tapir.model.clip import track_clip
+from online_tapir.model.estimate import visibility
+from online_tapir.model.tapir import Tapir
 from online_tapir.train import metrics
 from online_tapir.train.losses import LossWeights, Truth, clip_loss
 from online_tapir.train.scenes import Clips, SceneConfig, make_clips
@@ -114,7 +116,7 @@ def _step(progress: Progress, config: TrainConfig, clips: Clips) -> float:
     for group in progress.optimizer.param_groups:
         group["lr"] = config.learning_rate * learning_rate_share(progress.step, config)
     with torch.autocast(xy.device.type, torch.bfloat16, enabled=config.bf16):
-        tracks = model.track_clip(clips.frames, xy, clips.query_frame)
+        tracks = track_clip(model, clips.frames, xy, clips.query_frame)
         assert tracks.grids.size == size
         loss = clip_loss(tracks, Truth.of(clips), model.config.softmax_temperature, LossWeights())
     progress.optimizer.zero_grad(set_to_none=True)
@@ -189,7 +191,7 @@ def validate(model: Tapir, clips: Clips) -> metrics.TrackScores:
     frames, points = clips.frames.shape[1], clips.xy.shape[1]
     for index in range(len(clips.frames)):
         clip = Clips(*(part[index : index + 1] for part in (clips.frames, clips.xy, clips.visible, clips.query_frame)))
-        last = model.track_clip(clip.frames, _at_query(clip), clip.query_frame).refined[-1]
+        last = track_clip(model, clip.frames, _at_query(clip), clip.query_frame).refined[-1]
         visible = visibility(last.occlusion, last.expected_distance, model.config.visible_above)  # [T, N]
         xy = last.xy.view(frames, points, 2).transpose(0, 1).double().cpu().numpy()
         height, width = clip.frames.shape[3:]

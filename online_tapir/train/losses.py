@@ -7,23 +7,26 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from online_tapir.model import coordinates
-from online_tapir.model.matching import Estimate
-from online_tapir.model.tapir import ClipTracks
+from online_tapir.model.clip import ClipTracks
+from online_tapir.model.estimate import Estimate
 from online_tapir.train.scenes import Clips
 from tapir_kernels import cost_volume
+
+LEAST_STRIDE = 4  # of the grids that a point is told apart on
 
 
 @dataclass(frozen=True, slots=True)
 class LossWeights:
     """What each part of the loss counts; pixels are those of the resolution trained at."""
 
-    position: float = 0.2  # a pixel of smooth L1
+    position: float = 0.1  # a pixel of smooth L1
+    position_log: float = 0.3  # log1p of the error in half pixels: what counts is the share of it that is removed
     position_cap_px: float = 24.0  # errors beyond are lost to the matching, not worth a gradient
     occlusion: float = 1.0
     expected_distance: float = 0.5
     expected_distance_px: float = 6.0  # a position further off than this counts as wrong (TAPIR, section 3.4)
     heat: float = 0.3
-    correlation: float = 0.1  # the same of the bare dot products on both grids, so that features learn to be told apart
+    correlation: float = 0.1  # the same of the bare dot products, so that features learn to be told apart
     first_guess: float = 0.5  # all of the first guess's losses, beside 1 for the last refinement's
     earlier: float = 0.7  # each refinement counts this much of the next one
 
@@ -52,10 +55,12 @@ def clip_loss(tracks: ClipTracks, truth: Truth, temperature: float, weights: Los
     size = tracks.grids.size
     first = estimate_loss(tracks.match.estimate, truth, weights)
     first = first + weights.heat * heat_loss(tracks.match.heat * temperature, truth, size)
-    levels = tracks.grids.levels[:2]
+    levels = tracks.grids.describing
     for features, grid in zip(
         torch.split(tracks.queries, [level.shape[3] for level in levels], dim=2), levels, strict=True
     ):
+        if size[0] < LEAST_STRIDE * grid.shape[1]:
+            continue  # so fine a grid looks alike in many places, and there it is only asked which way to move
         first = first + weights.correlation * heat_loss(cost_volume(features, grid) * temperature, truth, size)
     total = weights.first_guess * first
     for index, estimate in enumerate(reversed(tracks.refined)):
@@ -66,17 +71,17 @@ def clip_loss(tracks: ClipTracks, truth: Truth, temperature: float, weights: Los
 def estimate_loss(estimate: Estimate, truth: Truth, weights: LossWeights) -> Tensor:
     """Position on visible points, occlusion on all, and whether the position is to be trusted (TAPIR, section 3.4)."""
     seen = truth.visible & truth.tracked
-    error = (estimate.xy - truth.xy).square().sum(dim=-1).add(1e-6).sqrt()  # [BT, N] pixels
-    capped = F.smooth_l1_loss(
-        error.clamp_max(weights.position_cap_px), torch.zeros_like(error), beta=1.0, reduction="none"
-    )
+    error = (estimate.xy - truth.xy).square().sum(dim=-1).add(1e-10).sqrt()  # [BT, N] pixels
+    capped = error.clamp_max(weights.position_cap_px)
+    huber = F.smooth_l1_loss(capped, torch.zeros_like(error), beta=1.0, reduction="none")
     occlusion = F.binary_cross_entropy_with_logits(
         estimate.occlusion, (~truth.visible).to(estimate.occlusion.dtype), reduction="none"
     )
     wrong = (error.detach() > weights.expected_distance_px).to(error.dtype)
     distance = F.binary_cross_entropy_with_logits(estimate.expected_distance, wrong, reduction="none")
     return (
-        weights.position * _mean(capped, seen)
+        weights.position * _mean(huber, seen)
+        + weights.position_log * _mean(torch.log1p(2 * capped), seen)
         + weights.occlusion * _mean(occlusion, truth.tracked)
         + weights.expected_distance * _mean(distance, seen)
     )

@@ -16,7 +16,8 @@ from torch import Tensor
 from online_tapir import Tracker, load_model
 from online_tapir.model import public
 from online_tapir.model.config import PRESETS, TapirConfig
-from online_tapir.model.matching import Estimate, Match
+from online_tapir.model.estimate import Estimate
+from online_tapir.model.matching import Match
 from online_tapir.model.state import TrackState
 from online_tapir.model.tapir import FeaturePyramid, Tapir
 from online_tapir.tracker import Resolution

@@ -9,9 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from online_tapir.model.clip import track_clip
 from online_tapir.model.config import PRESETS, TapirConfig
+from online_tapir.model.estimate import visibility
 from online_tapir.model.state import TrackState
-from online_tapir.model.tapir import Tapir, visibility
+from online_tapir.model.tapir import Tapir
 
 MakeModel = Callable[..., Tapir]
 MakeFrames = Callable[..., list[NDArray[np.uint8]]]
@@ -43,12 +45,19 @@ def stream(model: Tapir, clip: Tensor, xy: Tensor, query_frame: Tensor) -> list[
 def test_a_stream_gives_what_the_whole_clip_gives(
     make_model: MakeModel, make_frames: MakeFrames, tiny_config: TapirConfig, size: tuple[int, int], own_inputs: bool
 ) -> None:
-    config = replace(tiny_config, initial_resolution=size, peak_inputs=own_inputs, motion_inputs=own_inputs)
+    config = replace(
+        tiny_config,
+        initial_resolution=size,
+        peak_inputs=own_inputs,
+        motion_inputs=own_inputs,
+        recent_inputs=own_inputs,
+        described_by=(0, 1, 3) if own_inputs else (1, 3),
+    )
     model = make_model(config)
     clip = as_clip(make_frames(6, *size))
     xy = torch.rand(1, 7, 2, generator=torch.Generator().manual_seed(0)) * torch.tensor([size[1], size[0]])
     query_frame = torch.tensor([[0, 0, 1, 2, 3, 4, 5]])
-    last = model.track_clip(clip, xy, query_frame).refined[-1]
+    last = track_clip(model, clip, xy, query_frame).refined[-1]
     for point, track in enumerate(stream(model, clip, xy, query_frame)):
         start = int(query_frame[0, point])
         whole = torch.cat([last.xy, last.occlusion[..., None], last.expected_distance[..., None]], dim=-1)[
@@ -59,7 +68,7 @@ def test_a_stream_gives_what_the_whole_clip_gives(
 
 def test_the_stages_move_the_estimate(make_model: MakeModel, make_frames: MakeFrames) -> None:
     """Guards the laws here against a model whose refinement does nothing."""
-    tracks = make_model().track_clip(as_clip(make_frames(4)), torch.tensor([[[40.0, 30.0]]]), torch.tensor([[0]]))
+    tracks = track_clip(make_model(), as_clip(make_frames(4)), torch.tensor([[[40.0, 30.0]]]), torch.tensor([[0]]))
     assert (tracks.refined[0].xy - tracks.match.estimate.xy).abs().max() > 0.01
     assert (tracks.refined[1].xy - tracks.refined[0].xy).abs().max() > 0.01
 

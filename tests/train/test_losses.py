@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from online_tapir.model.matching import Estimate
+from online_tapir.model.estimate import Estimate
 from online_tapir.train.losses import LossWeights, Truth, estimate_loss, heat_loss
 from online_tapir.train.scenes import Clips
 

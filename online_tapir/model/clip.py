@@ -1,0 +1,91 @@
+"""All frames of clips, with a gradient: the same numbers as frame by frame. For training, and for whole videos."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from online_tapir.model.estimate import Estimate
+from online_tapir.model.grids import Grids, describe
+from online_tapir.model.matching import Match
+from online_tapir.model.recent import Recent
+from online_tapir.model.tapir import Tapir
+
+
+@dataclass(frozen=True, slots=True)
+class ClipTracks:
+    """What `track_clip` found, and the features it found it with."""
+
+    queries: Tensor  # [BT, N, C fine + coarse]
+    grids: Grids  # of all frames, [BT, H, W, C]
+    match: Match
+    refined: list[Estimate]  # after each iteration
+
+
+def track_clip(model: Tapir, clip: Tensor, xy: Tensor, query_frame: Tensor) -> ClipTracks:
+    """Tracks points through clips [B, T, 3, H, W] in [-1, 1] at the resolution to work at, H and W multiples of 8.
+
+    xy [B, N, 2] are pixels of it, each on frame query_frame [B, N]. What the estimates [BT, N] say of frames before a
+    point's query means nothing.
+    """
+    batch, frames = clip.shape[:2]
+    grids: Grids = model.backbone(clip.flatten(0, 1))
+    first_frame = torch.arange(batch, device=xy.device)[:, None] * frames
+    queries = describe(grids, (first_frame + query_frame).flatten(), xy.flatten(0, 1), grids.size)
+    walk = _Walk(model, queries.view(*xy.shape[:2], -1), xy, query_frame)
+    steps = [walk.step(grids.frame(number, frames), number) for number in range(frames)]
+    matches, refined = zip(*steps, strict=True)
+    match = Match(_joined([one.estimate for one in matches]), _by_frame([one.heat for one in matches]))
+    return ClipTracks(
+        walk.queries[:, None].expand(-1, frames, -1, -1).flatten(0, 1),
+        grids,
+        match,
+        [_joined(estimates) for estimates in zip(*refined, strict=True)],
+    )
+
+
+class _Walk:
+    """What a TrackState remembers, of all clips at once and kept for the way back."""
+
+    def __init__(self, model: Tapir, queries: Tensor, xy: Tensor, query_frame: Tensor) -> None:
+        config = model.config
+        self.model = model
+        self.queries = queries  # [B, N, C]
+        self._to_match = queries[..., -config.lowres_channels :]
+        self._query_frame = query_frame
+        self._recent = Recent.begun(self._to_match, queries[None], xy) if config.recent_inputs else None
+        self._past = [model.refiner.mixer.no_past() for _ in range(config.iterations)]
+        self._previous_xy = [torch.full_like(xy, torch.nan) for _ in range(config.iterations)]
+
+    def step(self, grids: Grids, number: int) -> tuple[Match, list[Estimate]]:
+        """The first guess and the estimates after each iteration on frame `number`."""
+        alive, followed = self._query_frame <= number, self._query_frame < number  # [B, N]
+        refiner, recent = self.model.refiner, self._recent
+        match: Match = self.model.matching(self._to_match, grids, recent)
+        guess, features = match.estimate, self.queries
+        estimates: list[Estimate] = []
+        for past, previous_xy in zip(self._past, self._previous_xy, strict=True):
+            guess = Estimate(guess.xy.detach(), guess.occlusion, guess.expected_distance)
+            motion = self.model.motion(guess.xy, previous_xy) * followed[..., None]
+            seen = refiner.inputs(grids, guess, features, motion, grids.size, recent, 0)
+            change = refiner.mixer.frame(seen, alive[..., None].to(seen.dtype), past)
+            guess, features = refiner.move(guess, features, change, grids, grids.size)
+            estimates.append(guess)
+        if recent is not None:
+            self._recent = recent.after(guess, grids, (grids,), grids.size).where(alive, recent)
+        return match, estimates
+
+
+def _joined(estimates: Sequence[Estimate]) -> Estimate:
+    """The estimates [BT, N] of clips from those [B, N] of their frames."""
+    return Estimate(
+        _by_frame([one.xy for one in estimates]),
+        _by_frame([one.occlusion for one in estimates]),
+        _by_frame([one.expected_distance for one in estimates]),
+    )
+
+
+def _by_frame(parts: Sequence[Tensor]) -> Tensor:
+    """[BT, ...] of clips from the parts [B, ...] of their frames."""
+    return torch.stack(list(parts), dim=1).flatten(0, 1)

@@ -1,0 +1,60 @@
+"""What a frame looks like to a point, and what a point looks like on a frame."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from online_tapir.model import coordinates
+from online_tapir.model.coordinates import Size
+
+
+@dataclass(frozen=True, slots=True)
+class Grids:
+    """One resolution of a batch of frames: unit features from fine to coarse, then pooled copies of the coarse ones."""
+
+    size: Size  # of the resolution, pixels
+    levels: tuple[Tensor, ...]  # each [G, H, W, C]
+    pooled: int  # so many of the levels, the last, are pooled copies
+
+    @property
+    def describing(self) -> tuple[Tensor, ...]:
+        """The levels that describe a point, fine to coarse."""
+        return self.levels[: len(self.levels) - self.pooled]
+
+    @property
+    def coarse(self) -> Tensor:
+        """The level that points are matched on."""
+        return self.describing[-1]
+
+    def frame(self, number: int, of: int) -> "Grids":
+        """Those of frame `number` of every clip, where the batch is clips `of` so many frames."""
+        return Grids(
+            self.size, tuple(level.view(-1, of, *level.shape[1:])[:, number] for level in self.levels), self.pooled
+        )
+
+
+def describe(grids: Grids, frame: Tensor, xy: Tensor, size: Size) -> Tensor:
+    """Features [P, C] of points xy [P, 2] (pixels of a picture of `size`) on their frames, fine to coarse."""
+    samples = [
+        _sample(level, frame, coordinates.rescale(xy, size, (level.shape[1], level.shape[2])))
+        for level in grids.describing
+    ]
+    return torch.cat(samples, dim=1)
+
+
+def _sample(grid: Tensor, frame: Tensor, xy: Tensor) -> Tensor:
+    """Bilinear samples [P, C] of grid [G, H, W, C], point p on frame[p] at xy[p] (cells), clamped at the border."""
+    height, width = grid.shape[1:3]
+    last = xy.new_tensor([width - 1, height - 1])
+    centre = torch.minimum((xy - 0.5).clamp_min(0), last)  # [P, 2]
+    corner = torch.floor(centre)
+    across, down = (centre - corner).unsqueeze(-1).to(grid.dtype).unbind(1)  # each [P, 1]
+    left, top = corner.long().unbind(1)
+    right, bottom = (left + 1).clamp_max(width - 1), (top + 1).clamp_max(height - 1)
+    table = grid.flatten(0, 2)  # [GHW, C]
+    upper, lower = (
+        torch.lerp(table[start + left], table[start + right], across.expand(-1, table.shape[1]))
+        for start in ((frame * height + top) * width, (frame * height + bottom) * width)
+    )
+    return torch.lerp(upper, lower, down.expand(-1, table.shape[1]))
