@@ -1,6 +1,6 @@
 """How right the tracks are: `online-tapir eval` as a bench, the models beside what OpenCV offers on the same scenes.
 
-Its times are of `step` alone, after each run's first steps, with no camera and no sink.
+Scores are TAP-Vid's, each the mean over videos, as its definition has it.
 """
 
 from dataclasses import dataclass
@@ -9,17 +9,29 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from bench.report import Count, finish, run
+from bench.report import Count, JsonFile, PlotFile, finish, run
 from online_tapir.train.command import evaluate_models
+from online_tapir.train.evaluate import WARM_UP_STEPS
+
+INTERVAL = (
+    f"a step: from the picture in memory to positions in memory, no camera and no sink; the first {WARM_UP_STEPS} "
+    "steps that follow points on each video are warm-up and in no figure"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """What is scored, on what."""
 
-    models: Annotated[tuple[str, ...], Parameter(help="Presets or .safetensors files.")] = ("small",)
+    models: Annotated[
+        tuple[str, ...], Parameter(help="Presets or .safetensors files.", consume_multiple=True, negative=())
+    ] = ("small",)
     photos: Annotated[Path | None, Parameter(help="Folder of photographs to make validation scenes of.")] = None
     dataset: Annotated[Path | None, Parameter(help="A TAP-Vid .pkl or .npz to score on, query-first.")] = None
+    strided: Annotated[
+        bool,
+        Parameter(help="Query every fifth frame of the data set instead.", negative=()),
+    ] = False
     clips: Annotated[int, Parameter(help="Validation scenes.", validator=Count)] = 16
     frames: Annotated[int, Parameter(help="Frames of a scene.", validator=Count)] = 24
     device: Annotated[str, Parameter(help="auto, cpu, cuda, ...")] = "auto"
@@ -28,18 +40,20 @@ class Settings:
 def main(
     settings: Annotated[Settings, Parameter(name="*")] = Settings(),
     *,
-    json: Annotated[Path | None, Parameter(help="Write the JSON document to this file, too.")] = None,
+    json: JsonFile = None,
+    plot: PlotFile = None,
 ) -> None:
     """Score models and OpenCV's trackers: Average Jaccard, position and occlusion accuracy, re-detection, time."""
     reports = evaluate_models(
         list(settings.models),
         settings.photos,
         settings.dataset,
+        strided=settings.strided,
         clips=settings.clips,
         frames=settings.frames,
         device=settings.device,
     )
-    finish("accuracy", settings, {"reports": reports}, json)
+    finish("accuracy", settings, {"reports": reports}, json, plot, interval=INTERVAL)
 
 
 if __name__ == "__main__":

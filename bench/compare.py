@@ -22,7 +22,7 @@ from cyclopts.validators import Number
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bench.report import BenchError, Count, Spread, commit, finish, print_table, run
+from bench.report import BenchError, Count, JsonFile, PlotFile, Spread, commit, finish, print_table, run
 from online_tapir.model import haiku, public
 from online_tapir.model.checkpoint import load_model, read_tensors
 from online_tapir.model.config import TapirConfig, preset
@@ -32,6 +32,7 @@ from online_tapir.tracker import Tracker
 SIDE = 256  # the public code samples wrongly where a frame is not square
 MARGIN = 16  # no point nearer than this to the frame's border
 STAGES = ("upload", "encode", "match", "refine", "download")
+INTERVAL = "a frame: from the picture in memory to positions in memory; frames of warm-up are in no figure"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +42,13 @@ class Settings:
     model: Annotated[Literal["bootstapir", "tapir"], Parameter(help="A published architecture.")] = "bootstapir"
     weights: Annotated[Path | None, Parameter(help="Its checkpoint. [default: made-up numbers]")] = None
     public: Annotated[Path | None, Parameter(help="A checkout of the public PyTorch code, to run beside.")] = None
-    points: Annotated[tuple[int, ...], Parameter(help="Points to follow, one run for each.")] = (8, 64, 256)
+    points: Annotated[
+        tuple[int, ...], Parameter(help="Points to follow, one run for each.", consume_multiple=True, negative=())
+    ] = (
+        8,
+        64,
+        256,
+    )
     frames: Annotated[int, Parameter(help="Frames to measure, each run.", validator=Count)] = 10
     warm_up: Annotated[int, Parameter(help="Frames before the first that is measured.", validator=Number(gte=0))] = 2
     threads: Annotated[int, Parameter(help="CPU threads.", validator=Count)] = 2
@@ -62,7 +69,8 @@ Step = Callable[[NDArray[np.uint8]], Answer]
 def main(
     settings: Annotated[Settings, Parameter(name="*")] = Settings(),
     *,
-    json: Annotated[Path | None, Parameter(help="Write the JSON document to this file, too.")] = None,
+    json: JsonFile = None,
+    plot: PlotFile = None,
 ) -> None:
     """Time a frame of a published model by stage on the CPU; with --public PATH, beside the public code."""
     torch.set_num_threads(settings.threads)
@@ -78,7 +86,7 @@ def main(
     results: dict[str, object] = {"runs": runs}
     if settings.public is not None:
         results["public_commit"] = commit(settings.public)
-    finish("compare", settings, results, json)
+    finish("compare", settings, results, json, plot, interval=INTERVAL)
 
 
 def compare(model: Tapir, theirs: Any, points: int, settings: Settings) -> tuple[dict[str, Spread], dict[str, object]]:
@@ -152,12 +160,12 @@ def public_step(model: Any, xy: NDArray[np.float32]) -> Step:
     return step
 
 
-def ours(name: str, state: dict[str, Tensor]) -> Tapir:
+def ours(name: str, state: dict[str, Tensor], device: str = "cpu") -> Tapir:
     """Our model with a public state dict, brought in through a file, as a user's checkpoint is."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "public.pt"
         torch.save(state, path)
-        return load_model(name, weights=path, device="cpu")
+        return load_model(name, weights=path, device=device)
 
 
 def public_model(folder: Path, config: TapirConfig, state: dict[str, Tensor]) -> Any:
@@ -207,18 +215,19 @@ def made_up(config: TapirConfig) -> dict[str, Tensor]:
     return state
 
 
-def scattered(points: int) -> NDArray[np.float32]:
+def scattered(points: int, width: int = SIDE, height: int = SIDE) -> NDArray[np.float32]:
+    """Positions [points, 2], none nearer than MARGIN to the border of a width x height frame."""
     rng = np.random.default_rng(points)
-    return rng.uniform(MARGIN, SIDE - MARGIN, (points, 2)).astype(np.float32)
+    return rng.uniform(MARGIN, (width - MARGIN, height - MARGIN), (points, 2)).astype(np.float32)
 
 
-def sliding_texture(count: int) -> Iterator[NDArray[np.uint8]]:
+def sliding_texture(count: int, width: int = SIDE, height: int = SIDE) -> Iterator[NDArray[np.uint8]]:
     """Frames of a smooth texture that moves by two pixels each."""
     rng = np.random.default_rng(0)
-    cells = rng.integers(0, 256, (SIDE // 8, (SIDE + 2 * count) // 8 + 1, 3), dtype=np.uint8)
+    cells = rng.integers(0, 256, (height // 8 + 1, (width + 2 * count) // 8 + 1, 3), dtype=np.uint8)
     texture = cv2.resize(cells, None, fx=8, fy=8, interpolation=cv2.INTER_CUBIC)
     for number in range(count):
-        yield np.ascontiguousarray(texture[:, 2 * number : 2 * number + SIDE])
+        yield np.ascontiguousarray(texture[:height, 2 * number : 2 * number + width])
 
 
 def spreads_ms(side: str, answers: list[Answer]) -> dict[str, Spread]:

@@ -5,13 +5,12 @@ alone. A CPU has few instructions for float16, so its times there say nothing of
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 from cyclopts import Parameter
 
-from bench.report import Count, Spread, finish, print_table, run
+from bench.report import Count, JsonFile, PlotFile, Spread, finish, print_table, run
 from online_tapir.demo import DemoScene
 from online_tapir.model.checkpoint import load_model
 from online_tapir.points import Corners
@@ -24,7 +23,10 @@ class Settings:
     """What is tracked, and in what."""
 
     model: Annotated[str, Parameter(help="Preset or .safetensors file.")] = "small"
-    dtypes: Annotated[tuple[str, ...], Parameter(help="Held against float32.")] = ("bfloat16", "float16")
+    dtypes: Annotated[tuple[str, ...], Parameter(help="Held against float32.", consume_multiple=True, negative=())] = (
+        "bfloat16",
+        "float16",
+    )
     points: Annotated[int, Parameter(help="Points to follow.", validator=Count)] = 64
     frames: Annotated[int, Parameter(help="Frames to follow them on.", validator=Count)] = 60
     device: Annotated[str, Parameter(help="auto, cpu, cuda, ...")] = "auto"
@@ -33,7 +35,8 @@ class Settings:
 def main(
     settings: Annotated[Settings, Parameter(name="*")] = Settings(),
     *,
-    json: Annotated[Path | None, Parameter(help="Write the JSON document to this file, too.")] = None,
+    json: JsonFile = None,
+    plot: PlotFile = None,
 ) -> None:
     """Measure how far tracks in half precision are from those in float32."""
     exact = tracked(settings, "float32")
@@ -45,7 +48,7 @@ def main(
     print_table(
         f"{settings.model}, {settings.points} points, {settings.frames} frames; px from float32", spreads, facts
     )
-    finish("drift", settings, {"px": spreads, **facts}, json)
+    finish("drift", settings, {"px": spreads, **facts}, json, plot)
 
 
 def tracked(settings: Settings, dtype: str) -> list[Tracks]:

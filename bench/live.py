@@ -3,34 +3,65 @@
 The program runs as a user runs it; this process subscribes to it. Latencies begin when a frame is grabbed, before it is
 rendered, and end when its message is handed to ZeroMQ (publish) or has been received and decoded here (receive). At a
 frame rate of the camera's own the newest frame is tracked and others are dropped. Unpaced, a frame is grabbed while the
-two before it wait or are tracked: the rate is what the program can do, and the latencies are mostly that wait. Warm-up
-frames are in no figure. Resizing to the model's resolution is part of the stage encode, conversion to floats of upload.
+two before it wait or are tracked: the rate is what the program can do, and the latencies are mostly that wait.
+
+What is not the model: upload (the conversion to floats), download, publish and receive are told by the messages;
+resizing to the model's resolution, which the program counts to its stage encode, is timed here by itself. The wait for
+the model to be free and the rendering of the scene, both in the stage capture, are a queue and a stand-in for a camera.
+
+`--fps` and `--beside` take several values: every pair is a run of the program, in turn, `--rounds` times over, so that
+whatever else the machine does falls on all of them; their ratios are worth more than their figures.
 """
 
 import os
-import socket
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from subprocess import TimeoutExpired
 from tempfile import TemporaryDirectory
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import psutil  # type: ignore[import-untyped]
+import torch
 from cyclopts import Parameter
 from numpy.typing import NDArray
 
-from bench.report import MIB, BenchError, Count, Spread, finish, print_table, run
+from bench.report import (
+    MIB,
+    BenchError,
+    Count,
+    Distribution,
+    JsonFile,
+    PlotFile,
+    Spread,
+    finish,
+    pixels,
+    print_table,
+    run,
+)
+from bench.stalled import deaf_subscriber, free_port, rerun_server
+from online_tapir.model.checkpoint import choose_device
+from online_tapir.model.config import TapirConfig
+from online_tapir.model.tapir import resize
 from online_tapir.records import StageTimes, Tracks
 from online_tapir.status import percentile
-from online_tapir.subscriber import Subscription, subscribe
+from online_tapir.subscriber import subscribe
 
 SILENCE_MS = 1000  # then see whether the program still runs
 PATIENCE_S = 10.0  # for the program to end
+NOT_THE_MODEL = "upload + download + publish + receive"
+TARGET_MS = 3.0  # for all that is not the model, p95, at 640x480 and 256 points on 2 cores
+RESIZES = 200
+INTERVAL = (
+    "from the grab of a frame, before it is rendered, to its message received and decoded in another process; the "
+    "first frames of each run, warm_up of them, are in no figure"
+)
+
+Beside = Literal["nothing", "rerun-save", "rerun-stalled", "subscriber-stalled"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,14 +71,40 @@ class Settings:
     model: Annotated[str, Parameter(help="Preset or .safetensors file.")] = "small"
     points: Annotated[int, Parameter(help="Points to follow.", validator=Count)] = 64
     size: Annotated[str, Parameter(help="Of the frames.")] = "256x256"
-    frames: Annotated[int, Parameter(help="Frames to measure.", validator=Count)] = 600
-    fps: Annotated[float, Parameter(help="Rate of the camera; 0 gives frames as fast as they are taken.")] = 0.0
+    frames: Annotated[int, Parameter(help="Frames to measure, each run.", validator=Count)] = 600
+    fps: Annotated[
+        tuple[float, ...],
+        Parameter(
+            help="Rates of the camera; 0 gives frames as fast as they are taken.", consume_multiple=True, negative=()
+        ),
+    ] = (0.0,)
+    beside: Annotated[
+        tuple[Beside, ...],
+        Parameter(
+            help="What goes on meanwhile: nothing; a recording for Rerun; a Rerun viewer, or a second subscriber, that "
+            "has stopped reading.",
+            consume_multiple=True,
+            negative=(),
+        ),
+    ] = ("nothing",)
+    rounds: Annotated[int, Parameter(help="Runs of each, in turn.", validator=Count)] = 1
     warm_up: Annotated[int, Parameter(help="Frames before the first that is measured.", validator=Count)] = 60
-    rerun: Annotated[Literal["off", "save"], Parameter(help="Record for Rerun beside it, or not.")] = "off"
     device: Annotated[str, Parameter(help="auto, cpu, cuda, ...")] = "auto"
     threads: Annotated[
         int | None, Parameter(help="CPU threads of the model. [default: torch's choice]", validator=Count)
     ] = None
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One of the runs that are compared."""
+
+    fps: float
+    beside: Beside
+
+    def __str__(self) -> str:
+        rate = f"{self.fps:g} fps" if self.fps else "unpaced"
+        return rate if self.beside == "nothing" else f"{rate}, {self.beside}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,45 +128,89 @@ class Measured:
 def main(
     settings: Annotated[Settings, Parameter(name="*")] = Settings(),
     *,
-    json: Annotated[Path | None, Parameter(help="Write the JSON document to this file, too.")] = None,
+    json: JsonFile = None,
+    plot: PlotFile = None,
 ) -> None:
     """Measure the whole program on the rendered scene: frame rate, latency by stage, jitter, drops, CPU and memory."""
-    measured = measure(settings)
-    spreads = spreads_ms(measured.messages)
-    facts = figures(measured)
-    rate = f"{settings.fps:g} fps" if settings.fps else "unpaced"
-    title = f"{settings.model}, {settings.points} points, {settings.size}, {rate}; {settings.warm_up} frames of warm-up"
-    print_table(f"{title}; ms", spreads, facts)
-    finish("live", settings, {"ms": spreads, **facts}, json)
+    cases = [Case(fps, beside) for fps in settings.fps for beside in settings.beside]
+    resizing = Spread.of(resizing_ms(settings))
+    measured: dict[Case, list[Measured]] = {case: [] for case in cases}
+    for _ in range(settings.rounds):
+        for case in cases:
+            measured[case].append(measure(settings, case))
+    runs = [{"setting": case, **summary(rounds, resizing)} for case, rounds in measured.items()]
+    for one in runs:
+        one |= over_nothing(one, runs)
+        show(settings, one)
+    if len(runs) > 1:
+        received = {str(one["setting"]): one["ms"]["capture to receive"] for one in runs}
+        print_table("capture to receive, all runs; ms", received, {})
+    results = {"runs": runs, "resize_ms": resizing, "not_the_model_target_ms": TARGET_MS}
+    finish("live", settings, results, json, plot, interval=INTERVAL)
 
 
-def measure(settings: Settings) -> Measured:
+def summary(rounds: Sequence[Measured], resizing: Spread) -> dict[str, Any]:
+    """All figures of one case, over its rounds."""
+    messages = [measured.messages for measured in rounds]
+    spreads = spreads_ms(messages)
+    received = np.concatenate([latencies_ms(one)["capture to receive"] for one in messages])
+    return {
+        "ms": spreads,
+        "not_the_model_p95_ms": round(spreads[NOT_THE_MODEL].p95 + resizing.p95, 4),
+        **figures(rounds),
+        "distribution_ms": Distribution.of(received),
+    }
+
+
+def over_nothing(one: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Capture to receive over that of the run at the same rate with nothing beside it; empty where there is none."""
+    plain = [run for run in runs if run is not one and run["setting"] == Case(one["setting"].fps, "nothing")]
+    if not plain:
+        return {}
+    spread, base = (run["ms"]["capture to receive"] for run in (one, plain[0]))
+    return {f"{rank}_over_nothing": round(getattr(spread, rank) / getattr(base, rank), 3) for rank in ("p50", "p95")}
+
+
+def show(settings: Settings, one: Mapping[str, Any]) -> None:
+    title = f"{settings.model}, {settings.points} points, {settings.size}, {one['setting']}"
+    shown = {name: value for name, value in one.items() if name not in ("setting", "ms", "distribution_ms")}
+    print_table(f"{title}; ms, without {settings.warm_up} frames of warm-up", one["ms"], shown)
+
+
+def measure(settings: Settings, case: Case) -> Measured:
     """Runs the program until all frames have been received, then ends it as a user would."""
-    address = free_address()
-    with (
-        TemporaryDirectory() as folder,
-        subscribe(address, timeout_ms=SILENCE_MS) as stream,
-        program(settings, address, Path(folder)) as process,
-    ):
+    address = f"tcp://127.0.0.1:{free_port()}"
+    with ExitStack() as opened:
+        folder = opened.enter_context(TemporaryDirectory())
+        stream = opened.enter_context(subscribe(address, timeout_ms=SILENCE_MS))
+        if case.beside == "subscriber-stalled":
+            opened.enter_context(deaf_subscriber(address))
+        viewer = opened.enter_context(rerun_server()) if case.beside == "rerun-stalled" else None
+        rerun = "off" if viewer is None else f"connect={viewer.url}"
+        if case.beside == "rerun-save":
+            rerun = f"save={Path(folder) / 'bench.rrd'}"
+        process = opened.enter_context(program(settings, case.fps, address, rerun))
         receive(stream, process, settings.warm_up)
+        if viewer is not None:
+            viewer.stop_reading(process)
         used = cpu_seconds(process)
         messages = receive(stream, process, settings.frames)
         return Measured(messages, cpu_seconds(process) - used, process.memory_info().rss / MIB)
 
 
 @contextmanager
-def program(settings: Settings, address: str, folder: Path) -> Iterator[psutil.Popen]:
+def program(settings: Settings, fps: float, address: str, rerun: str) -> Iterator[psutil.Popen]:
     """`online-tapir` in a process of its own, which must end with 0 when it is asked to."""
     flags = {
         "--camera": "demo",
         "--size": settings.size,
-        "--fps": f"{settings.fps:g}",
+        "--fps": f"{fps:g}",
         "--points": f"auto:{settings.points}",
         "--max-points": str(settings.points),
         "--model": settings.model,
         "--device": settings.device,
         "--publish": address,
-        "--rerun": "off" if settings.rerun == "off" else f"save={folder / 'bench.rrd'}",
+        "--rerun": rerun,
     }
     if settings.threads is not None:
         flags["--threads"] = str(settings.threads)
@@ -129,7 +230,7 @@ def program(settings: Settings, address: str, folder: Path) -> Iterator[psutil.P
             process.wait()
 
 
-def receive(stream: Subscription, process: psutil.Popen, count: int) -> list[Received]:
+def receive(stream: Iterator[Tracks], process: psutil.Popen, count: int) -> list[Received]:
     """The next `count` messages. BenchError when the program ends before."""
     received: list[Received] = []
     while len(received) < count:
@@ -143,25 +244,27 @@ def receive(stream: Subscription, process: psutil.Popen, count: int) -> list[Rec
     return received
 
 
-def spreads_ms(messages: Sequence[Received]) -> dict[str, Spread]:
-    """Latencies, stages and jitter in milliseconds; a frame's own publishing is told by the message after it."""
+def latencies_ms(messages: Sequence[Received]) -> dict[str, NDArray[np.float64]]:
+    """Latencies, stages and jitter of one run in milliseconds; a frame's own publishing is told by the next message."""
     tracks = [message.tracks for message in messages]
     stages = {
         field.name: np.array([getattr(one.times, field.name) for one in tracks]) / 1e6 for field in fields(StageTimes)
     }
-    published = np.array([one.published_unix_ns - one.captured_unix_ns for one in tracks]) / 1e6
-    received = np.array([one.monotonic_ns - one.tracks.captured_ns for one in messages]) / 1e6
     delivered = np.array([one.unix_ns - one.tracks.published_unix_ns for one in messages]) / 1e6
-    beside_model = (stages["upload"] + stages["download"] + delivered)[:-1] + stages["publish"][1:]
-    named = {
-        "capture to publish": published,
-        "capture to receive": received,
-        **{f"  {name}": values for name, values in stages.items()},
-        "  receive": delivered,
-        "upload + download + publish + receive": beside_model,
+    return {
+        "capture to publish": np.array([one.published_unix_ns - one.captured_unix_ns for one in tracks]) / 1e6,
+        "capture to receive": np.array([one.monotonic_ns - one.tracks.captured_ns for one in messages]) / 1e6,
+        **stages,
+        "receive": delivered,
+        NOT_THE_MODEL: (stages["upload"] + stages["download"] + delivered)[:-1] + stages["publish"][1:],
         "jitter: interval of receipt, from its median": jitter_ms(messages),
     }
-    return {name.strip(): Spread.of(values) for name, values in named.items()}
+
+
+def spreads_ms(rounds: Sequence[Sequence[Received]]) -> dict[str, Spread]:
+    """The spread of each latency over all rounds."""
+    found = [latencies_ms(messages) for messages in rounds]
+    return {name: Spread.of(np.concatenate([one[name] for one in found])) for name in found[0]}
 
 
 def jitter_ms(messages: Sequence[Received]) -> NDArray[np.float64]:
@@ -170,20 +273,25 @@ def jitter_ms(messages: Sequence[Received]) -> NDArray[np.float64]:
     return np.abs(intervals - percentile(intervals, 50))
 
 
-def figures(measured: Measured) -> dict[str, float | int | None]:
-    """What is one number for the whole run; rates are of messages received."""
-    messages = measured.messages
-    first, last = messages[0], messages[-1]
-    seconds = (last.monotonic_ns - first.monotonic_ns) / 1e9
-    per_second = frames_by_second(messages)
+def figures(rounds: Sequence[Measured]) -> dict[str, float | int | None]:
+    """What is one number for all rounds of a case; rates are of messages received, `answered_share` of frames grabbed.
+
+    Frames that were dropped are counted by the camera, and again by the gaps in what was received.
+    """
+    ends = [(measured.messages[0], measured.messages[-1]) for measured in rounds]
+    intervals = sum(len(measured.messages) - 1 for measured in rounds)
+    grabbed = sum(last.tracks.frame_id - first.tracks.frame_id for first, last in ends)
+    seconds = sum(last.monotonic_ns - first.monotonic_ns for first, last in ends) / 1e9
+    per_second = np.concatenate([frames_by_second(measured.messages) for measured in rounds])
     return {
-        "fps": round((len(messages) - 1) / seconds, 2),
+        "fps": round(intervals / seconds, 2),
         "fps_median_second": percentile(per_second, 50) if len(per_second) else None,
         "fps_slowest_second": int(per_second.min()) if len(per_second) else None,
-        "dropped_by_camera": last.tracks.dropped - first.tracks.dropped,
-        "frame_ids_skipped": last.tracks.frame_id - first.tracks.frame_id - (len(messages) - 1),
-        "cpus_busy": round(measured.cpu_seconds / seconds, 2),
-        "rss_mib": round(measured.rss_mib, 1),
+        "answered_share": round(intervals / grabbed, 4),
+        "dropped_by_camera": sum(last.tracks.dropped - first.tracks.dropped for first, last in ends),
+        "frame_ids_skipped": grabbed - intervals,
+        "cpus_busy": round(sum(measured.cpu_seconds for measured in rounds) / seconds, 2),
+        "rss_mib": round(max(measured.rss_mib for measured in rounds), 1),
     }
 
 
@@ -193,15 +301,27 @@ def frames_by_second(messages: Sequence[Received]) -> NDArray[np.int64]:
     return np.asarray(np.bincount(since_first // 1_000_000_000)[:-1], np.int64)
 
 
+@torch.inference_mode()
+def resizing_ms(settings: Settings) -> NDArray[np.float64]:
+    """How long a frame takes to the initial resolution of the presets, by itself, as often as RESIZES [RESIZES]."""
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    device = choose_device(settings.device)
+    width, height = pixels(settings.size)
+    image = torch.rand(1, height, width, 3).permute(0, 3, 1, 2).to(device)  # channels-last, as the tracker has it
+    taken = []
+    for _ in range(RESIZES + settings.warm_up):
+        start = time.perf_counter_ns()
+        resize(image, TapirConfig().initial_resolution)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        taken.append((time.perf_counter_ns() - start) / 1e6)
+    return np.array(taken[settings.warm_up :])
+
+
 def cpu_seconds(process: psutil.Popen) -> float:
     times = process.cpu_times()
     return float(times.user + times.system)
-
-
-def free_address() -> str:
-    """A port of loopback that nobody had a moment ago."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return f"tcp://127.0.0.1:{server.getsockname()[1]}"
 
 
 if __name__ == "__main__":

@@ -12,14 +12,13 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 import psutil  # type: ignore[import-untyped]
 import torch
 from cyclopts import Parameter
 
-from bench.report import MIB, BenchError, Count, Spread, finish, print_table, run
+from bench.report import MIB, BenchError, Count, JsonFile, PlotFile, Spread, finish, pixels, print_table, run
 from online_tapir.camera import open_camera
 from online_tapir.live import track_live
 from online_tapir.model.checkpoint import load_model
@@ -28,6 +27,10 @@ from online_tapir.records import Frame, Tracks
 from online_tapir.sinks.zmq import ZmqPublisher
 from online_tapir.status import Status
 from online_tapir.tracker import Tracker
+
+INTERVAL = (
+    "from the first frame to the last of the loop; its first frames, warm_up of them, are in no figure but samples"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +85,8 @@ class Sampler:
 def main(
     settings: Annotated[Settings, Parameter(name="*")] = Settings(),
     *,
-    json: Annotated[Path | None, Parameter(help="Write the JSON document to this file, too.")] = None,
+    json: JsonFile = None,
+    plot: PlotFile = None,
 ) -> None:
     """Measure resident memory, open files and threads over a long run in which points come and go."""
     if settings.frames < settings.warm_up:
@@ -94,7 +98,7 @@ def main(
     after = [sample.rss_mib for sample in sampler.samples if sample.frames >= settings.warm_up]
     title = f"{settings.model}, {settings.points} points, {settings.size}; MiB resident"
     print_table(title, {f"from frame {settings.warm_up} on": Spread.of(after)}, facts)
-    finish("memory", settings, {**facts, "samples": sampler.samples}, json)
+    finish("memory", settings, {**facts, "samples": sampler.samples}, json, plot, interval=INTERVAL)
 
 
 def watch(settings: Settings, sampler: Sampler) -> Status:
@@ -122,15 +126,6 @@ def listener(address: str) -> Iterator[None]:
     finally:
         process.terminate()
         process.wait()
-
-
-def pixels(size: str) -> tuple[int, int]:
-    """Width and height of WIDTHxHEIGHT."""
-    try:
-        width, height = map(int, size.split("x"))
-    except ValueError:
-        raise BenchError(f"--size {size!r} is not WIDTHxHEIGHT; write 640x480, for instance") from None
-    return width, height
 
 
 def figures(samples: list[Sample], warm_up: int) -> dict[str, float | int]:

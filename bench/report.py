@@ -1,6 +1,7 @@
 """What every bench ends with: a table to read, then one JSON document on the last line, with all that made the figures.
 
-A spread is median, p95, p99 and maximum by nearest rank; there are no means.
+A spread is median, p95, p99 and maximum by nearest rank; there are no means. Pictures are drawn by `bench.plots` from
+the document alone, so that a result which was committed can be drawn again.
 """
 
 import json
@@ -13,12 +14,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, is_dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import psutil  # type: ignore[import-untyped]
 import torch
-from cyclopts import App
+from cyclopts import App, Parameter
 from cyclopts.validators import Number
 from numpy.typing import ArrayLike
 from rich.console import Console
@@ -30,7 +31,13 @@ from online_tapir.status import percentile
 Count = Number(gte=1)
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("torch", "triton", "numpy", "opencv-python", "rerun-sdk", "pyzmq", "msgpack")
+OPENMP = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 MIB = 2**20
+RANKS = (*range(100), 99.5, 99.9, 100)  # per cent; of a distribution as it is kept
+
+# Flags that every bench has.
+JsonFile = Annotated[Path | None, Parameter(help="Write the JSON document to this file, too.")]
+PlotFile = Annotated[Path | None, Parameter(help="Draw the figures into this .svg or .png.")]
 
 
 class BenchError(OnlineTapirError):
@@ -56,6 +63,23 @@ class Spread:
         return cls(len(array), *(round(percentile(array, q), 4) for q in (50, 95, 99, 100)))
 
 
+@dataclass(frozen=True, slots=True)
+class Distribution:
+    """All of a distribution that a curve needs: the values at RANKS, in the values' own unit."""
+
+    percent: tuple[float, ...]
+    value: tuple[float, ...]  # no less than `percent` per cent of the values, one for one
+
+    @classmethod
+    def of(cls, values: ArrayLike) -> "Distribution":
+        """Of at least one value [N], none of them NaN."""
+        ordered = np.sort(np.asarray(values, np.float64))
+        assert len(ordered), "nothing was measured"
+        assert not np.isnan(ordered).any(), "NaN among what was measured"
+        ranks = np.maximum(np.ceil(len(ordered) * np.array(RANKS) / 100).astype(int) - 1, 0)
+        return cls(RANKS, tuple(np.round(ordered[ranks], 4).tolist()))
+
+
 def machine() -> dict[str, Any]:
     """What the figures were taken on; `load` is the machine's own of the last minute, which others may have caused."""
     return {
@@ -65,6 +89,8 @@ def machine() -> dict[str, Any]:
         "usable_cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "torch_threads": torch.get_num_threads(),
+        "openmp": {name: os.environ[name] for name in OPENMP if name in os.environ},
         "load": round(psutil.getloadavg()[0], 2),
     }
 
@@ -98,8 +124,20 @@ def print_table(title: str, spreads: Mapping[str, Spread], facts: Mapping[str, o
     Console(highlight=False).print(table)
 
 
-def finish(name: str, settings: object, results: Mapping[str, object], json_file: Path | None = None) -> None:
-    """Prints the JSON document of a bench as one line, the last; writes it to `json_file`, too."""
+def finish(
+    name: str,
+    settings: object,
+    results: Mapping[str, object],
+    json_file: Path | None = None,
+    plot_file: Path | None = None,
+    *,
+    interval: str | None = None,
+) -> None:
+    """Prints the JSON document of a bench as one line, the last; writes it to `json_file`, draws it into `plot_file`.
+
+    `interval` says in words what the times contain, and what is warm-up and in none of them. Raises BenchError for a
+    bench that has no picture, or a picture that is neither .svg nor .png.
+    """
     document = {
         "bench": name,
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
@@ -107,12 +145,26 @@ def finish(name: str, settings: object, results: Mapping[str, object], json_file
         "machine": machine(),
         "versions": versions(),
         "settings": settings,
+        "interval": interval,
         "results": results,
     }
     line = json.dumps(document, default=_plain, allow_nan=False)
     if json_file is not None:
         json_file.write_text(line + "\n", encoding="utf-8")
-    print(line, flush=True)
+    print(line, flush=True)  # before it is drawn: a picture that fails takes no figure with it
+    if plot_file is not None:
+        from bench.plots import draw
+
+        draw([json.loads(line)], plot_file)
+
+
+def pixels(size: str) -> tuple[int, int]:
+    """Width and height of WIDTHxHEIGHT."""
+    try:
+        width, height = map(int, size.split("x"))
+    except ValueError:
+        raise BenchError(f"size {size!r} is not WIDTHxHEIGHT; write 640x480, for instance") from None
+    return width, height
 
 
 def run(bench: Callable[..., None], words: Sequence[str] | None = None) -> None:

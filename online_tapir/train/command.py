@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from online_tapir.errors import ConfigError
 from online_tapir.model.checkpoint import choose_device, load_model, save_weights
 from online_tapir.model.config import PRESETS
 from online_tapir.model.tapir import Tapir
@@ -24,7 +25,7 @@ from online_tapir.train.evaluate import (
     validation_videos,
 )
 from online_tapir.train.loop import train, validation_clips
-from online_tapir.train.tapvid import query_first_videos
+from online_tapir.train.tapvid import query_first_videos, strided_videos
 from online_tapir.train.textures import TextureBank
 from online_tapir.train.train_config import TrainConfig
 
@@ -39,14 +40,18 @@ def evaluate_models(
     photos: Path | None,
     dataset: Path | None,
     *,
+    strided: bool = False,
     clips: int,
     frames: int,
     device: str,
 ) -> list[dict[str, Any]]:
     """The scores of models beside OpenCV's trackers, as plain values; prints them as tables, too.
 
-    On validation scenes: of `photos`, procedural ones and still ones; or on a TAP-Vid file in their place.
+    On validation scenes: of `photos`, procedural ones and still ones; or on a TAP-Vid file in their place, query-first
+    or `strided`. Raises ConfigError for strided queries on no such file.
     """
+    if strided and dataset is None:
+        raise ConfigError("strided queries are asked for without a data set; name a TAP-Vid file with --dataset")
     trackers: dict[str, MakeTracker] = {name: _streaming(load_model(name, device=device)) for name in models}
     trackers |= {
         "LK": LucasKanade,
@@ -55,7 +60,7 @@ def evaluate_models(
     }
     console = Console()
     reports: list[Report] = []
-    for name, videos in _data(photos, dataset, clips, frames):
+    for name, videos in _data(photos, dataset, strided, clips, frames):
         with console.status(f"scoring on {name}"):
             found = compare(trackers, videos, data=name, points_at_once=POINTS_AT_ONCE)
         console.print(report_table(found))
@@ -67,9 +72,12 @@ def _streaming(model: Tapir) -> MakeTracker:
     return lambda: Tracker(model, max_points=POINTS_AT_ONCE, window=1)
 
 
-def _data(photos: Path | None, dataset: Path | None, clips: int, frames: int) -> Iterator[tuple[str, Iterator[Video]]]:
+def _data(
+    photos: Path | None, dataset: Path | None, strided: bool, clips: int, frames: int
+) -> Iterator[tuple[str, Iterator[Video]]]:
     if dataset is not None:
-        yield dataset.stem, iter(query_first_videos(dataset))
+        protocol, read = ("strided", strided_videos) if strided else ("query-first", query_first_videos)
+        yield f"{dataset.stem}, {protocol}", read(dataset)
         return
     if photos is not None:
         yield f"photographs, {clips} x {frames} frames", iter(validation_videos(photos, clips, frames))

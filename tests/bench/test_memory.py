@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from bench.memory import Sample, Settings, figures, main, pixels
+from bench.memory import Sample, Settings, figures, main
 from bench.report import BenchError
 
 
@@ -22,12 +22,6 @@ def test_the_real_loop_is_watched_to_its_last_frame(capsys: pytest.CaptureFixtur
     assert [sample["frames"] for sample in results["samples"]] == [2, 4, 5]
     assert results["points_added"] >= 7
     assert results["rss_mib_at_the_end"] > 0
-
-
-@pytest.mark.parametrize("size", ["", "640", "640x", "640x480x3", "wide"])
-def test_a_size_that_is_none_is_refused(size: str) -> None:
-    with pytest.raises(BenchError, match="WIDTHxHEIGHT"):
-        pixels(size)
 
 
 def test_a_run_shorter_than_its_warm_up_is_refused() -> None:

@@ -5,9 +5,22 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from bench.report import BenchError, Spread, commit, finish, machine, print_table, run, versions
+from bench.report import (
+    RANKS,
+    BenchError,
+    Distribution,
+    Spread,
+    commit,
+    finish,
+    machine,
+    pixels,
+    print_table,
+    run,
+    versions,
+)
 
 
 @dataclass(frozen=True)
@@ -42,13 +55,35 @@ def test_a_spread_of_nothing_or_nan_is_our_mistake(values: list[float]) -> None:
         Spread.of(values)
 
 
+@pytest.mark.parametrize("count", [1, 7, 33, 2000])
+def test_a_distribution_is_the_values_at_their_ranks_and_agrees_with_the_spread(count: int) -> None:
+    values = np.random.default_rng(count).permutation(count) + 1.0
+    found, spread = Distribution.of(values), Spread.of(values)
+    at = dict(zip(found.percent, found.value, strict=True))
+    assert tuple(at) == RANKS
+    assert (at[0], at[50], at[95], at[99], at[100]) == (1, spread.p50, spread.p95, spread.p99, count)
+    assert list(found.value) == sorted(found.value)
+
+
+@pytest.mark.parametrize("values", [[], [1.0, float("nan")]])
+def test_a_distribution_of_nothing_or_nan_is_our_mistake(values: list[float]) -> None:
+    with pytest.raises(AssertionError):
+        Distribution.of(values)
+
+
+@pytest.mark.parametrize("size", ["", "640", "640x", "640x480x3", "wide"])
+def test_a_size_that_is_none_is_refused(size: str) -> None:
+    with pytest.raises(BenchError, match="WIDTHxHEIGHT"):
+        pixels(size)
+
+
 def test_the_last_line_is_one_json_document_with_everything_that_made_the_figures(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     print_table("a table", {"step": Spread.of([1.0, 2.0])}, {"fps": 25})
     finish("tidy", Settings(photos=Path("where/some")), {"step_ms": Spread.of([1.0, 2.0]), "rows": [Settings()]})
     document = json.loads(last_line(capsys))
-    assert list(document) == ["bench", "finished", "commit", "machine", "versions", "settings", "results"]
+    assert list(document) == ["bench", "finished", "commit", "machine", "versions", "settings", "interval", "results"]
     assert document["settings"] == {"points": 7, "photos": "some"}
     assert document["results"]["step_ms"] == {"count": 2, "p50": 1.0, "p95": 2.0, "p99": 2.0, "max": 2.0}
     assert document["results"]["rows"] == [{"points": 7, "photos": None}]
@@ -56,6 +91,21 @@ def test_the_last_line_is_one_json_document_with_everything_that_made_the_figure
 
 def test_the_file_holds_the_same_document(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     finish("tidy", Settings(), {"fps": 25.5}, tmp_path / "tidy.json")
+    assert (tmp_path / "tidy.json").read_text() == last_line(capsys) + "\n"
+
+
+def test_the_interval_is_named_and_the_picture_drawn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spread = Spread.of([1.0, 2.0])
+    finish("drift", {"model": "small"}, {"px": {"float16": spread}}, None, tmp_path / "drift.svg", interval="a step")
+    assert json.loads(last_line(capsys))["interval"] == "a step"
+    assert (tmp_path / "drift.svg").read_text().startswith("<?xml")
+
+
+def test_a_picture_that_cannot_be_drawn_takes_no_figure_with_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(BenchError, match="'tidy' has no picture"):
+        finish("tidy", Settings(), {"fps": 25.5}, tmp_path / "tidy.json", tmp_path / "tidy.svg")
     assert (tmp_path / "tidy.json").read_text() == last_line(capsys) + "\n"
 
 
@@ -80,6 +130,7 @@ def test_the_machine_and_the_versions_are_known() -> None:
     assert machine()["usable_cpus"] >= 1
     assert machine()["processor"]
     assert machine()["memory_gib"] > 0
+    assert machine()["torch_threads"] >= 1
     assert all(versions()[name] for name in ("python", "torch", "numpy", "pyzmq"))
 
 

@@ -35,6 +35,49 @@ def test_a_case_worked_out_by_hand() -> None:
     assert scores.median_error == pytest.approx((0.5 + 3) / 2)
 
 
+@pytest.mark.parametrize(("points", "frames"), [(1, 33), (7, 7), (33, 5)])
+def test_scores_are_those_of_the_definition_counted_one_position_at_a_time(points: int, frames: int) -> None:
+    rng = np.random.default_rng(points)
+    truth = rng.uniform(0, 256, (points, frames, 2))
+    told = truth + rng.normal(0, 1, truth.shape) * rng.choice([0.5, 2, 8, 32], (points, frames, 1))
+    called, seen, scored = rng.random((3, points, frames)) < 0.7
+    expected: list[tuple[float, float]] = []
+    for threshold in metrics.THRESHOLDS_PX:
+        hits = misses = false_alarms = within = 0
+        for n, t in np.argwhere(scored).tolist():
+            near = math.dist(told[n, t], truth[n, t]) < threshold
+            hit = bool(seen[n, t] and called[n, t] and near)
+            hits += hit
+            misses += bool(seen[n, t] and not hit)  # a false negative: seen, and called hidden or placed too far
+            false_alarms += bool(called[n, t] and not (seen[n, t] and near))
+            within += bool(seen[n, t] and near)
+        expected.append((hits / (hits + misses + false_alarms), within / (hits + misses)))
+    scores = metrics.score(told, called, truth, seen, scored)
+    found = list(zip(scores.jaccard, scores.position_accuracy, strict=True))
+    np.testing.assert_allclose(found, expected)
+    assert scores.average_jaccard == pytest.approx(sum(jaccard for jaccard, _ in expected) / 5)
+    assert scores.average_position_accuracy == pytest.approx(sum(accuracy for _, accuracy in expected) / 5)
+    agreed = [called[n, t] == seen[n, t] for n, t in np.argwhere(scored).tolist()]
+    assert scores.occlusion_accuracy == pytest.approx(sum(agreed) / len(agreed))
+
+
+def test_a_hidden_point_that_is_called_seen_is_a_false_alarm_however_near() -> None:
+    scores = metrics.score(track(0, 0), flags("11"), track(0, 0), flags("1."), np.ones((1, 2), bool))
+    assert scores.jaccard == pytest.approx([1 / 2] * 5)
+    assert scores.position_accuracy == (1, 1, 1, 1, 1)  # the hidden one is in neither count
+    assert scores.occlusion_accuracy == 1 / 2
+
+
+def test_strided_queries_score_a_point_once_for_each_query() -> None:
+    # One point of four frames, wrong on the last alone, queried on frames 0 and 3: the query's own frame never counts.
+    truth, told = np.repeat(track(0, 0, 0, 0), 2, axis=0), np.repeat(track(0, 0, 0, 99), 2, axis=0)
+    everywhere, query_frame = np.ones((2, 4), bool), np.array([0, 3])
+    strided = metrics.score(told, everywhere, truth, everywhere, metrics.frames_but_query(query_frame, 4))
+    assert strided.position_accuracy == pytest.approx([5 / 6] * 5)
+    causal = metrics.score(told, everywhere, truth, everywhere, metrics.frames_after_query(query_frame, 4))
+    assert causal.position_accuracy == pytest.approx([2 / 3] * 5)
+
+
 def test_a_point_too_far_counts_against_jaccard_twice() -> None:
     # One seen point 3 px off: a miss and a false alarm at 1 and 2 px, a hit from 4 px on.
     scores = metrics.score(track(0, 3), flags("11"), track(0, 0), flags("11"), np.ones((1, 2), bool))
