@@ -6,7 +6,18 @@
 from online_tapir.camera.base import Camera
 from online_tapir.camera.capture import Capture
 from online_tapir.camera.devices import CameraInfo, list_cameras
-from online_tapir.camera.spec import open_camera
+from online_tapir.camera.reconnect import Health, Reconnect
+from online_tapir.camera.spec import can_come_back, open_camera
 from online_tapir.camera.synthetic import SyntheticCamera
 
-__all__ = ["Camera", "CameraInfo", "Capture", "SyntheticCamera", "list_cameras", "open_camera"]
+__all__ = [
+    "Camera",
+    "CameraInfo",
+    "Capture",
+    "Health",
+    "Reconnect",
+    "SyntheticCamera",
+    "can_come_back",
+    "list_cameras",
+    "open_camera",
+]

@@ -1,8 +1,13 @@
-"""The capture thread: it stamps and numbers frames at the grab and leaves them in a mailbox; it looks at none."""
+"""The capture thread: it stamps and numbers frames at the grab and leaves them in a mailbox; it looks at none.
+
+A live source that fails is watched by that thread and read by another, which can be left behind when it hangs.
+"""
 
 import threading
 import warnings
 from collections.abc import Callable
+from contextlib import closing
+from dataclasses import replace
 from types import TracebackType
 
 import cv2
@@ -10,16 +15,43 @@ import numpy as np
 from numpy.typing import NDArray
 
 from online_tapir.camera.base import Camera
-from online_tapir.clock import Clock, SystemClock
+from online_tapir.camera.reconnect import Health, Reconnect
+from online_tapir.clock import NS, Clock, SystemClock
+from online_tapir.errors import CameraError, FrameError
 from online_tapir.mailbox import Closed, Mailbox
 from online_tapir.records import Frame
 
 CLOSE_TIMEOUT_S = 0.4  # a read that blocks for longer is left to its daemon thread
+OPEN_TIMEOUT_S = 15.0  # a driver may take ten seconds to say that there is no first frame
+CORRUPT_IN_A_ROW = 30  # frames; more are no accident
+STEADY_FRAMES = 10  # after which back-off begins anew; a source that fails after each first frame waits ever longer
+MOST_HUNG = 3  # readers of one source that are left hanging at a time
+WATCHES = 5  # a time-out is as many empty watches: a process that was suspended wakes to one of them, not to a stall
+
+CORRUPT = (CameraError, FrameError, cv2.error)
+FAILED = (*CORRUPT, OSError)
+
+
+class StallError(CameraError):
+    """A source that is open, or being opened, and gives nothing."""
 
 
 def warn(message: str) -> None:
     """What is said when nobody else listens."""
     warnings.warn(message, RuntimeWarning, stacklevel=2)
+
+
+class Reader:
+    """One opening of the source and how it goes; its thread writes what the watching thread reads."""
+
+    def __init__(self, open_: Callable[[], Camera]) -> None:
+        self.open = open_
+        self.opened = False
+        self.frames = 0  # delivered
+        self.reported: set[str] = set()
+        self.abandoned = False
+        self.ended = False
+        self.error: BaseException | None = None
 
 
 class Capture:
@@ -31,23 +63,48 @@ class Capture:
     Frames are numbered from 0 as they are grabbed, dropped ones too, so a gap between ids is that many drops. A live
     camera drops the oldest; a file waits and drops nothing. `mailbox.take` raises the camera's own error if reading
     failed, and `Closed` after the last frame. A frame of another size than the first is scaled to it, which is reported
-    once.
+    once for each opening. A frame of a live camera that cannot be decoded is dropped; many in a row are a failure.
+
+    With reopen, a live camera that fails or stalls is opened again as reconnect says; `health` tells how it fares, and
+    no frame is made up meanwhile. On return the numbers go on, without one that counts as dropped and stands for all
+    that were missed. Loss and return are reported. A read or an opening that blocks cannot be interrupted: it is left
+    to its daemon thread, which closes the camera when it comes back, and another is opened beside it; but while three
+    hang, no more are. When attempts run out, `mailbox.take` raises the error of the last.
     """
 
-    def __init__(self, camera: Camera, *, report: Callable[[str], None] = warn, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        camera: Camera,
+        *,
+        reopen: Callable[[], Camera] | None = None,
+        reconnect: Reconnect | None = None,
+        report: Callable[[str], None] = warn,
+        clock: Clock | None = None,
+    ) -> None:
         self.camera = camera
         self.mailbox: Mailbox[Frame] = Mailbox()
+        self._reopen = reopen if camera.live else None
+        self._reconnect = reconnect or Reconnect()
         self._report = report
         self._clock = clock or SystemClock()
-        self._size: tuple[int, int] | None = None
-        self._rescaled = False
+        self._changed = threading.Condition()  # a reader opened, ended or is abandoned, or close() was called
+        self._next_id = 0
+        self._missed = 0
+        self._size = camera.size
+        self._hung: list[Reader] = []
+        self._health = Health("streaming", self._clock.monotonic_ns())
         self._thread = threading.Thread(target=self._run, name=f"capture {camera.name}", daemon=True)
         self._started = False
 
     @property
     def dropped(self) -> int:
-        """Frames that were grabbed and never taken, because a newer one came."""
-        return self.mailbox.dropped
+        """Frames that have a number and were never taken: a newer one came, they were corrupt, or they never came."""
+        return self.mailbox.dropped + self._health.corrupt + self._missed
+
+    @property
+    def health(self) -> Health:
+        """How the camera fares now; reading it never waits."""
+        return self._health
 
     def __enter__(self) -> "Capture":
         self._started = True
@@ -62,41 +119,165 @@ class Capture:
     def close(self) -> None:
         """Stop reading. Returns within a second even if the camera blocks; it is then closed when it stops blocking."""
         self.mailbox.close()
+        with self._changed:
+            self._changed.notify_all()
         if self._started:
-            self._thread.join(CLOSE_TIMEOUT_S)
+            self._thread.join(CLOSE_TIMEOUT_S)  # of which it gives its reader half
         else:
             self.camera.close()
 
     def _run(self) -> None:
-        try:
-            self._read_all()
+        first = Reader(lambda: self.camera)
+        if self._reopen is None:
+            self._read(first)
+            error = first.error
+        else:
+            error = self._keep_reading(first, self._reopen)
+        if error is None or self.mailbox.closed:
             self.mailbox.close()
+        else:
+            self._note_loss(error)
+            self.mailbox.fail(error)
+
+    def _keep_reading(self, reader: Reader, reopen: Callable[[], Camera]) -> BaseException | None:
+        """Reader after reader until the end or close(). Returns the error about which nothing more is done."""
+        waits = self._reconnect.waits()
+        while isinstance(error := self._watch(reader), FAILED):
+            if reader.frames >= STEADY_FRAMES:
+                waits = self._reconnect.waits()
+            wait_s = next(waits, None)
+            if wait_s is None:
+                break
+            if self._note_loss(error):
+                self._report(f"{error}; it is being opened again")
+            with self._changed:
+                if self._changed.wait_for(lambda: self.mailbox.closed, wait_s):
+                    return None
+            reader = Reader(reopen)
+        return error
+
+    def _watch(self, reader: Reader) -> BaseException | None:
+        """Runs reader until it ends, and returns its error; or abandons it when it stalls, and returns that."""
+        self._hung = [other for other in self._hung if not other.ended]
+        if len(self._hung) == MOST_HUNG:
+            return StallError(f"{MOST_HUNG} attempts to read {self.camera.name} hang; see that it is still there")
+        thread = threading.Thread(target=self._read, args=(reader,), name=f"read {self.camera.name}", daemon=True)
+        thread.start()
+        empty = 0
+        while empty < WATCHES:
+            opened, frames, timeout_s = reader.opened, reader.frames, self._timeout_s(reader)
+            if self._is_over_within(timeout_s / WATCHES, reader, opened):
+                thread.join(CLOSE_TIMEOUT_S / 2)
+                return reader.error
+            empty = empty + 1 if (reader.opened, reader.frames) == (opened, frames) else 0
+        with self._changed:
+            reader.abandoned = True
+        self._hung.append(reader)
+        does = "has given no frame" if reader.opened else "has not opened"
+        return StallError(f"{self.camera.name} {does} for {timeout_s:g} s; see that it is still there")
+
+    def _is_over_within(self, seconds: float, reader: Reader, opened: bool) -> bool:
+        """True when reader has ended or close() was called; returns sooner if it opens, for then it has less time."""
+        with self._changed:
+            self._changed.wait_for(lambda: reader.ended or self.mailbox.closed or reader.opened is not opened, seconds)
+        return reader.ended or self.mailbox.closed
+
+    def _timeout_s(self, reader: Reader) -> float:
+        stall_s = self._reconnect.stall_timeout_s
+        return stall_s if reader.opened else max(OPEN_TIMEOUT_S, 3 * stall_s)
+
+    def _read(self, reader: Reader) -> None:
+        try:
+            with closing(reader.open()) as camera:
+                with self._changed:
+                    reader.opened = True
+                    self._changed.notify_all()
+                self._read_all(camera, reader)
         except Closed:
             pass  # nobody wants more
         except BaseException as error:
-            self.mailbox.fail(error)
+            reader.error = error
         finally:
-            self.camera.close()
+            with self._changed:
+                reader.ended = True
+                self._changed.notify_all()
 
-    def _read_all(self) -> None:
-        deliver = self.mailbox.offer if self.camera.live else self.mailbox.put
-        number = 0
-        while not self.mailbox.closed and self.camera.grab():
+    def _read_all(self, camera: Camera, reader: Reader) -> None:
+        corrupt = 0  # in a row
+        while not (reader.abandoned or self.mailbox.closed) and camera.grab():
             captured_ns, captured_unix_ns = self._clock.monotonic_ns(), self._clock.unix_ns()
-            rgb = self._keep_size(self.camera.retrieve())
-            deliver(Frame(number, captured_ns, captured_unix_ns, rgb))
-            number += 1
+            try:
+                rgb = self._keep_size(camera.retrieve(), reader)
+            except CORRUPT as error:
+                corrupt += 1
+                if not self.camera.live:
+                    raise
+                self._skip(error, reader)
+                if corrupt == CORRUPT_IN_A_ROW:
+                    raise
+            else:
+                corrupt = 0
+                self._deliver(rgb, captured_ns, captured_unix_ns, reader)
 
-    def _keep_size(self, rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def _deliver(self, rgb: NDArray[np.uint8], captured_ns: int, captured_unix_ns: int, reader: Reader) -> None:
+        if not self.camera.live:  # it may wait here for room, and nobody else delivers
+            self.mailbox.put(Frame(self._next_id, captured_ns, captured_unix_ns, rgb))
+            self._next_id += 1
+            return
+        with self._changed:
+            self._refuse_if_abandoned(reader)
+            before = self._health
+            if before.state != "streaming":
+                self._note_return(captured_ns)
+            self.mailbox.offer(Frame(self._next_id, captured_ns, captured_unix_ns, rgb))
+            self._next_id += 1
+            reader.frames += 1
+        if before.state != "streaming":
+            away_s = (captured_ns - before.since_ns) / NS
+            self._report(f"{self.camera.name} gives frames again, after {away_s:.1f} s")
+
+    def _skip(self, error: Exception, reader: Reader) -> None:
+        """Counts a frame that cannot be used; its number is spent."""
+        with self._changed:
+            self._refuse_if_abandoned(reader)
+            self._next_id += 1
+            self._health = replace(self._health, corrupt=self._health.corrupt + 1)
+        self._report_once("corrupt", f"{error}; frames like it are left out", reader)
+
+    def _refuse_if_abandoned(self, reader: Reader) -> None:
+        if reader.abandoned:
+            raise Closed("this reader was given up; another may be delivering")
+
+    def _note_loss(self, error: BaseException) -> bool:
+        """Brings health up to date; True when the reason is another than before."""
+        with self._changed:
+            before = self._health
+            self._health = replace(
+                before,
+                state="stalled" if isinstance(error, StallError) else "lost",
+                since_ns=self._clock.monotonic_ns() if before.state == "streaming" else before.since_ns,
+                reason=str(error),
+            )
+        return before.reason != str(error)
+
+    def _note_return(self, captured_ns: int) -> None:
+        self._next_id += 1
+        self._missed += 1
+        self._health = Health("streaming", captured_ns, self._health.reconnects + 1, self._health.corrupt)
+
+    def _keep_size(self, rgb: NDArray[np.uint8], reader: Reader) -> NDArray[np.uint8]:
         height, width = rgb.shape[:2]
-        if self._size is None:
-            self._size = (width, height)
         if (width, height) == self._size:
             return rgb
-        if not self._rescaled:
-            self._rescaled = True
-            first = f"{self._size[0]}x{self._size[1]}"
-            self._report(f"{self.camera.name} went from {first} to {width}x{height}; its frames are scaled to {first}")
+        first = f"{self._size[0]}x{self._size[1]}"
+        change = f"{self.camera.name} went from {first} to {width}x{height}; its frames are scaled to {first}"
+        self._report_once("size", change, reader)
         shrinks = width * height > self._size[0] * self._size[1]
         scaled = cv2.resize(rgb, self._size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
         return np.asarray(scaled, dtype=np.uint8)
+
+    def _report_once(self, topic: str, message: str, reader: Reader) -> None:
+        """Once for each opening: a source can go on with it for ever."""
+        if topic not in reader.reported:
+            reader.reported.add(topic)
+            self._report(message)

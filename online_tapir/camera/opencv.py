@@ -1,7 +1,9 @@
 """Devices, network streams and video files: all that OpenCV's VideoCapture reads."""
 
+import math
 import os
 import re
+import time
 from pathlib import Path
 
 import cv2
@@ -16,8 +18,10 @@ from online_tapir.errors import CameraError
 from online_tapir.picture import bgr_to_rgb8
 
 DEFAULT_FPS = 30.0  # where a file gives no rate that can be believed
+LEAST_TIMEOUT_S = 5.0  # of a network stream
+CORRUPT_GRABS = 30  # failures in a row after which a live source is lost,
+CORRUPT_SECONDS = 2.0  # or after so long
 FASTEST_FPS = 1000.0  # above it a container gave the ticks of its clock instead
-TIMEOUT_MS = 5000  # for a network stream to open, and for each of its frames
 
 
 class OpenCvCamera:
@@ -33,6 +37,7 @@ class OpenCvCamera:
         self.fps = fps or _believable(capture.get(cv2.CAP_PROP_FPS), otherwise=0.0 if live else DEFAULT_FPS)
         self.asked = ""
         self._grabs = 0
+        self._corrupt = 0  # frames still to be told of, before the one that is grabbed
         self._pace: Pace | None = None
 
     @property
@@ -47,25 +52,38 @@ class OpenCvCamera:
         if self._pace is not None:
             self._pace.wait()
         self._grabs += 1
-        if self._at_first or self._capture.grab():
-            return True
         if not self.live:
-            return False
-        raise CameraError(f"{self.label} stopped giving frames; see that it is still there and start again")
+            return self._at_first or self._capture.grab()
+        self._corrupt = self._corrupt - 1 if self._corrupt else self._grab_past_corrupt()
+        return True
 
     def retrieve(self) -> NDArray[np.uint8]:
         if self._at_first:
             return bgr_to_rgb8(self._first)
-        ok, bgr = self._capture.retrieve()
-        if not ok:
-            raise CameraError(f"frame {self._grabs - 1} of {self.label} cannot be decoded; the source is damaged")
-        return bgr_to_rgb8(bgr)
+        if not self._corrupt:
+            ok, bgr = self._capture.retrieve()
+            if ok:
+                return bgr_to_rgb8(bgr)
+        raise CameraError(f"frame {self._grabs - 1} of {self.label} cannot be decoded; the source is damaged")
 
     def read(self) -> NDArray[np.uint8] | None:
         return self.retrieve() if self.grab() else None
 
     def close(self) -> None:
         self._capture.release()
+
+    def _grab_past_corrupt(self) -> int:
+        """How many frames could not be decoded before the one that is now grabbed.
+
+        VideoCapture fails alike for such a frame and at the end of the stream: only the next grab can tell.
+        """
+        began_s = time.monotonic()
+        for corrupt in range(CORRUPT_GRABS):
+            if self._capture.grab():
+                return corrupt
+            if time.monotonic() - began_s > CORRUPT_SECONDS:
+                break
+        raise CameraError(f"{self.label} stopped giving frames; see that it is still there")
 
     @property
     def _at_first(self) -> bool:
@@ -101,15 +119,21 @@ def open_device(device: int | str, size: tuple[int, int] | None, fps: float | No
     return camera
 
 
-def open_stream(address: str, size: tuple[int, int] | None, fps: float | None) -> OpenCvCamera:
-    """A stream from the network, read by ffmpeg. Size and rate are the sender's; what was asked is only reported."""
+def open_stream(address: str, size: tuple[int, int] | None, fps: float | None, timeout_s: float) -> OpenCvCamera:
+    """A stream from the network, read by ffmpeg. Size and rate are the sender's; what was asked is only reported.
+
+    timeout_s is how long it may take to open, and to give each of its frames; it is given five seconds at least, since
+    a stream that waits for its next key frame is not yet broken. Damage that ffmpeg paints over it does not tell of.
+    """
     hush()
     label = without_secrets(address)
-    limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, TIMEOUT_MS, cv2.CAP_PROP_READ_TIMEOUT_MSEC, TIMEOUT_MS]
+    timeout_s = max(timeout_s, LEAST_TIMEOUT_S)
+    timeout_ms = math.ceil(timeout_s * 1000)
+    limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, timeout_ms, cv2.CAP_PROP_READ_TIMEOUT_MSEC, timeout_ms]
     capture = cv2.VideoCapture(address, cv2.CAP_FFMPEG, limits)
     if not capture.isOpened():
         raise CameraError(
-            f"{label} cannot be reached, or sends nothing that can be read, within {TIMEOUT_MS / 1000:g} s; "
+            f"{label} cannot be reached, or sends nothing that can be read, within {timeout_s:g} s; "
             f"see that the sender runs and try the address with `ffplay`"
         )
     # A recording on a web server has an end and waits to be read, as a file does.

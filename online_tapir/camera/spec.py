@@ -19,6 +19,7 @@ def open_camera(
     size: tuple[int, int] | None = None,
     fps: float | None = None,
     realtime: bool = False,
+    timeout_s: float = 5.0,
     clock: Clock | None = None,
 ) -> Camera:
     """Open what spec names: a camera, a stream, a video or a folder of images, or the rendered demo.
@@ -32,11 +33,13 @@ def open_camera(
 
     size (width, height) and fps are asked of a camera, and given by the demo; `description` says what came of it. A
     recording keeps its size. It is read as fast as it is taken, or with realtime at its own rate, for which fps stands
-    in. The demo runs at fps (30), or with fps=0 as fast as it is taken.
+    in. The demo runs at fps (30), or with fps=0 as fast as it is taken. A network stream may take timeout_s to open,
+    and to give each of its frames (5 s at least).
 
-    Raises CameraError when there is no such source or it gives no frame, ConfigError for a size or rate that cannot be.
+    Raises CameraError when there is no such source or it gives no frame, ConfigError for a size, rate or time-out that
+    cannot be.
     """
-    _check(size, fps, demo=_is_demo(spec))
+    _check(size, fps, timeout_s, demo=_is_demo(spec))
     clock = clock or SystemClock()
     if _is_demo(spec):
         return _open_demo(spec, size, 30.0 if fps is None else fps, clock)
@@ -49,8 +52,13 @@ def open_camera(
             raise CameraError(
                 f"{without_secrets(spec)} cannot be read; an address begins with one of {', '.join(SCHEMES)}"
             )
-        return open_stream(spec, size, fps)
+        return open_stream(spec, size, fps, timeout_s)
     return _open_path(Path(spec).expanduser(), size, fps, clock if realtime else None)
+
+
+def can_come_back(spec: str) -> bool:
+    """Whether spec names what may fail and be opened again: a camera or a network stream, no recording and no demo."""
+    return spec.isdecimal() or spec.startswith("/dev/") or "://" in spec
 
 
 def _open_path(path: Path, size: tuple[int, int] | None, fps: float | None, pace_by: Clock | None) -> Camera:
@@ -78,8 +86,10 @@ def _open_demo(spec: str, size: tuple[int, int] | None, fps: float, clock: Clock
     return DemoCamera(width, height, seed=int(seed), fps=fps, clock=clock)
 
 
-def _check(size: tuple[int, int] | None, fps: float | None, *, demo: bool) -> None:
+def _check(size: tuple[int, int] | None, fps: float | None, timeout_s: float, *, demo: bool) -> None:
     if size is not None and min(size) < 16:
         raise ConfigError(f"a size of {size[0]}x{size[1]} was asked for; both sides are at least 16 pixels")
     if fps is not None and not (0 < fps <= 1000 or (demo and fps == 0)):
         raise ConfigError(f"{fps:g} fps was asked for; a rate is above 0 and at most 1000 (the demo takes 0: unpaced)")
+    if not 0 < timeout_s < float("inf"):
+        raise ConfigError(f"a time-out of {timeout_s:g} s was asked for; give one above 0")
