@@ -7,16 +7,32 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from online_tapir.control.client import Controller
+    from online_tapir.control.protocol import ControlError
     from online_tapir.errors import OnlineTapirError
     from online_tapir.model.checkpoint import load_model
     from online_tapir.records import Frame, Tracks
+    from online_tapir.sinks.wire import Heartbeat
     from online_tapir.subscriber import subscribe
     from online_tapir.tracker import Tracker
 
-__all__ = ["Frame", "OnlineTapirError", "Tracker", "Tracks", "load_model", "subscribe"]
+__all__ = [
+    "ControlError",
+    "Controller",
+    "Frame",
+    "Heartbeat",
+    "OnlineTapirError",
+    "Tracker",
+    "Tracks",
+    "load_model",
+    "subscribe",
+]
 
 _HOMES = {
+    "ControlError": "online_tapir.control.protocol",
+    "Controller": "online_tapir.control.client",
     "Frame": "online_tapir.records",
+    "Heartbeat": "online_tapir.sinks.wire",
     "OnlineTapirError": "online_tapir.errors",
     "Tracker": "online_tapir.tracker",
     "Tracks": "online_tapir.records",

@@ -10,6 +10,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
+from functools import partial
 from json import dumps
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,12 +20,18 @@ from cyclopts.validators import Number
 from rich.console import Console
 
 from online_tapir.config import LiveConfig
+from online_tapir.control.cli import control_app
+from online_tapir.control.protocol import DEFAULT_ADDRESS as CONTROL_ADDRESS
 from online_tapir.errors import ConfigError, OnlineTapirError
+from online_tapir.keys_cli import keys_app
+from online_tapir.security import Access, load_keys
 from online_tapir.sinks.zmq import DEFAULT_ADDRESS
 from online_tapir.train.train_config import TrainConfig
 from online_tapir.weights_cli import weights_app
 
 if TYPE_CHECKING:
+    from online_tapir.camera import Camera, Reconnect
+    from online_tapir.control.server import ControlServer
     from online_tapir.points import PointSource
     from online_tapir.records import Sink
     from online_tapir.tracker import Resolution
@@ -45,7 +52,8 @@ app = App(
     version=_version,
 )
 
-app.command(weights_app)
+for sub_commands in (weights_app, control_app, keys_app):
+    app.command(sub_commands)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -78,17 +86,22 @@ def _plain(text: str) -> str:
 @app.default
 def live(config: Annotated[LiveConfig, Parameter(name="*")] = LiveConfig()) -> None:  # noqa: B008  frozen
     """Track a camera until it ends or Ctrl-C, publish the tracks, show them."""
-    from online_tapir.camera import open_camera
+    from online_tapir.camera import can_come_back
     from online_tapir.live import track_live
     from online_tapir.model.checkpoint import load_model
     from online_tapir.status import open_status
     from online_tapir.tracker import Tracker, warm_up
 
     points, resolution = _point_source(config), _resolution(config.resolution)
+    open_source, reconnect = _source(config)
     with closing(open_status(quiet=config.quiet, json_log=config.json_log)) as status, _stop_on_signal() as stop:
         with ExitStack() as opened:
             # Sinks first: subscribers and viewers find them while the model loads, and miss no frame of a file.
-            sinks = [opened.enter_context(closing(sink)) for sink in _open_sinks(config, status.note)]
+            access = _access(config, status.note)
+            sinks = [opened.enter_context(closing(sink)) for sink in _open_sinks(config, access, status.note)]
+            control = _open_control(config, access, status.note)
+            if control is not None:
+                opened.enter_context(closing(control))
             _set_threads(config.threads)
             model = load_model(
                 config.model,
@@ -99,10 +112,43 @@ def live(config: Annotated[LiveConfig, Parameter(name="*")] = LiveConfig()) -> N
             )
             warm_up(model, min(config.max_points, WARM_UP_POINTS))
             tracker = Tracker(model, max_points=config.max_points, window=config.window, resolution=resolution)
-            camera = open_camera(config.camera, size=_size(config.size), fps=config.fps, realtime=config.realtime)
+            camera = open_source()
             status.note(f"{camera.description}; model {model.config.name} on {next(model.parameters()).device}")
-            track_live(camera, tracker, points, sinks, status, stop, frames=config.frames, replenish=config.replenish)
+            track_live(
+                camera,
+                tracker,
+                points,
+                sinks,
+                status,
+                stop,
+                frames=config.frames,
+                replenish=config.replenish,
+                heartbeat_s=config.heartbeat,
+                control=control,
+                reopen=open_source if can_come_back(config.camera) else None,
+                reconnect=reconnect,
+            )
         status.finish()
+
+
+def _source(config: LiveConfig) -> tuple[Callable[[], "Camera"], "Reconnect"]:
+    """What opens the camera, at first and again, and what is done when it fails."""
+    from online_tapir.camera import Reconnect, open_camera
+
+    open_source = partial(
+        open_camera,
+        config.camera,
+        size=_size(config.size),
+        fps=config.fps,
+        realtime=config.realtime,
+        timeout_s=config.stall_timeout,
+    )
+    reconnect = Reconnect(
+        attempts=config.reconnect_attempts if config.reconnect else 0,  # a stall is seen all the same
+        longest_wait_s=config.reconnect_wait,
+        stall_timeout_s=config.stall_timeout,
+    )
+    return open_source, reconnect
 
 
 def _point_source(config: LiveConfig) -> "PointSource":
@@ -115,11 +161,34 @@ def _point_source(config: LiveConfig) -> "PointSource":
     return MaskPoints(config.mask, config.mask_id)
 
 
-def _open_sinks(config: LiveConfig, note: Callable[[str], None]) -> Iterator["Sink"]:
+def _access(config: LiveConfig, note: Callable[[str], None]) -> Access:
+    """Who may subscribe and control."""
+    if config.insecure:
+        note("--insecure: where an address is open to other machines, anyone there can read or control this run")
+    return Access(None if config.keys is None else load_keys(config.keys), config.insecure, note)
+
+
+def _open_control(config: LiveConfig, access: Access, note: Callable[[str], None]) -> "ControlServer | None":
+    if config.control == "off":
+        return None
+    from online_tapir.control.server import ControlServer
+
+    try:
+        control = ControlServer(config.control or CONTROL_ADDRESS, access=access)
+    except ConfigError as error:
+        if config.control is not None:
+            raise
+        note(f"not controlled: {error}")  # a second tracker on this machine needs no flag
+        return None
+    note(f"controlled at {control.address}")
+    return control
+
+
+def _open_sinks(config: LiveConfig, access: Access, note: Callable[[str], None]) -> Iterator["Sink"]:
     if config.publish != "off":
         from online_tapir.sinks.zmq import ZmqPublisher
 
-        publisher = ZmqPublisher(config.publish)
+        publisher = ZmqPublisher(config.publish, access=access)
         note(f"publishing on {publisher.address}")
         yield publisher
     from online_tapir.sinks.rerun import RerunViewer, default_mode, parse_rerun_mode
@@ -200,6 +269,9 @@ def listen(
     csv: Annotated[bool, Parameter(help="CSV on the standard output in place of the table.", negative=())] = False,
     count: Annotated[int | None, Parameter(help="Stop after this many messages.", validator=Number(gte=1))] = None,
     timeout: Annotated[float | None, Parameter(help="Give up after this many seconds without a message.")] = None,
+    keys: Annotated[
+        Path | None, Parameter(help="Folder of keys (see `online-tapir keys`), where the tracker asks for them.")
+    ] = None,
 ) -> None:
     """Show what a running tracker publishes: a live table, JSON lines or CSV."""
     from online_tapir.listen import live_table, write_csv, write_jsonl
@@ -207,15 +279,16 @@ def listen(
 
     if jsonl and csv:
         raise ConfigError("--jsonl and --csv both say how to write; give one of them")
-    stream = subscribe(address, camera, newest=newest, timeout_ms=None if timeout is None else int(timeout * 1000))
+    timeout_ms = None if timeout is None else int(timeout * 1000)
+    tracks = partial(subscribe, address, camera, newest=newest, timeout_ms=timeout_ms, keys=keys)
     try:
-        with suppress(KeyboardInterrupt), closing(stream):
-            if jsonl:
-                write_jsonl(stream, sys.stdout, count=count)
-            elif csv:
-                write_csv(stream, sys.stdout, count=count)
+        with suppress(KeyboardInterrupt):
+            if jsonl or csv:
+                with closing(tracks()) as stream:
+                    (write_jsonl if jsonl else write_csv)(stream, sys.stdout, count=count)
             else:
-                live_table(stream, Console(), count=count)
+                with closing(tracks(heartbeats=True)) as stream:
+                    live_table(stream, Console(), count=count)
     except TimeoutError as error:
         raise OnlineTapirError(str(error)) from error
 
@@ -226,6 +299,7 @@ def evaluate(
     *,
     photos: Annotated[Path | None, Parameter(help="Folder of photographs to make validation scenes of.")] = None,
     dataset: Annotated[Path | None, Parameter(help="A TAP-Vid .pkl or .npz to score on, query-first.")] = None,
+    strided: Annotated[bool, Parameter(help="Query every fifth frame of the data set instead.", negative=())] = False,
     clips: Annotated[int, Parameter(help="Validation scenes.", validator=Number(gte=1))] = 16,
     frames: Annotated[int, Parameter(help="Frames of a scene.", validator=Number(gte=2))] = 24,
     device: Annotated[str, Parameter(help="auto, cpu, cuda, ...")] = "auto",
@@ -234,7 +308,9 @@ def evaluate(
     """Score models beside OpenCV's trackers: Average Jaccard, position and occlusion accuracy, re-detection, time."""
     from online_tapir.train.command import evaluate_models
 
-    reports = evaluate_models(models or ["small"], photos, dataset, clips=clips, frames=frames, device=device)
+    reports = evaluate_models(
+        models or ["small"], photos, dataset, strided=strided, clips=clips, frames=frames, device=device
+    )
     if json is not None:
         json.write_text(dumps(reports, indent=1) + "\n", encoding="utf-8")
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from online_tapir.control.protocol import DEFAULT_ADDRESS as CONTROL_ADDRESS
 from online_tapir.sinks.zmq import DEFAULT_ADDRESS
 
 Count = Number(gte=1)
@@ -67,8 +68,45 @@ class LiveConfig:
     size: Annotated[str | None, Parameter(help="Picture size to ask of the camera, as 1280x720.")] = None
     fps: Annotated[float | None, Parameter(help="Frame rate to ask of the camera; 0 runs the demo unpaced.")] = None
     realtime: Annotated[bool, Parameter(help="Play a recording at its own rate.", negative=())] = False
+    reconnect: Annotated[bool, Parameter(help="Open a camera or stream again when it fails, and keep the points.")] = (
+        True
+    )
+    stall_timeout: Annotated[
+        float, Parameter(help="Seconds without a frame after which a live source has failed.", validator=Number(gt=0))
+    ] = 5.0
+    reconnect_attempts: Annotated[
+        int | None,
+        Parameter(help="Give up after this many openings in a row in vain. [default: never]", validator=Number(gte=0)),
+    ] = None
+    reconnect_wait: Annotated[
+        float,
+        Parameter(help="Longest wait between two attempts, in seconds; the first is 0.5.", validator=Number(gte=0.5)),
+    ] = 30.0
     frames: Annotated[int | None, Parameter(help="Stop after this many frames.", validator=Count)] = None
     publish: Annotated[str, Parameter(help="ZeroMQ address to publish on, or `off`.")] = DEFAULT_ADDRESS
+    heartbeat: Annotated[
+        float,
+        Parameter(
+            help="Seconds between the heartbeats that are published while no frame comes.",
+            validator=Number(gte=0.1, lte=60),
+        ),
+    ] = 1.0
+    control: Annotated[
+        str | None,
+        Parameter(
+            help="ZeroMQ address to take control requests at (see `online-tapir control`), or `off`. "
+            f"[default: {CONTROL_ADDRESS}, or off where that is taken]"
+        ),
+    ] = None
+    keys: Annotated[
+        Path | None,
+        Parameter(
+            help="Folder of keys (see `online-tapir keys`): encrypt, and let in only those whose keys are there."
+        ),
+    ] = None
+    insecure: Annotated[
+        bool, Parameter(help="Let other machines read and control without keys, where addresses are open.", negative=())
+    ] = False
     rerun: Annotated[
         str | None,
         Parameter(

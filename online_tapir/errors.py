@@ -7,7 +7,9 @@
     ├── QueryError         points outside the frame, too many points, a frame that has left the window
     ├── WeightsError       a weights file that is missing, corrupt or made for another model
     ├── PublishError       a sink that cannot start (port in use, no permission, disk full)
-    └── WireError          a message that is not ours, corrupt, or of a newer version
+    ├── WireError          a message that is not ours, corrupt, or of a newer version
+    ├── BindError          why an address cannot be bound (security.py)
+    └── ControlError       a request that is refused, by name (control/protocol.py)
 
 The command line prints the message alone and exits with 2; `--debug` adds the traceback.
 """

@@ -21,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from online_tapir.records import Tracks
+from online_tapir.sinks.wire import Heartbeat
 from online_tapir.status import Rolling
 
 POINT_COLUMNS = ("id", "x", "y", "visible", "occlusion", "uncertainty")
@@ -30,24 +31,33 @@ XY_DECIMALS, PROBABILITY_DECIMALS = 3, 4
 
 
 def live_table(
-    stream: Iterable[Tracks],
+    stream: Iterable[Tracks | Heartbeat],
     console: Console,
     *,
     count: int | None = None,
     unix_ns: Callable[[], int] = time.time_ns,
 ) -> int:
-    """A table of the newest points of each camera. Latency is capture to receipt: two hosts' clocks must agree."""
+    """A table of the newest points of each camera. Latency is capture to receipt: two hosts' clocks must agree.
+
+    A heartbeat says why a camera is silent; it is not counted.
+    """
     heard: dict[str, Heard] = {}
     seen, shown_ns = 0, 0
     with Live(console=console, auto_refresh=False) as live:
-        for tracks in islice(stream, count):
-            seen += 1
+        for message in stream if count != 0 else ():
             now_ns = unix_ns()
-            heard.setdefault(tracks.camera, Heard()).add(now_ns, tracks)
+            one = heard.setdefault(message.camera, Heard(message.camera))
+            if isinstance(message, Heartbeat):
+                one.beat(message)
+            else:
+                one.add(now_ns, message)
+                seen += 1
             if now_ns - shown_ns >= REFRESH_NS or seen == count:
                 shown_ns = now_ns
                 rows = max((console.height - 6 * len(heard)) // len(heard), 1)
                 live.update(Group(*(one.show(rows) for one in heard.values())), refresh=True)
+            if seen == count:
+                break
     return seen
 
 
@@ -79,21 +89,28 @@ def write_csv(stream: Iterable[Tracks], out: TextIO, *, count: int | None = None
 class Heard:
     """What has been received from one camera."""
 
-    def __init__(self) -> None:
+    def __init__(self, camera: str) -> None:
+        self._camera = camera or "camera"
         self._latency_ms = Rolling()
         self._missing = 0
         self._last: Tracks | None = None
+        self._silence: Heartbeat | None = None  # since the last tracks
 
     def add(self, now_ns: int, tracks: Tracks) -> None:
         if self._last is not None and tracks.frame_id > self._last.frame_id:  # else the source began anew
             self._missing += tracks.frame_id - self._last.frame_id - 1
         self._latency_ms.add(now_ns, (now_ns - tracks.captured_unix_ns) / 1e6)
-        self._last = tracks
+        self._last, self._silence = tracks, None
+
+    def beat(self, heartbeat: Heartbeat) -> None:
+        if self._last is None or heartbeat.published_unix_ns >= self._last.published_unix_ns:  # else it was overtaken
+            self._silence = heartbeat
 
     def show(self, most_rows: int) -> Group:
         """A line about the stream over a table of its points."""
-        assert self._last is not None, "nothing has been heard"
         tracks = self._last
+        if tracks is None:
+            return Group(Text(f"{self._camera}: no tracks yet{self._state()}", style="bold yellow"))
         table = Table(box=box.SIMPLE_HEAD)
         for column in POINT_COLUMNS:
             table.add_column(column, justify="right")
@@ -103,11 +120,15 @@ class Heard:
             table.add_row(str(id_), f"{x:.1f}", f"{y:.1f}", shown, *chances, style=style)
         if len(tracks.ids) > most_rows:
             table.caption = f"and {len(tracks.ids) - most_rows} more"
-        return Group(Text(self._headline(tracks), style="bold cyan", no_wrap=True, overflow="ellipsis"), table)
+        style = "bold cyan" if self._silence is None else "bold yellow"
+        return Group(Text(self._headline(tracks), style=style, no_wrap=True, overflow="ellipsis"), table)
+
+    def _state(self) -> str:
+        return "" if self._silence is None else f" · {self._silence.state} for {self._silence.seconds:.0f} s"
 
     def _headline(self, tracks: Tracks) -> str:
         return (
-            f"{tracks.camera or 'camera'} #{tracks.frame_id} {tracks.width}x{tracks.height} · "
+            f"{self._camera} #{tracks.frame_id}{self._state()} {tracks.width}x{tracks.height} · "
             f"{self._latency_ms.rate():.1f} fps · latency {self._latency_ms.percentile(50):.1f} ms · "
             f"{int(tracks.visible.sum())}/{len(tracks.ids)} visible · "
             f"{self._missing} missing · {tracks.dropped} dropped by the source"

@@ -2,22 +2,25 @@
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from online_tapir.camera import Camera, Capture
+from online_tapir.camera import Camera, Capture, Reconnect
+from online_tapir.control.server import ControlServer
+from online_tapir.control.session import Session
 from online_tapir.demo import DemoCamera, DemoScene
 from online_tapir.mailbox import Closed
 from online_tapir.points import PointSource
 from online_tapir.records import Frame, Sink, Tracks
-from online_tapir.replenish import NOTHING, Queries, Replenisher
+from online_tapir.replenish import Queries
+from online_tapir.silence import Silence
 from online_tapir.status import Status
 from online_tapir.tracker import Tracker
 
-POLL_SECONDS = 0.2  # how soon a stop is noticed while no frame comes
+POLL_SECONDS = 0.05  # how soon a stop or a request is noticed while no frame comes
 
 
 def track_live(
@@ -30,43 +33,66 @@ def track_live(
     *,
     frames: int | None = None,
     replenish: bool = False,
+    heartbeat_s: float = 1.0,
+    control: ControlServer | None = None,
+    reopen: Callable[[], Camera] | None = None,
+    reconnect: Reconnect | None = None,
 ) -> None:
     """Tracks `camera` until it ends, `stop` is set or `frames` have been tracked; closes it, and no sink.
 
-    Points are placed on the first frame. Raises the camera's own error if it fails.
+    Points are placed on the first frame. Between frames `control` is served; where none comes for `heartbeat_s`, sinks
+    that `beat` are told so. Raises the camera's own error if it fails, and cannot be had again by `reopen`, tried as
+    `reconnect` says; points wait for it.
     """
     truth = DemoTruth(camera.scene) if isinstance(camera, DemoCamera) else None
-    replenisher: Replenisher | None = None
+    session = Session(camera, tracker, stop, replenish=replenish, heartbeat_s=heartbeat_s)
+    silence = Silence(session, sinks, status.note)
     published_ns = 0
-    with Capture(camera, report=status.note) as capture:
-        for index, frame in enumerate(_frames(capture, stop, frames)):
-            if index == 0:
-                placed = points.place(frame.rgb)
-                queries = Queries(tracker.add(placed), placed, frame.id)
-                replenisher = Replenisher(len(placed)) if replenish else None
-            if truth:
-                truth.begin(queries)
+    with Capture(camera, reopen=reopen, reconnect=reconnect, report=status.note) as capture:
+        for frame in _frames(capture, session, silence, control, frames):
+            if session.frame is None:
+                session.begin(frame, points.place(frame.rgb))
+            named = session.take_named()
             tracks = tracker.step(frame)
             times = replace(tracks.times, publish=published_ns)
-            tracks = replace(tracks, camera=camera.name, dropped=capture.dropped, times=times)
+            tracks = replace(tracks, camera=camera.name, dropped=capture.dropped + session.skipped, times=times)
             started_ns = time.monotonic_ns()
             for sink in sinks:
                 sink.publish(frame, tracks)
             published_ns = time.monotonic_ns() - started_ns
-            status.update(tracks, truth.error_px(tracks) if truth else None)
-            queries = replenisher.renew(tracker, frame, tracks) if replenisher else NOTHING
+            silence.is_over(tracks)
+            status.update(tracks, truth.error_px(tracks, named) if truth else None)
+            session.tracked(frame, tracks)
 
 
-def _frames(capture: Capture, stop: threading.Event, limit: int | None) -> Iterator[Frame]:
-    """The frames as they come, newest first from a live source, until there are no more or none are wanted."""
+def _frames(
+    capture: Capture, session: Session, silence: Silence, control: ControlServer | None, limit: int | None
+) -> Iterator[Frame]:
+    """The frames as they come, newest first from a live source, until there are no more or none are wanted.
+
+    While the run is paused a live source's frames are taken and skipped; a recording waits.
+    """
     taken = 0
-    while not stop.is_set() and taken != limit:
+    while taken != limit:
+        if control is not None:
+            control.serve(session)
+        if session.stop.is_set():
+            return
+        if session.paused and not capture.camera.live:
+            silence.goes_on(capture.health)
+            session.stop.wait(POLL_SECONDS)
+            continue
         try:
             frame = capture.mailbox.take(POLL_SECONDS)
         except TimeoutError:
+            silence.goes_on(capture.health)
             continue
         except Closed:
             return
+        if session.paused:
+            session.skipped += 1
+            silence.goes_on(capture.health)
+            continue
         taken += 1
         yield frame
 
@@ -78,13 +104,14 @@ class DemoTruth:
         self._scene = scene
         self._queries: dict[int, tuple[int, NDArray[np.float32]]] = {}  # by point id: a frame, and where on it
 
-    def begin(self, queries: Queries) -> None:
-        """Says where points were named."""
-        pairs = zip(queries.ids.tolist(), queries.xy, strict=True)
-        self._queries.update((id, (queries.frame_id, place)) for id, place in pairs)
+    def error_px(self, tracks: Tracks, named: Sequence[Queries]) -> NDArray[np.float32]:
+        """How far each point of `tracks` is from its truth [N], image pixels; NaN where it is truly hidden.
 
-    def error_px(self, tracks: Tracks) -> NDArray[np.float32]:
-        """How far each point of `tracks` is from its truth [N], image pixels; NaN where it is truly hidden."""
+        `named` are the points that came in since the frame before.
+        """
+        for queries in named:
+            pairs = zip(queries.ids.tolist(), queries.xy, strict=True)
+            self._queries.update((id, (queries.frame_id, place)) for id, place in pairs)
         ids = tracks.ids.tolist()
         self._queries = {id: self._queries[id] for id in ids}  # forget the points that are gone
         named_on = np.array([self._queries[id][0] for id in ids], np.int64)

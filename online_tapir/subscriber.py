@@ -1,18 +1,54 @@
 """The other end of the stream: tracks as another program receives them. Needs pyzmq, msgpack and numpy, no more."""
 
+from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Generic, Literal, Self, TypeVar, cast, overload
 
 import zmq
 
+from online_tapir import security
 from online_tapir.errors import ConfigError
 from online_tapir.records import Tracks
 from online_tapir.sinks import wire
+from online_tapir.sinks.wire import Heartbeat
+
+Message = TypeVar("Message", bound=Tracks | Heartbeat)
+
+_OPTIONS = {
+    zmq.MAXMSGSIZE: wire.MAX_MESSAGE_BYTES,
+    zmq.HEARTBEAT_IVL: 5_000,  # or a host that went without a word would be waited for, for ever
+}
 
 
+@overload
 def subscribe(
-    address: str, camera: str | None = None, *, newest: bool = False, timeout_ms: int | None = None
-) -> "Subscription":
+    address: str,
+    camera: str | None = ...,
+    *,
+    newest: bool = ...,
+    timeout_ms: int | None = ...,
+    heartbeats: Literal[False] = ...,
+    keys: Path | str | None = ...,
+) -> "Subscription[Tracks]": ...
+@overload
+def subscribe(
+    address: str,
+    camera: str | None = ...,
+    *,
+    newest: bool = ...,
+    timeout_ms: int | None = ...,
+    heartbeats: Literal[True],
+    keys: Path | str | None = ...,
+) -> "Subscription[Tracks | Heartbeat]": ...
+def subscribe(
+    address: str,
+    camera: str | None = None,
+    *,
+    newest: bool = False,
+    timeout_ms: int | None = None,
+    heartbeats: bool = False,
+    keys: Path | str | None = None,
+) -> "Subscription[Tracks] | Subscription[Tracks | Heartbeat]":
     """Tracks published at `address`, one `Tracks` a frame, in the order of publication.
 
         for tracks in subscribe("tcp://127.0.0.1:5555"):
@@ -20,30 +56,45 @@ def subscribe(
 
     `camera` keeps one camera's messages only. `newest` keeps only the newest message while the loop is busy, of all
     cameras together when none is named. A publisher that is not there (yet) is waited for; `timeout_ms` bounds each
-    wait. Raises `ConfigError` for an address that is none.
+    wait. With `heartbeats` the publisher's signs of life come as well, about one `Heartbeat` a second while the source
+    gives no frame: it says why, and a time-out then means that the publisher itself is gone. `keys` is the folder of
+    keys that a publisher may ask for (see `security`). Raises `ConfigError` for an address or keys that are none.
     """
-    return Subscription(address, camera, newest=newest, timeout_ms=timeout_ms)
+    return Subscription(address, camera, newest=newest, timeout_ms=timeout_ms, heartbeats=heartbeats, keys=keys)
 
 
-class Subscription:
-    """An iterator of `Tracks` that owns a socket: closed by `close`, by `with`, by Ctrl-C and when nobody holds it.
+class Subscription(Generic[Message]):
+    """An iterator of `Tracks`, and of `Heartbeat`s where they are wanted, that owns its sockets.
 
-    Iteration raises `TimeoutError` when `timeout_ms` passes without a message, and may then go on, and `WireError` for
-    a message that is not ours.
+    They are closed by `close`, by `with`, by Ctrl-C and when nobody holds it. Iteration raises `TimeoutError` when
+    `timeout_ms` passes without a message, and may then go on, and `WireError` for a message that is not ours.
     """
 
-    def __init__(self, address: str, camera: str | None, *, newest: bool, timeout_ms: int | None) -> None:
-        filter_ = wire.TOPIC if camera is None else wire.topic(camera)
+    def __init__(
+        self,
+        address: str,
+        camera: str | None,
+        *,
+        newest: bool,
+        timeout_ms: int | None,
+        heartbeats: bool,
+        keys: Path | str | None,
+    ) -> None:
+        kinds = (wire.TOPIC, wire.HEARTBEAT_TOPIC) if heartbeats else (wire.TOPIC,)
+        filters = [kind if camera is None else wire.topic(camera, kind) for kind in kinds]
         self.address = address
         self.timeout_ms = timeout_ms
         self._context = zmq.Context()
-        self._socket = self._context.socket(zmq.SUB)
-        self._socket.setsockopt(zmq.CONFLATE, int(newest))
-        self._socket.setsockopt(zmq.MAXMSGSIZE, wire.MAX_MESSAGE_BYTES)
-        self._socket.setsockopt(zmq.RCVTIMEO, -1 if timeout_ms is None else timeout_ms)
-        self._socket.setsockopt(zmq.SUBSCRIBE, filter_)
+        self._sockets: list[zmq.Socket[bytes]] = []
         try:
-            self._socket.connect(address)
+            for (
+                filter_
+            ) in filters:  # a socket each: CONFLATE keeps one message of a socket, and a heartbeat is no track
+                self._sockets.append(self._context.socket(zmq.SUB))
+                self._connect(self._sockets[-1], filter_, newest, keys)
+        except ConfigError:
+            self.close()
+            raise
         except zmq.ZMQError as error:
             self.close()
             raise ConfigError(
@@ -53,21 +104,24 @@ class Subscription:
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> Tracks:
-        if self._socket.closed:
+    def __next__(self) -> Message:
+        if self._context.closed:
             raise StopIteration
         try:
-            message = self._socket.recv()
-        except zmq.Again:
-            raise TimeoutError(f"nothing from {self.address} in {self.timeout_ms} ms; is it publishing?") from None
+            ready, _, _ = zmq.select(self._sockets, [], [], None if self.timeout_ms is None else self.timeout_ms / 1000)
+            if not ready:
+                raise TimeoutError(f"nothing from {self.address} in {self.timeout_ms} ms; is it publishing?")
+            message = ready[0].recv()
         except KeyboardInterrupt:
             self.close()
             raise
-        return wire.decode(message)
+        decode = wire.decode if ready[0] is self._sockets[0] else wire.decode_heartbeat
+        return cast(Message, decode(message))
 
     def close(self) -> None:
-        """Close the socket; iteration ends. May be called twice."""
-        self._socket.close(linger=0)  # by name: in a garbage cycle the context no longer knows its sockets, and waits
+        """Close the sockets; iteration ends. May be called twice."""
+        for socket in self._sockets:  # by name: in a garbage cycle the context no longer knows its sockets, and waits
+            socket.close(linger=0)
         self._context.term()
 
     def __enter__(self) -> Self:
@@ -77,5 +131,13 @@ class Subscription:
         self.close()
 
     def __del__(self) -> None:
-        if hasattr(self, "_context"):  # not when the camera's name was refused
+        if hasattr(self, "_sockets"):  # not when the camera's name was refused
             self.close()
+
+    def _connect(self, socket: zmq.Socket[bytes], filter_: bytes, newest: bool, keys: Path | str | None) -> None:
+        security.authenticate(socket, keys)
+        options = {**_OPTIONS, zmq.CONFLATE: int(newest), zmq.IPV6: int("[" in self.address)}
+        for option, value in options.items():
+            socket.setsockopt(option, value)
+        socket.setsockopt(zmq.SUBSCRIBE, filter_)
+        socket.connect(self.address)

@@ -17,10 +17,11 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from online_tapir import subscribe
+from online_tapir import Controller, cli, subscribe
 from online_tapir.camera import CameraInfo
 from online_tapir.camera import opencv as opencv_camera
 from online_tapir.cli import main
+from online_tapir.security import new_keys, trust
 
 LONG = 60  # seconds; only a broken program takes so long
 ANY_PORT = "tcp://127.0.0.1:0"
@@ -284,6 +285,67 @@ def test_a_mask_is_followed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert "2 frames in" in capsys.readouterr().err
 
 
+def test_a_second_tracker_on_a_machine_runs_and_says_that_it_is_not_controlled(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        monkeypatch.setattr(cli, "CONTROL_ADDRESS", address)
+        main([*DEMO, *RUN, "--publish", "off", "--frames", "1"])
+    said = capsys.readouterr().err
+    assert f"not controlled: cannot be controlled at {address}: another program" in said
+    assert "1 frames in" in said
+
+
+def test_a_control_address_that_was_asked_for_is_had_or_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        assert f"cannot be controlled at {address}: another program" in tracking_refused(
+            capsys, *DEMO, "--control", address
+        )
+
+
+@pytest.mark.parametrize("flag", ["--publish", "--control"])
+def test_an_address_open_to_other_machines_is_refused_with_both_ways_out(
+    capsys: pytest.CaptureFixture[str], flag: str
+) -> None:
+    flags = {"--publish": "off", "--control": "off", flag: "tcp://*:0"}
+    message = refused(capsys, *DEMO, *RUN, "--frames", 1, *(word for pair in flags.items() for word in pair))
+    assert "--keys DIR" in message
+    assert "--insecure" in message
+
+
+def test_insecure_is_said_and_does(capsys: pytest.CaptureFixture[str]) -> None:
+    main([*DEMO, *RUN, "--publish", "tcp://*:0", "--control", "off", "--frames", "1", "--insecure"])
+    said = " ".join(capsys.readouterr().err.split())
+    assert "--insecure: where an address is open" in said
+    assert "1 frames in" in said
+
+
+def test_a_run_is_read_controlled_and_stopped_by_those_who_have_a_key(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    robot, laptop = tmp_path / "robot", tmp_path / "laptop"
+    for keys in (robot, laptop):
+        new_keys(keys)
+    trust(robot, laptop / "laptop.key")
+    trust(laptop, robot / "robot.key")
+    at = ("--publish", f"ipc://{tmp_path}/tracks", "--control", f"ipc://{tmp_path}/control", "--keys", robot)
+    with program(*DEMO[:4], *RUN, *at, stderr=subprocess.PIPE) as process:
+        address_of(process)
+        with subscribe(f"ipc://{tmp_path}/tracks", keys=laptop, timeout_ms=1000 * LONG) as stream:
+            next(stream)
+            with Controller(f"ipc://{tmp_path}/control", keys=laptop, timeout_ms=1000 * LONG) as controller:
+                (id_,) = controller.add([[20, 20]])
+                while id_ not in next(stream).ids:
+                    pass
+                controller.stop()
+        assert process.stderr is not None
+        last_words = process.stderr.read()
+        assert process.wait(LONG) == 0
+    assert "5 points at the end" in last_words
+
+
 @pytest.fixture(params=[signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
 def told_to_stop(request: pytest.FixtureRequest) -> tuple[int, str, float]:
     """Exit code, last words and seconds to the end of a run that got a signal once its first message was out."""
@@ -331,6 +393,15 @@ def test_a_listener_that_hears_nothing_gives_up_when_told_to(tmp_path: Path) -> 
 
 
 def test_the_help_and_the_version_are_there(capsys: pytest.CaptureFixture[str]) -> None:
-    for words in (["--help"], ["listen", "--help"], ["eval", "--help"], ["train", "--help"], ["cameras", "--help"]):
+    for words in (
+        ["--help"],
+        ["listen", "--help"],
+        ["eval", "--help"],
+        ["train", "--help"],
+        ["cameras", "--help"],
+        ["control", "--help"],
+        ["control", "add", "--help"],
+        ["keys", "--help"],
+    ):
         main(words)
     assert "--max-points" in capsys.readouterr().out

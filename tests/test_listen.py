@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ from rich.console import Console
 
 from online_tapir.listen import CSV_COLUMNS, live_table, write_csv, write_jsonl
 from online_tapir.records import Tracks
+from online_tapir.sinks.wire import Heartbeat
 
 MS = 1_000_000
 
@@ -40,11 +41,12 @@ def stream(frames: int) -> Iterator[Tracks]:
     return (tracks(frame_id) for frame_id in range(frames))
 
 
-def printed(frames: list[Tracks], width: int = 140, height: int = 30) -> str:
+def printed(frames: Sequence[Tracks | Heartbeat], width: int = 140, height: int = 30) -> str:
     out = io.StringIO()
-    clock = iter(range(30 * MS, 10**12, 100 * MS))
+    clock = iter(range(130 * MS, 10**12, 100 * MS))  # each message long enough after the last to be shown
     console = Console(file=out, width=width, height=height, force_terminal=True, no_color=True, _environ={})
-    assert live_table(frames, console, count=len(frames), unix_ns=lambda: next(clock)) == len(frames)
+    shown = [message for message in frames if isinstance(message, Tracks)]
+    assert live_table(frames, console, unix_ns=lambda: next(clock)) == len(shown)
     return out.getvalue()
 
 
@@ -119,3 +121,28 @@ def test_a_source_that_begins_anew_is_no_gap() -> None:
 
 def test_no_points_are_an_empty_table() -> None:
     assert "0/0 visible" in printed([tracks(0, points=0)])
+
+
+def lost(published_unix_ns: int) -> Heartbeat:
+    since_unix_ns = published_unix_ns - 3_000 * MS
+    return Heartbeat("desk", "lost", 0, since_unix_ns, points=2, published_unix_ns=published_unix_ns)
+
+
+def test_a_heartbeat_says_what_is_wrong_and_the_next_tracks_that_it_is_over() -> None:
+    assert "desk #0 · lost for 3 s" in printed([tracks(0), lost(published_unix_ns=5_000 * MS)])
+    assert "desk #60 640x480" in printed([tracks(0), lost(5_000 * MS), tracks(60)])
+
+
+def test_a_heartbeat_before_the_first_tracks_is_shown() -> None:
+    assert "desk: no tracks yet · lost for 3 s" in printed([lost(5_000 * MS)])
+
+
+def test_a_heartbeat_that_tracks_have_overtaken_is_not_shown() -> None:
+    assert "lost" not in printed([tracks(60), lost(published_unix_ns=5_000 * MS)])
+
+
+def test_heartbeats_do_not_count() -> None:
+    out = io.StringIO()
+    messages: Iterator[Tracks | Heartbeat] = iter([lost(1), tracks(0), lost(2), tracks(1), tracks(2)])
+    assert live_table(messages, Console(file=out), count=2) == 2
+    assert next(messages).frame_id == 2

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from online_tapir.camera import SyntheticCamera
+from online_tapir.camera import Reconnect, SyntheticCamera
+from online_tapir.control.session import Session
 from online_tapir.demo import DemoCamera, DemoScene
 from online_tapir.errors import CameraError, QueryError
 from online_tapir.live import DemoTruth, track_live
@@ -17,6 +18,7 @@ from online_tapir.model.tapir import Tapir
 from online_tapir.points import Grid, Listed
 from online_tapir.records import Frame, Tracks
 from online_tapir.replenish import PATIENCE_FRAMES, Queries, Replenisher
+from online_tapir.sinks.wire import Heartbeat
 from online_tapir.status import Status
 from online_tapir.tracker import Tracker
 
@@ -38,6 +40,32 @@ class ListSink:
 
     def close(self) -> None:
         self.closed = True
+
+
+class BeatingSink(ListSink):
+    """Keeps heartbeats, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heartbeats: list[Heartbeat] = []
+
+    def beat(self, heartbeat: Heartbeat) -> None:
+        self.heartbeats.append(heartbeat)
+
+
+class ScriptedControl:
+    """In place of a control socket: does `then` once when frame `after` is done, and `always` whenever it is served."""
+
+    def __init__(self, after: int, then: Callable[[Session], Any], always: Callable[[Session], Any] = id) -> None:
+        self._after: int | None = after
+        self._then = then
+        self._always = always
+
+    def serve(self, session: Session) -> None:
+        if session.tracks is not None and session.tracks.frame_id == self._after:
+            self._after = None
+            self._then(session)
+        self._always(session)
 
 
 class ListStatus(Status):
@@ -257,15 +285,142 @@ def test_an_error_is_the_distance_from_the_truth_in_pixels_of_the_frame() -> Non
     scene = DemoScene(96, 64)
     named = np.array([[10, 12], [80, 50]], np.float32)
     truth = DemoTruth(scene)
-    truth.begin(Queries(np.array([3, 5], np.int32), named, 2))
     tracker = ScriptedTracker(scene.truth)
     tracker.add(named, 2)
     tracks = replace(tracker.step(Frame(4, 0, 0, scene.render(4))), ids=np.array([3, 5], np.int32))
     moved = replace(tracks, xy=tracks.xy + np.array([3, 4], np.float32))
-    error = truth.error_px(moved)
+    error = truth.error_px(moved, [Queries(np.array([3, 5], np.int32), named, 2)])
     np.testing.assert_allclose(error[tracks.visible], 5, atol=1e-4)
     assert np.isnan(error[~tracks.visible]).all()
 
 
 def test_a_source_without_truth_has_no_error(tracker: Tracker, make_frames: Callable[..., Pictures]) -> None:
     assert track(SyntheticCamera(make_frames(2)), tracker).errors == [None, None]
+
+
+def test_points_added_between_frames_are_on_the_next_and_their_truth_is_known() -> None:
+    camera, sink = DemoCamera(96, 64, fps=0), ListSink()
+    tracker = ScriptedTracker(camera.scene.truth)
+    added = np.array([[20, 20], [40, 40]], np.float32)
+    control = ScriptedControl(1, lambda session: session.add(added, 1))
+    status = track(camera, tracker, sinks=[sink], frames=4, control=control)
+    assert [len(tracks.ids) for tracks in sink.tracks] == [6, 6, 8, 8]
+    errors = np.concatenate([error for error in status.errors if error is not None])
+    assert np.nanmax(errors) < 1e-3
+
+
+def test_a_controller_stops_the_run(tracker: Tracker, make_frames: Callable[..., Pictures]) -> None:
+    sink = ListSink()
+    control = ScriptedControl(1, lambda session: session.stop.set())
+    track(SyntheticCamera(make_frames(9)), tracker, sinks=[sink], control=control)
+    assert [frame.id for frame in sink.frames] == [0, 1]
+
+
+def test_a_recording_waits_while_the_run_is_paused_and_heartbeats_say_so(
+    tracker: Tracker, make_frames: Callable[..., Pictures]
+) -> None:
+    sink = BeatingSink()
+
+    def resume_after_two_beats(session: Session) -> None:
+        if len(sink.heartbeats) >= 2:
+            session.resume()
+
+    control = ScriptedControl(1, Session.pause, resume_after_two_beats)
+    track(SyntheticCamera(make_frames(7), name="desk"), tracker, sinks=[sink], control=control, heartbeat_s=0.01)
+    assert [frame.id for frame in sink.frames] == list(range(7))
+    paused = [beat for beat in sink.heartbeats if beat.state == "paused"]
+    assert len(paused) >= 2
+    assert {(beat.camera, beat.frame_id, beat.points) for beat in paused} == {("desk", 1, 6)}
+    assert len({beat.since_unix_ns // 10**8 for beat in paused}) <= 2  # one moment, but for the clocks' drift
+
+
+def test_a_live_source_goes_by_while_paused_and_what_was_skipped_counts_as_dropped(
+    tracker: Tracker, make_frames: Callable[..., Pictures]
+) -> None:
+    sink, skipped = BeatingSink(), threading.Event()
+
+    def waits_to_be_skipped() -> Iterator[NDArray[np.uint8]]:
+        yield from make_frames(1)
+        for picture in make_frames(9):
+            read.wait()
+            read.clear()
+            yield picture
+
+    def resume_after_three(session: Session) -> None:
+        read.set()
+        if session.skipped == 3:
+            skipped.set()
+            session.resume()
+
+    read = threading.Event()
+    control = ScriptedControl(0, Session.pause, resume_after_three)
+    track(SyntheticCamera(waits_to_be_skipped(), live=True), tracker, sinks=[sink], control=control, frames=2)
+    first, second = sink.tracks
+    assert skipped.is_set()
+    assert second.frame_id - first.frame_id - 1 == second.dropped >= 3
+
+
+def test_a_source_that_falls_silent_is_told_by_heartbeats_with_its_last_frame(
+    tracker: Tracker, make_frames: Callable[..., Pictures]
+) -> None:
+    silent, stop = threading.Event(), threading.Event()
+
+    class StopAtThirdBeat(BeatingSink):
+        def beat(self, heartbeat: Heartbeat) -> None:
+            super().beat(heartbeat)
+            if len(self.heartbeats) == 3:
+                stop.set()
+
+    def falls_silent() -> Iterator[NDArray[np.uint8]]:
+        yield from make_frames(2)
+        silent.wait()
+
+    sink = StopAtThirdBeat()
+    track(SyntheticCamera(falls_silent()), tracker, sinks=[sink, ListSink()], stop=stop, heartbeat_s=0.01)
+    silent.set()
+    assert [beat.frame_id for beat in sink.heartbeats][-1] == 1
+    assert {beat.points for beat in sink.heartbeats} <= {0, 6}
+
+
+def test_no_heartbeat_comes_between_frames_that_come_in_time(
+    tracker: Tracker, make_frames: Callable[..., Pictures]
+) -> None:
+    sink = BeatingSink()
+    track(SyntheticCamera(make_frames(7)), tracker, sinks=[sink], heartbeat_s=60)
+    assert sink.heartbeats == []
+
+
+def test_points_outlive_a_source_that_fails_and_comes_back(
+    tracker: Tracker, make_frames: Callable[..., Pictures]
+) -> None:
+    seen = threading.Event()
+
+    class TellingSink(BeatingSink):
+        def publish(self, frame: Frame, tracks: Tracks) -> None:
+            super().publish(frame, tracks)
+            seen.set()
+
+    def breaks() -> Iterator[NDArray[np.uint8]]:
+        yield from make_frames(1)
+        seen.wait()
+        raise CameraError("the cable is out")
+
+    def endless() -> Iterator[NDArray[np.uint8]]:
+        while True:
+            yield from make_frames(7)
+
+    sink = TellingSink()
+    status = track(
+        SyntheticCamera(breaks(), live=True),
+        tracker,
+        sinks=[sink],
+        frames=4,
+        reopen=lambda: SyntheticCamera(endless(), live=True),
+        reconnect=Reconnect(first_wait_s=0.2),
+        heartbeat_s=0.01,
+    )
+    assert {tuple(tracks.ids) for tracks in sink.tracks} == {(0, 1, 2, 3, 4, 5)}
+    ids = [frame.id for frame in sink.frames]
+    assert ids == sorted(set(ids))
+    assert "lost" in {beat.state for beat in sink.heartbeats}
+    assert any("the cable is out" in note for note in status.notes)

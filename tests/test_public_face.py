@@ -21,7 +21,17 @@ def loaded_after(statement: str) -> set[str]:
 
 
 def test_the_public_names_are_these() -> None:
-    assert sorted(online_tapir.__all__) == ["Frame", "OnlineTapirError", "Tracker", "Tracks", "load_model", "subscribe"]
+    assert sorted(online_tapir.__all__) == [
+        "ControlError",
+        "Controller",
+        "Frame",
+        "Heartbeat",
+        "OnlineTapirError",
+        "Tracker",
+        "Tracks",
+        "load_model",
+        "subscribe",
+    ]
 
 
 def test_every_public_name_has_a_home_and_is_listed() -> None:
@@ -43,6 +53,12 @@ def test_a_subscriber_loads_nothing_heavy() -> None:
     loaded = loaded_after("from online_tapir import subscribe; subscribe('tcp://127.0.0.1:1').close()")
     assert {"zmq", "msgpack", "numpy"} <= loaded
     assert not loaded & set(HEAVY)
+
+
+def test_a_controller_loads_nothing_heavy() -> None:
+    loaded = loaded_after("from online_tapir import Controller; Controller('tcp://127.0.0.1:1').close()")
+    assert {"zmq", "msgpack", "numpy"} <= loaded
+    assert not loaded & {*HEAVY, "asyncio"}
 
 
 def test_tracking_on_a_cpu_loads_no_triton() -> None:

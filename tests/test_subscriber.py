@@ -3,6 +3,7 @@
 import gc
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from online_tapir import subscribe
 from online_tapir.errors import ConfigError, WireError
 from online_tapir.records import Frame, Tracks
+from online_tapir.sinks.wire import Heartbeat, State
 from online_tapir.sinks.zmq import ZmqPublisher
 from online_tapir.subscriber import Subscription
 
@@ -41,7 +43,7 @@ def publisher() -> Iterator[ZmqPublisher]:
     publisher.close()
 
 
-def connected(publisher: ZmqPublisher, camera: str | None = None, *, newest: bool = False) -> Subscription:
+def connected(publisher: ZmqPublisher, camera: str | None = None, *, newest: bool = False) -> Subscription[Tracks]:
     """A subscription that has begun to receive: until it has, frames numbered 0 are published."""
     subscription = subscribe(publisher.address, camera, newest=newest, timeout_ms=PATIENCE_MS)
     arrived = threading.Event()
@@ -90,6 +92,57 @@ def test_newest_skips_what_the_reader_was_too_slow_for(publisher: ZmqPublisher) 
     assert len(seen) < 50
 
 
+def beat(state: State = "lost", camera: str = "0", frame_id: int = 1) -> Heartbeat:
+    return Heartbeat(camera, state, frame_id, since_unix_ns=1, points=0)
+
+
+def hearing(publisher: ZmqPublisher, camera: str | None = None) -> Subscription[Tracks | Heartbeat]:
+    """A subscription that has begun to receive, on both of its sockets."""
+    stream = subscribe(publisher.address, camera, heartbeats=True, timeout_ms=20)
+    waited_for: set[type] = {Tracks, Heartbeat}
+    while waited_for:
+        publisher.publish(FRAME, tracks(0, camera or "0"))
+        publisher.beat(beat(camera=camera or "0", frame_id=0))
+        with suppress(TimeoutError):
+            waited_for.discard(type(next(stream)))
+    return stream
+
+
+def test_heartbeats_come_to_those_who_want_them_and_break_a_silence(publisher: ZmqPublisher) -> None:
+    with hearing(publisher, "1") as stream:
+        publisher.beat(beat(camera="10"))
+        publisher.beat(beat("stalled", camera="1"))
+        seen = next(stream)
+        while seen.frame_id == 0:
+            seen = next(stream)
+        assert isinstance(seen, Heartbeat)
+        assert (seen.camera, seen.state) == ("1", "stalled")
+        assert seen.seconds > 0
+        with pytest.raises(TimeoutError):
+            next(stream)
+
+
+def test_a_subscriber_of_tracks_never_sees_a_heartbeat(publisher: ZmqPublisher) -> None:
+    with connected(publisher) as stream:
+        publisher.beat(beat())
+        publisher.publish(FRAME, tracks(1))
+        seen = [next(stream)]
+        while seen[-1].frame_id == 0:
+            seen.append(next(stream))
+    assert {type(message) for message in seen} == {Tracks}
+
+
+def test_a_subscriber_that_comes_late_begins_with_the_next_message(publisher: ZmqPublisher) -> None:
+    for frame_id in range(1_000, 1_100):
+        publisher.publish(FRAME, tracks(frame_id))
+    with connected(publisher) as stream:
+        publisher.publish(FRAME, tracks(7))
+        seen = [next(stream).frame_id]
+        while seen[-1] != 7:
+            seen.append(next(stream).frame_id)
+    assert max(seen) == 7
+
+
 def test_silence_is_a_timeout_that_names_the_address_and_the_stream_goes_on(publisher: ZmqPublisher) -> None:
     with subscribe(publisher.address, timeout_ms=20) as stream:
         with pytest.raises(TimeoutError, match=f"nothing from {publisher.address} in 20 ms"):
@@ -106,7 +159,7 @@ def test_silence_is_a_timeout_that_names_the_address_and_the_stream_goes_on(publ
 
 def test_foreign_bytes_on_our_topic_are_an_error(publisher: ZmqPublisher) -> None:
     with connected(publisher) as stream:
-        publisher._socket.send(b"tracks/0\0not msgpack")
+        publisher._bound.socket.send(b"tracks/0\0not msgpack")
         with pytest.raises(WireError):
             list(stream)
 
@@ -143,14 +196,10 @@ def test_a_stream_that_is_part_of_a_garbage_cycle_closes_its_socket() -> None:
 def test_ctrl_c_closes_the_socket(monkeypatch: pytest.MonkeyPatch) -> None:
     stream = subscribe("tcp://127.0.0.1:1")
 
-    class Interrupted:
-        closed = False
-        close = stream._socket.close
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
 
-        def recv(self) -> bytes:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(stream, "_socket", Interrupted())
+    monkeypatch.setattr("zmq.select", interrupted)
     with pytest.raises(KeyboardInterrupt):
         next(stream)
     assert stream._context.closed

@@ -60,7 +60,8 @@ class Refiner(nn.Module):
         patches = local_correlations(features, grids.levels, xy, initial)
         if not self.config.peak_inputs:
             return [patches]
-        peaks = _peak(patches.view(*xy.shape[:2], -1, PATCH_SAMPLES), self.config.softmax_temperature)  # [G, N, L, 2]
+        by_level = patches.view(*xy.shape[:2], len(grids.levels), PATCH_SAMPLES)
+        peaks = _peak(by_level, self.config.softmax_temperature)  # [G, N, L, 2]
         return [patches, peaks.flatten(-2)]
 
     def move(

@@ -1,4 +1,4 @@
-"""The bytes of one message: tracks of one frame of one camera. Needs numpy and msgpack; sends and receives nothing.
+"""The bytes of one message: tracks of one frame of one camera, or a heartbeat. Needs numpy and msgpack; sends nothing.
 
 A message is ONE ZeroMQ part (CONFLATE, and with it "newest wins", knows no multi-part messages):
 
@@ -25,10 +25,21 @@ A message is ONE ZeroMQ part (CONFLATE, and with it "newest wins", knows no mult
 
 Arrays are little-endian and packed, row i of each belongs to ids[i]. Integers fit 64 bits signed. A message is at most
 4 MiB. The zero byte ends the topic, so that a filter for camera "1" does not match "10".
+
+While no frame comes there are heartbeats on a topic of their own, `heartbeat/<camera>`, so that silence means trouble:
+
+    schema             str          "online-tapir/heartbeat"
+    version            int          1
+    camera             str          the same as in the topic
+    state              str          streaming; stalled: the source sends nothing; lost: it is gone; paused: on request
+    frame_id           int >= -1    the last frame tracked, -1 before the first; its tracks are stale unless streaming
+    since_unix_ns      int          when the state began, wall clock
+    published_unix_ns  int          when the message was sent, wall clock
+    points             int >= 0     points that are being followed
 """
 
-from dataclasses import asdict, fields
-from typing import Any
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
 
 import msgpack  # type: ignore[import-untyped]
 import numpy as np
@@ -40,21 +51,43 @@ from online_tapir.records import StageTimes, Tracks
 SCHEMA = "online-tapir/tracks"
 VERSION = 1
 TOPIC = b"tracks/"
+HEARTBEAT_SCHEMA = "online-tapir/heartbeat"
+HEARTBEAT_VERSION = 1
+HEARTBEAT_TOPIC = b"heartbeat/"
 MAX_MESSAGE_BYTES = 4 * 2**20
 MAX_CAMERA_BYTES = 1024
 MAX_POINTS = 65_536
 
 _STAGES = tuple(field.name for field in fields(StageTimes))
 
+State = Literal["streaming", "stalled", "lost", "paused"]
 
-def topic(camera: str) -> bytes:
-    """The bytes that every message of this camera, and of no other, begins with."""
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """A sign of life while no frame comes: how the source is, and since when (wall clocks of the publisher)."""
+
+    camera: str
+    state: State
+    frame_id: int  # the last that was tracked; -1 before the first
+    since_unix_ns: int
+    points: int
+    published_unix_ns: int = 0
+
+    @property
+    def seconds(self) -> float:
+        """How long the state had lasted."""
+        return (self.published_unix_ns - self.since_unix_ns) / 1e9
+
+
+def topic(camera: str, kind: bytes = TOPIC) -> bytes:
+    """The bytes that every message of this kind and camera, and of no other, begins with."""
     name = camera.encode()
     if b"\0" in name or len(name) > MAX_CAMERA_BYTES:
         raise WireError(
             f"camera {camera[:40]!r} cannot be a topic: a name has no zero byte and at most {MAX_CAMERA_BYTES} bytes"
         )
-    return TOPIC + name + b"\0"
+    return kind + name + b"\0"
 
 
 def encode(tracks: Tracks) -> bytes:
@@ -87,10 +120,7 @@ def encode(tracks: Tracks) -> bytes:
 
 def decode(message: bytes) -> Tracks:
     """The tracks in one message, in arrays of their own. Raises `WireError` for what `encode` cannot have made."""
-    camera, body = _split(message)
-    _check_schema(body)
-    if _text(body, "camera") != camera:
-        raise WireError(f"the topic says camera {camera[:40]!r}, the message says {body['camera'][:40]!r}")
+    camera, body = _split(message, TOPIC, SCHEMA, VERSION)
     ids = _array(body, "ids", "<i4")  # [N]
     count = len(ids)
     visible = _array(body, "visible", "u1", count)  # [N]
@@ -115,37 +145,66 @@ def decode(message: bytes) -> Tracks:
     )
 
 
+def encode_heartbeat(heartbeat: Heartbeat) -> bytes:
+    """One message. Raises `WireError` for a camera that cannot be a topic."""
+    body = {"schema": HEARTBEAT_SCHEMA, "version": HEARTBEAT_VERSION, **asdict(heartbeat)}
+    packed: bytes = msgpack.packb(body)
+    return topic(heartbeat.camera, HEARTBEAT_TOPIC) + packed
+
+
+def decode_heartbeat(message: bytes) -> Heartbeat:
+    """The heartbeat in one message. Raises `WireError` for what `encode_heartbeat` cannot have made."""
+    camera, body = _split(message, HEARTBEAT_TOPIC, HEARTBEAT_SCHEMA, HEARTBEAT_VERSION)
+    state, frame_id = _text(body, "state"), _integer(body, "frame_id")
+    if state not in get_args(State):
+        raise WireError(f"state {state[:40]!r} is none of {', '.join(get_args(State))}")
+    if frame_id < -1:
+        raise WireError(f"frame_id is {frame_id}, below -1")
+    return Heartbeat(
+        camera=camera,
+        state=state,  # type: ignore[arg-type]
+        frame_id=frame_id,
+        since_unix_ns=_integer(body, "since_unix_ns"),
+        points=_count(body, "points"),
+        published_unix_ns=_integer(body, "published_unix_ns"),
+    )
+
+
 def _pack(array: NDArray[Any], dtype: str, shape: tuple[int, ...]) -> bytes:
     assert array.shape == shape, f"an array of {array.shape} where {shape} belongs"
     return array.astype(dtype).tobytes()
 
 
-def _split(message: bytes) -> tuple[str, dict[str, Any]]:
+def _split(message: bytes, kind: bytes, schema: str, version: int) -> tuple[str, dict[str, Any]]:
+    """The camera and the map of a message of this kind."""
     if len(message) > MAX_MESSAGE_BYTES:
         raise WireError(f"a message of {len(message)} bytes; at most {MAX_MESSAGE_BYTES} are read")
-    head, zero, _ = message[: len(TOPIC) + MAX_CAMERA_BYTES + 1].partition(b"\0")
-    if not head.startswith(TOPIC) or not zero:
-        raise WireError(f"a message that begins with {message[:24]!r}, not with {TOPIC!r}, a camera and a zero byte")
+    head, zero, _ = message[: len(kind) + MAX_CAMERA_BYTES + 1].partition(b"\0")
+    if not head.startswith(kind) or not zero:
+        raise WireError(f"a message that begins with {message[:24]!r}, not with {kind!r}, a camera and a zero byte")
     packed = message[len(head) + 1 :]
     try:
-        camera = head[len(TOPIC) :].decode()
+        camera = head[len(kind) :].decode()
         body = msgpack.unpackb(packed)
     except (ValueError, msgpack.UnpackException) as error:  # msgpack's own errors, and bytes that are no UTF-8
         raise WireError(f"{len(packed)} bytes that are no msgpack map: {error or type(error).__name__}") from error
     if not isinstance(body, dict):
         raise WireError(f"a msgpack {type(body).__name__} where a map belongs")
+    _check_schema(body, schema, version)
+    if _text(body, "camera") != camera:
+        raise WireError(f"the topic says camera {camera[:40]!r}, the message says {body['camera'][:40]!r}")
     return camera, body
 
 
-def _check_schema(body: dict[str, Any]) -> None:
+def _check_schema(body: dict[str, Any], known: str, up_to: int) -> None:
     schema = _text(body, "schema")
-    if schema != SCHEMA:
-        raise WireError(f"schema {schema[:40]!r}; this reader knows {SCHEMA!r}")
+    if schema != known:
+        raise WireError(f"schema {schema[:40]!r}; this reader knows {known!r}")
     version = _count(body, "version")
-    if version > VERSION:
-        raise WireError(f"version {version} of {SCHEMA}; this reader knows up to {VERSION}: upgrade online-tapir here")
+    if version > up_to:
+        raise WireError(f"version {version} of {schema}; this reader knows up to {up_to}: upgrade online-tapir here")
     if version < 1:
-        raise WireError(f"version {version} of {SCHEMA} does not exist; the first is 1")
+        raise WireError(f"version {version} of {schema} does not exist; the first is 1")
 
 
 def _field(body: dict[str, Any], key: str, kind: type) -> Any:

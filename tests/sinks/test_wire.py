@@ -1,7 +1,8 @@
 """The wire round-trips, keeps its bytes, and meets foreign bytes with `WireError` alone."""
 
+from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import msgpack
 import numpy as np
@@ -41,6 +42,21 @@ GOLDEN = bytes.fromhex(
     "a96f63636c7573696f6ec4080000803e0000403f"
     "ab756e6365727461696e7479c408000000000000803f"
 )
+
+
+GOLDEN_HEARTBEAT = bytes.fromhex(
+    "6865617274626561742f6465736b00"  # heartbeat/desk and its zero byte
+    "88"  # a map of 8
+    "a6736368656d61b66f6e6c696e652d74617069722f686561727462656174"
+    "a776657273696f6e01"
+    "a663616d657261a46465736b"
+    "a57374617465a46c6f7374"
+    "a86672616d655f696407"
+    "ad73696e63655f756e69785f6e73cf17979cfe362a0000"
+    "a6706f696e747302"
+    "b17075626c69736865645f756e69785f6e73cf17979cfe36392300"
+)
+LOST = wire.Heartbeat("desk", "lost", 7, 1_700_000_000_000_000_000, 2, 1_700_000_000_000_992_000)
 
 
 def desk() -> Tracks:
@@ -231,3 +247,71 @@ def test_the_largest_message_encode_makes_is_one_that_decode_reads() -> None:
     assert len(wire.decode(wire.encode(tracks)).ids) == count
     with pytest.raises(WireError, match="65537 points"):
         wire.encode(replace(tracks, ids=np.arange(count + 1, dtype=np.int32)))
+
+
+def heartbeat_with(**changes: Any) -> bytes:
+    """The golden heartbeat with keys changed, or left out where the change is `...`."""
+    head, _, packed = GOLDEN_HEARTBEAT.partition(b"\0")
+    body = {key: value for key, value in {**msgpack.unpackb(packed), **changes}.items() if value is not ...}
+    return head + b"\0" + msgpack.packb(body)
+
+
+def test_a_heartbeats_golden_bytes_are_what_is_encoded_and_decoded() -> None:
+    assert wire.encode_heartbeat(LOST).hex() == GOLDEN_HEARTBEAT.hex()
+    assert wire.decode_heartbeat(GOLDEN_HEARTBEAT) == LOST
+
+
+@given(
+    camera=st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=50),
+    state=st.sampled_from(get_args(wire.State)),
+    frame_id=st.integers(-1, 2**63 - 1),
+    points=st.integers(0, 2**31),
+)
+def test_heartbeats_round_trip(camera: str, state: wire.State, frame_id: int, points: int) -> None:
+    heartbeat = wire.Heartbeat(camera, state, frame_id, 1, points, 2)
+    assert wire.decode_heartbeat(wire.encode_heartbeat(heartbeat)) == heartbeat
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"version": 2}, "version 2 .* up to 1"),
+        ({"schema": wire.SCHEMA}, "this reader knows 'online-tapir/heartbeat'"),
+        ({"camera": "10"}, "topic says camera 'desk'"),
+        ({"state": "asleep"}, "state 'asleep' is none of streaming, stalled, lost, paused"),
+        ({"frame_id": -2}, "frame_id is -2"),
+        ({"points": ...}, "without 'points'"),
+    ],
+)
+def test_a_wrong_field_of_a_heartbeat_is_refused_by_name(changes: dict[str, Any], found: str) -> None:
+    with pytest.raises(WireError, match=found):
+        wire.decode_heartbeat(heartbeat_with(**changes))
+
+
+def test_keys_of_the_future_are_ignored_in_a_heartbeat() -> None:
+    assert wire.decode_heartbeat(heartbeat_with(colour="red")) == LOST
+
+
+def test_neither_message_is_taken_for_the_other() -> None:
+    with pytest.raises(WireError, match="begins with"):
+        wire.decode(GOLDEN_HEARTBEAT)
+    with pytest.raises(WireError, match="begins with"):
+        wire.decode_heartbeat(GOLDEN)
+
+
+@given(st.binary(max_size=300), st.booleans())
+def test_random_bytes_are_no_heartbeat(noise: bytes, with_topic: bool) -> None:
+    with pytest.raises(WireError):
+        wire.decode_heartbeat(b"heartbeat/0\0" + noise if with_topic else noise)
+
+
+@given(
+    edits=st.lists(st.tuples(st.integers(0, len(GOLDEN_HEARTBEAT) - 1), st.integers(0, 255)), max_size=8),
+    end=st.integers(0, len(GOLDEN_HEARTBEAT)),
+)
+def test_a_mutated_heartbeat_is_read_or_refused_and_nothing_else(edits: list[tuple[int, int]], end: int) -> None:
+    message = bytearray(GOLDEN_HEARTBEAT)
+    for at, value in edits:
+        message[at] = value
+    with suppress(WireError):
+        assert wire.decode_heartbeat(bytes(message[:end])).state in get_args(wire.State)

@@ -1,0 +1,191 @@
+"""The other end of the control socket: a live run as another program holds it. Needs pyzmq, msgpack and numpy."""
+
+import time
+import uuid
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+import zmq
+from numpy.typing import ArrayLike, NDArray
+
+from online_tapir import security
+from online_tapir.control import protocol
+from online_tapir.control.protocol import ControlError, Request
+from online_tapir.errors import ConfigError
+
+ATTEMPTS = 2  # within a time-out; the second is answered, and not done again, when only the answer was lost
+_MAX_REPLY_BYTES = 256 * 2**20  # a snapshot may be large
+_OPTIONS = {
+    zmq.IMMEDIATE: 1,  # a request that nobody took is not kept for whoever comes later
+    zmq.SNDHWM: 16,
+    zmq.LINGER: 0,
+    zmq.MAXMSGSIZE: _MAX_REPLY_BYTES,
+    zmq.HEARTBEAT_IVL: 5_000,  # or a host that went without a word would be waited for, for ever
+}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PointList:
+    """The points of a run as of one frame; those in `waiting` have been named since."""
+
+    frame_id: int
+    ids: NDArray[np.int32]  # [N]
+    xy: NDArray[np.float32]  # [N, 2] image pixels
+    visible: NDArray[np.bool_]  # [N]
+    waiting: NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Snapshot:
+    """A picture, as the bytes of a file, and the frame it is; points may be added on that while the window holds it."""
+
+    frame_id: int
+    width: int
+    height: int
+    captured_unix_ns: int
+    format: str
+    image: bytes
+
+
+class Controller:
+    """Changes and asks a live run, from another program.
+
+        with Controller() as controller:
+            ids = controller.add([[120, 80]])                     # image pixels of the newest frame
+
+    Each call waits for its answer and raises `ControlError` with a `name` (see `protocol.ERRORS`) when it is refused,
+    "no_answer" after `timeout_ms`. `keys` is a folder of keys (see `security`). Any number of controllers may hold one
+    run; use each from one thread. Raises `ConfigError` for an address that is none.
+    """
+
+    def __init__(
+        self, address: str = protocol.DEFAULT_ADDRESS, *, keys: Path | str | None = None, timeout_ms: int = 5_000
+    ) -> None:
+        self.address = address
+        self.timeout_ms = timeout_ms
+        self._name = uuid.uuid4().hex
+        self._numbers = count(1)
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.DEALER)
+        for option, value in {**_OPTIONS, zmq.IPV6: int("[" in address)}.items():
+            self._socket.setsockopt(option, value)
+        try:
+            security.authenticate(self._socket, keys)
+            self._socket.connect(address)
+        except ConfigError:
+            self.close()
+            raise
+        except zmq.ZMQError as error:
+            self.close()
+            raise ConfigError(f"cannot control {address!r}: {error}; write tcp://HOST:PORT or ipc://PATH") from error
+
+    def add(self, xy: ArrayLike, frame_id: int | None = None, *, normalised: bool = False) -> NDArray[np.int32]:
+        """Names points xy [P, 2] on frame `frame_id`, None the newest; returns their ids [P].
+
+        They are image pixels, or 0 to 1 of the frame's width and height. They arrive with the next frame, carried to it
+        from the frame they were named on.
+        """
+        points = np.asarray(xy, np.float64)
+        if points.ndim != 2 or points.shape[1] != 2:
+            raise ControlError("bad_request", f"points come as [P, 2], x before y; these are {list(points.shape)}")
+        result = self._ask("add", xy=points.tolist(), frame_id=frame_id, normalised=normalised)
+        return np.array(result["ids"], np.int32)
+
+    def remove(self, ids: ArrayLike) -> None:
+        """Forgets points; all of them or, where one is not there, none."""
+        self._ask("remove", ids=np.atleast_1d(np.asarray(ids)).tolist())
+
+    def clear(self) -> int:
+        """Forgets every point; returns how many there were."""
+        return int(self._ask("clear")["removed"])
+
+    def replenish(self, on: bool = True, points: int | None = None) -> None:
+        """Puts new points where lost ones leave, so that there are `points`, None as many as now; or stops doing so."""
+        self._ask("replenish", on=on, points=points)
+
+    def pause(self) -> None:
+        """Tracks and publishes nothing but heartbeats, until `resume`; a live source's frames pass by unseen."""
+        self._ask("pause")
+
+    def resume(self) -> None:
+        self._ask("resume")
+
+    def status(self) -> dict[str, Any]:
+        """How the run is: camera, model, state, frame_id, points, visible, room, dropped, options, ..."""
+        return self._ask("status")
+
+    def snapshot(self, format: str = "jpeg") -> Snapshot:
+        """The newest tracked frame as "jpeg" or "png"."""
+        return Snapshot(**self._ask("snapshot", format=format))
+
+    def set(self, *, heartbeat_s: float | None = None, patience_frames: int | None = None) -> dict[str, Any]:
+        """Changes seconds between heartbeats, frames a point may be hidden before it is replaced; returns both."""
+        return self._ask("set", heartbeat_s=heartbeat_s, patience_frames=patience_frames)
+
+    def stop(self) -> None:
+        """Ends the run."""
+        self._ask("stop")
+
+    def list(self) -> PointList:
+        """The points, where they are on the newest frame."""
+        result = self._ask("list")
+        columns = list(zip(*result["points"], strict=True)) or [(), (), (), ()]
+        return PointList(
+            frame_id=result["frame_id"],
+            ids=np.array(columns[0], np.int32),
+            xy=np.array(columns[1:3], np.float32).T.reshape(-1, 2),
+            visible=np.array(columns[3], np.bool_),
+            waiting=np.array(result["waiting"], np.int32),
+        )
+
+    def close(self) -> None:
+        """May be called twice."""
+        self._socket.close(linger=0)
+        self._context.term()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_socket"):
+            self.close()
+
+    def _ask(self, command: str, **arguments: Any) -> dict[str, Any]:
+        """The result of a request. Raises the ControlError that was answered, or no_answer."""
+        given = {key: value for key, value in arguments.items() if value is not None}
+        request = Request(command, given, next(self._numbers), self._name)
+        packed = protocol.encode_request(request)
+        deadline = time.monotonic()
+        for _ in range(ATTEMPTS):
+            deadline += self.timeout_ms / 1000 / ATTEMPTS
+            reply = self._exchange(packed, request.id, deadline)
+            if reply is not None:
+                return protocol.read_result(reply)
+        raise ControlError(
+            "no_answer",
+            f"nobody at {self.address} answered `{command}` in {self.timeout_ms / 1000:g} s; does online-tapir run "
+            f"there, is it controlled at that address, and does it allow this key?",
+        )
+
+    def _exchange(self, packed: bytes, id: int, deadline: float) -> dict[str, Any] | None:
+        """The reply to request `id`, sent once; None when it has not come by the deadline (of the monotonic clock)."""
+        if not self._ready(zmq.POLLOUT, deadline):
+            return None
+        self._socket.send(packed)
+        while self._ready(zmq.POLLIN, deadline):
+            *_, reply = self._socket.recv_multipart()
+            body = protocol.unpack(reply, at_most=_MAX_REPLY_BYTES)
+            if protocol.request_id(body) == id:
+                return body  # others are late answers to requests that were given up
+        return None
+
+    def _ready(self, event: int, deadline: float) -> bool:
+        left_ms = max(int((deadline - time.monotonic()) * 1000), 0)
+        return bool(self._socket.poll(left_ms, event))

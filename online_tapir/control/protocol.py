@@ -1,0 +1,250 @@
+"""Requests to a live run and its replies: one ZeroMQ part, one msgpack map each. Needs msgpack; sends nothing.
+
+A ROUTER socket answers; a DEALER or a REQ socket asks. Every request is answered, with a result or an error by name:
+
+    request     type       meaning
+    ----------  ---------  ---------------------------------------------------------------------------------------------
+    schema      str        "online-tapir/control"
+    version     int        1; a higher one is refused
+    command     str        one of those below
+    arguments   map        its arguments, may be left out; what the command does not know is refused
+    request     int >= 0   echoed in the reply
+    controller  str        a name nobody else has, or left out. A request that comes again word for word from the same
+                           controller (after a time-out, under the same number) is answered again, and not done again
+
+    reply       type       meaning
+    ----------  ---------  ---------------------------------------------------------------------------------------------
+    schema, version        as above
+    request     int        of the request; 0 where it had none
+    result      map        what the command says, see below; or else
+    error       str        one of ERRORS
+    message     str        the same for people
+
+    command     arguments                                            result
+    ----------  ---------------------------------------------------  ---------------------------------------------------
+    add         xy: [[x, y], ...], frame_id: int, normalised: bool   ids: [int], frame_id: int
+    remove      ids: [int, ...]                                      removed: int
+    clear                                                            removed: int
+    list                                                             frame_id: int, points: [[id, x, y, visible], ...],
+                                                                     waiting: [id, ...] (named, not yet on a frame)
+    replenish   on: bool, points: int                                on: bool, points: int
+    pause                                                            paused: true
+    resume                                                           paused: false
+    status                                                           camera, model, state, frame_id, ...
+    snapshot    format: "jpeg" or "png"                              frame_id, width, height, captured_unix_ns: int,
+                                                                     format: str, image: bin
+    set         heartbeat_s: float, patience_frames: int             all of them, as they are now
+    stop                                                             stopping: true
+
+x and y are image pixels as on the wire, or with `normalised` 0 to 1 of the frame's width and height. `frame_id` is a
+frame of the rolling window, by default the newest; points arrive caught up, with the next frame. Ids are never used
+twice. A frame_id is -1 before the first frame. `replenish` puts new points where lost ones leave, so that there are as
+many as when it was called, or `points`; adding, removing and clearing move that number along.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import msgpack  # type: ignore[import-untyped]
+
+from online_tapir.errors import OnlineTapirError
+
+SCHEMA = "online-tapir/control"
+VERSION = 1
+DEFAULT_ADDRESS = "tcp://127.0.0.1:5556"
+MAX_REQUEST_BYTES = 256 * 2**10
+MAX_ITEMS = 4096  # points or ids in one request
+MAX_NAME = 64  # characters of a controller's name
+
+ERRORS = {
+    "bad_request": "not a request of this form",
+    "version": "a version that this side does not know",
+    "unknown_command": "no such command",
+    "too_large": "more bytes, or more points, than a request may have",
+    "rate_limited": "too many requests; wait a little",
+    "no_frame": "no frame has come yet",
+    "frame_left_window": "the frame is not in the rolling window, or never was",
+    "outside_frame": "a point outside the picture",
+    "no_room": "more points than there is room for",
+    "unknown_point": "a point that is not there",
+    "no_answer": "nobody answered in time (said by the client itself)",
+}
+
+
+class ControlError(OnlineTapirError):
+    """A request that was refused or not answered; `name` is one of ERRORS."""
+
+    def __init__(self, name: str, message: str) -> None:
+        super().__init__(f"{name}: {message}")
+        self.name = name
+        self.message = message
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request, checked: a known command with arguments of the right types."""
+
+    command: str
+    arguments: dict[str, Any]
+    id: int = 0
+    controller: str = ""
+
+
+def encode_request(request: Request) -> bytes:
+    """The bytes of a request; it is the server that checks it."""
+    body = {
+        "schema": SCHEMA,
+        "version": VERSION,
+        "controller": request.controller,
+        "request": request.id,
+        "command": request.command,
+        "arguments": request.arguments,
+    }
+    packed: bytes = msgpack.packb(body)
+    return packed
+
+
+def unpack(packed: bytes, at_most: int = MAX_REQUEST_BYTES) -> dict[str, Any]:
+    """The map in a message. Raises ControlError: too_large, bad_request."""
+    if len(packed) > at_most:
+        raise ControlError("too_large", f"{len(packed)} bytes; at most {at_most} are read")
+    try:
+        body = msgpack.unpackb(packed)
+    except (ValueError, msgpack.UnpackException) as error:  # msgpack's own errors, and bytes that are no UTF-8
+        raise ControlError("bad_request", f"no msgpack map: {error or type(error).__name__}") from error
+    if not isinstance(body, dict):
+        raise ControlError("bad_request", f"a msgpack {type(body).__name__} where a map belongs")
+    return body
+
+
+def request_id(body: Mapping[str, Any]) -> int:
+    """The number of a request or reply, 0 where it has none. Raises ControlError where it is no number."""
+    number: int = _whole(body.get("request", 0), "request")
+    return number
+
+
+def read_request(body: Mapping[str, Any]) -> Request:
+    """The request in a map. Raises ControlError: bad_request, version, unknown_command, too_large."""
+    _check_schema(body)
+    command = _text(body.get("command"), "command")
+    if command not in ARGUMENTS:
+        raise ControlError("unknown_command", f"{command[:40]!r}; there are {', '.join(ARGUMENTS)}")
+    controller = _text(body.get("controller", ""), "controller")
+    if len(controller) > MAX_NAME:
+        raise ControlError("bad_request", f"controller has {len(controller)} characters, at most {MAX_NAME} are taken")
+    given = body.get("arguments", {})
+    if not isinstance(given, dict):
+        raise ControlError("bad_request", f"arguments are a {type(given).__name__}, not a map")
+    return Request(command, _checked(command, given), request_id(body), controller)
+
+
+def encode_result(id: int, result: Mapping[str, Any]) -> bytes:
+    packed: bytes = msgpack.packb({"schema": SCHEMA, "version": VERSION, "request": id, "result": dict(result)})
+    return packed
+
+
+def encode_error(id: int, error: ControlError) -> bytes:
+    assert error.name in ERRORS, f"{error.name} is no error of this protocol"
+    body = {"schema": SCHEMA, "version": VERSION, "request": id, "error": error.name, "message": error.message}
+    packed: bytes = msgpack.packb(body)
+    return packed
+
+
+def read_result(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The result in a reply. Raises the ControlError it holds instead, or bad_request for what is no reply of ours."""
+    _check_schema(body)
+    if "error" in body:
+        raise ControlError(_text(body["error"], "error"), _text(body.get("message"), "message"))
+    result = body.get("result")
+    if not isinstance(result, dict):
+        raise ControlError("bad_request", f"result is a {type(result).__name__}, not a map")
+    return result
+
+
+def _check_schema(body: Mapping[str, Any]) -> None:
+    schema, version = _text(body.get("schema"), "schema"), _whole(body.get("version"), "version")
+    if schema != SCHEMA:
+        raise ControlError("bad_request", f"schema {schema[:40]!r}, not {SCHEMA!r}")
+    if version != VERSION:
+        raise ControlError("version", f"version {version} of {SCHEMA}; this side knows {VERSION}")
+
+
+def _checked(command: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    known = ARGUMENTS[command]
+    unknown = [key for key in given if key not in known]
+    if unknown:
+        takes = ", ".join(known) or "none"
+        raise ControlError("bad_request", f"{command} has no argument {str(unknown[0])[:40]!r}; it takes {takes}")
+    missing = [key for key in REQUIRED.get(command, ()) if given.get(key) is None]
+    if missing:
+        raise ControlError("bad_request", f"{command} needs {missing[0]}")
+    return {key: known[key](value, key) for key, value in given.items() if value is not None}
+
+
+def _text(value: Any, key: str) -> str:
+    if type(value) is not str:
+        raise _wrong(key, value, "text")
+    return value
+
+
+def _flag(value: Any, key: str) -> bool:
+    if type(value) is not bool:
+        raise _wrong(key, value, "true or false")
+    return value
+
+
+def _whole(value: Any, key: str) -> int:
+    if type(value) is not int or not 0 <= value < 2**63:  # exactly: True is no integer here
+        raise _wrong(key, value, "a whole number from 0 up")
+    return value
+
+
+def _number(value: Any, key: str) -> float:
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise _wrong(key, value, "a finite number")
+    return float(value)
+
+
+def _items(value: Any, key: str) -> list[Any]:
+    if type(value) is not list:
+        raise _wrong(key, value, "a list")
+    if len(value) > MAX_ITEMS:
+        raise ControlError("too_large", f"{key} has {len(value)} items; at most {MAX_ITEMS} in one request")
+    return value
+
+
+def _points(value: Any, key: str) -> list[tuple[float, float]]:
+    pairs = _items(value, key)
+    if not all(type(pair) is list and len(pair) == 2 for pair in pairs):
+        raise ControlError("bad_request", f"{key} is not a list of [x, y]")
+    return [(_number(x, "x"), _number(y, "y")) for x, y in pairs]
+
+
+def _ids(value: Any, key: str) -> list[int]:
+    ids = [_whole(id, "an id") for id in _items(value, key)]
+    if any(id >= 2**31 for id in ids):
+        raise ControlError("unknown_point", f"no id is as large as {max(ids)}")
+    return ids
+
+
+def _wrong(key: str, value: Any, wanted: str) -> ControlError:
+    shown = type(value).__name__ if isinstance(value, (str, bytes, list, dict)) else repr(value)[:40]
+    return ControlError("bad_request", f"{key} is {shown}, not {wanted}")
+
+
+ARGUMENTS: dict[str, dict[str, Callable[[Any, str], Any]]] = {
+    "add": {"xy": _points, "frame_id": _whole, "normalised": _flag},
+    "remove": {"ids": _ids},
+    "clear": {},
+    "list": {},
+    "replenish": {"on": _flag, "points": _whole},
+    "pause": {},
+    "resume": {},
+    "status": {},
+    "snapshot": {"format": _text},
+    "set": {"heartbeat_s": _number, "patience_frames": _whole},
+    "stop": {},
+}
+REQUIRED = {"add": ("xy",), "remove": ("ids",), "replenish": ("on",)}

@@ -1,0 +1,122 @@
+"""The control socket: it answers between two frames, from the thread that tracks, and never waits.
+
+However many ask, a frame is held up by a few milliseconds at most: so many requests are read between two frames, each
+controller has a budget that fills with time, and what is over it is refused by name. Messages have a largest size.
+"""
+
+import hashlib
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import zmq
+
+from online_tapir.control import protocol
+from online_tapir.control.commands import obey
+from online_tapir.control.protocol import ControlError
+from online_tapir.errors import ConfigError
+from online_tapir.security import THIS_MACHINE, Access, BindError, BoundSocket
+
+if TYPE_CHECKING:
+    from online_tapir.control.session import Session
+
+REQUESTS_A_FRAME = 16
+NS_A_FRAME = 5_000_000  # then the rest waits for the next frame
+REQUESTS_A_SECOND, BURST = 100.0, 200.0  # of one connection
+COST = {"snapshot": 20.0, "list": 5.0}  # in requests; others are 1
+REPEATABLE = {"list", "status", "snapshot"}  # these change nothing, and are done again when asked again
+_REMEMBERED = 256  # answers, and connections
+_LINGER_MS = 200  # at the end, for the last answers to leave
+_OPTIONS = {
+    zmq.RCVHWM: 64,  # a flood waits with its sender
+    zmq.SNDHWM: 16,  # answers kept for a controller that does not read; then they are dropped
+    zmq.MAXMSGSIZE: 4 * protocol.MAX_REQUEST_BYTES,  # what is larger closes the connection, unread
+}
+
+
+class ControlServer:
+    """Answers requests (see `protocol`) at `address`; `access` says whose, this machine's alone unless told otherwise.
+
+    Use from one thread. Raises ConfigError when the address cannot be bound.
+    """
+
+    def __init__(
+        self,
+        address: str = protocol.DEFAULT_ADDRESS,
+        *,
+        access: Access = THIS_MACHINE,
+        monotonic_ns: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self._monotonic_ns = monotonic_ns
+        self._budgets = Budgets(monotonic_ns)
+        self._answers: OrderedDict[bytes, bytes] = OrderedDict()  # by the digest of their request
+        try:
+            self._bound = BoundSocket(zmq.ROUTER, address, access, _OPTIONS)
+        except BindError as error:
+            raise ConfigError(
+                f"cannot be controlled at {address}: {error} (for example --control tcp://127.0.0.1:5558, or off)"
+            ) from error
+        self.address = self._bound.address
+
+    def serve(self, session: "Session") -> int:
+        """Answers what has come, up to a frame's share; returns how many."""
+        begun_ns = self._monotonic_ns()
+        for served in range(REQUESTS_A_FRAME):
+            if self._monotonic_ns() - begun_ns > NS_A_FRAME:
+                return served
+            try:
+                sender, *delimiter, packed = self._bound.socket.recv_multipart(zmq.NOBLOCK)
+                envelope = [sender, b""] if delimiter[:1] == [b""] else [sender]  # a REQ socket's, a DEALER's
+                reply = self.answer(sender, packed if len(delimiter) < len(envelope) else b"", session)
+                self._bound.socket.send_multipart([*envelope, reply], zmq.NOBLOCK)
+            except zmq.Again:
+                return served
+        return REQUESTS_A_FRAME
+
+    def answer(self, sender: bytes, packed: bytes, session: "Session") -> bytes:
+        """The reply to one request; any bytes have one."""
+        id = 0
+        try:
+            body = protocol.unpack(packed)
+            id = protocol.request_id(body)
+            self._budgets.spend(sender, COST.get(str(body.get("command")), 1.0))
+            request = protocol.read_request(body)
+            digest = hashlib.sha256(packed).digest()
+            if digest in self._answers:
+                return self._answers[digest]
+            reply = protocol.encode_result(id, obey(session, request))
+            if request.controller and request.command not in REPEATABLE:
+                _remember(self._answers, digest, reply)
+            return reply
+        except ControlError as error:
+            return protocol.encode_error(id, error)
+
+    def close(self) -> None:
+        """Close the socket; answers still queued get a fifth of a second to leave. May be called twice."""
+        self._bound.close(_LINGER_MS)
+
+
+class Budgets:
+    """How many requests each sender has left: they fill with time up to a burst (a token bucket each)."""
+
+    def __init__(self, monotonic_ns: Callable[[], int]) -> None:
+        self._monotonic_ns = monotonic_ns
+        self._left: OrderedDict[bytes, tuple[float, int]] = OrderedDict()  # by sender: requests, and when counted
+
+    def spend(self, sender: bytes, cost: float) -> None:
+        """Raises ControlError rate_limited where the sender has less than `cost` left."""
+        now_ns = self._monotonic_ns()
+        left, counted_ns = self._left.get(sender, (BURST, now_ns))
+        left = min(left + (now_ns - counted_ns) / 1e9 * REQUESTS_A_SECOND, BURST)
+        _remember(self._left, sender, (left - cost if left >= cost else left, now_ns))
+        if left < cost:
+            raise ControlError("rate_limited", f"{REQUESTS_A_SECOND:g} requests a second are answered; wait a little")
+
+
+def _remember(known: OrderedDict[bytes, Any], key: bytes, value: Any) -> None:
+    """Keeps the newest few."""
+    known[key] = value
+    known.move_to_end(key)
+    if len(known) > _REMEMBERED:
+        known.popitem(last=False)

@@ -1,0 +1,149 @@
+"""A controller's calls are answered, refused by name or given up in time, and its socket does not outlive it."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+
+from online_tapir import ControlError, Controller
+from online_tapir.control import client
+from online_tapir.control.server import ControlServer
+from online_tapir.control.session import Session
+from online_tapir.errors import ConfigError
+from online_tapir.security import Access, load_keys, new_keys, trust
+
+Served = Callable[[ControlServer, Session], AbstractContextManager[None]]
+
+
+@pytest.fixture
+def controller(server: ControlServer, session: Session, served: Served) -> Iterator[Controller]:
+    with served(server, session), Controller(server.address) as controller:
+        yield controller
+
+
+def test_every_call_reaches_the_run(controller: Controller, session: Session) -> None:
+    ids = controller.add(np.array([[1, 2], [3.5, 4]]), frame_id=4)
+    assert_array_equal(ids, [0, 1])
+    assert controller.add([[0.5, 0.5]], normalised=True).dtype == np.int32
+    controller.remove(ids[:1])
+    controller.remove(2)
+    assert session.tracker.ids.tolist() == [1]
+    controller.replenish(points=3)
+    assert controller.status()["replenish_points"] == 3
+    controller.replenish(False)
+    assert controller.set(heartbeat_s=0.5)["heartbeat_s"] == session.heartbeat_s == 0.5
+    controller.pause()
+    assert controller.status()["state"] == "paused"
+    controller.resume()
+    assert controller.clear() == 1
+    controller.stop()
+    assert session.stop.is_set()
+
+
+def test_a_list_is_arrays_of_the_right_shapes_even_when_it_is_empty(controller: Controller) -> None:
+    points = controller.list()
+    assert (points.frame_id, points.ids.shape, points.xy.shape, points.visible.shape) == (5, (0,), (0, 2), (0,))
+    controller.add([[1, 2]])
+    assert_array_equal(controller.list().waiting, [0])
+
+
+def test_a_snapshot_is_a_picture_and_the_frame_to_name_points_on(controller: Controller) -> None:
+    snapshot = controller.snapshot("png")
+    assert snapshot.image.startswith(b"\x89PNG")
+    controller.add([[1, 2]], frame_id=snapshot.frame_id)
+
+
+def test_a_refusal_is_raised_with_its_name(controller: Controller) -> None:
+    for call, name in [
+        (lambda: controller.add([[1, 2]], frame_id=1), "frame_left_window"),
+        (lambda: controller.add([1, 2]), "bad_request"),
+        (lambda: controller.remove([99]), "unknown_point"),
+        (lambda: controller.snapshot("tiff"), "bad_request"),
+    ]:
+        with pytest.raises(ControlError) as refusal:
+            call()
+        assert refusal.value.name == name
+
+
+def test_nobody_there_is_said_in_time_with_the_address() -> None:
+    said = r"nobody at tcp://127\.0\.0\.1:1 answered `pause` in 0.05 s"
+    with Controller("tcp://127.0.0.1:1", timeout_ms=50) as nobody, pytest.raises(ControlError, match=said) as silence:
+        nobody.pause()
+    assert silence.value.name == "no_answer"
+
+
+def test_a_request_that_nobody_took_is_not_done_by_whoever_comes_later(session: Session, served: Served) -> None:
+    first = ControlServer("tcp://127.0.0.1:0")
+    with Controller(first.address, timeout_ms=200) as controller:
+        with served(first, session):
+            controller.status()
+        first.close()
+        with pytest.raises(ControlError, match="no_answer"):
+            controller.stop()
+        second = ControlServer(first.address)
+        with served(second, session):
+            answered = False
+            while not answered:  # until it has connected anew
+                try:
+                    answered = bool(controller.status())
+                except ControlError as silence:
+                    assert silence.name == "no_answer"  # noqa: PT017
+        second.close()
+    assert not session.stop.is_set()
+
+
+def test_a_lost_answer_is_asked_for_again_and_nothing_is_done_twice(
+    server: ControlServer, session: Session, served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exchange, lost = Controller._exchange, list[Any]()
+
+    def lossy(self: Controller, packed: bytes, id: int, deadline: float) -> Any:
+        reply = exchange(self, packed, id, deadline)
+        if not lost:
+            lost.append(reply)
+            return None
+        return reply
+
+    monkeypatch.setattr(client.Controller, "_exchange", lossy)
+    with served(server, session), Controller(server.address) as controller:
+        assert controller.add([[1, 2]]).tolist() == [0]
+    assert lost[0]["result"]["ids"] == [0]
+    assert session.tracker.ids.tolist() == [0]
+
+
+@pytest.mark.parametrize("address", ["5556", "nowhere://x", ""])
+def test_an_address_that_is_none_is_refused_at_the_call(address: str) -> None:
+    with pytest.raises(ConfigError, match="cannot control"):
+        Controller(address)
+
+
+def test_a_controller_that_nobody_holds_closes_its_socket() -> None:
+    controller = Controller("tcp://127.0.0.1:1")
+    context = controller._context
+    controller.close()
+    del controller
+    assert context.closed
+
+
+def test_with_keys_an_allowed_one_controls_and_no_other(session: Session, served: Served, tmp_path: Path) -> None:
+    for name in ("robot", "laptop", "thief"):
+        new_keys(tmp_path / name)
+        trust(tmp_path / name, tmp_path / "robot" / "robot.key")
+    (tmp_path / "robot" / "peers" / "robot.key").unlink()
+    trust(tmp_path / "robot", tmp_path / "laptop" / "laptop.key")
+    refusals: list[str] = []
+    server = ControlServer("tcp://127.0.0.1:0", access=Access(load_keys(tmp_path / "robot"), report=refusals.append))
+    with served(server, session):
+        with Controller(server.address, keys=tmp_path / "laptop") as controller:
+            assert controller.status()["state"] == "streaming"
+        for keys in (tmp_path / "thief", None):
+            with Controller(server.address, keys=keys, timeout_ms=300) as other, pytest.raises(ControlError) as silence:
+                other.stop()
+            assert silence.value.name == "no_answer"
+    server.close()
+    assert not session.stop.is_set()
+    assert len(refusals) == 1
