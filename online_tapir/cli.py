@@ -329,9 +329,32 @@ def train(
         Path | None, Parameter(help="Folder of photographs; procedural textures are always there.")
     ] = None,
     validation: Annotated[Path | None, Parameter(help="Folder of other photographs to validate on.")] = None,
+    width: Annotated[
+        float, Parameter(help="So many times the channels of `small`, from random weights.", validator=Number(gt=0))
+    ] = 1.0,
     device: Annotated[str, Parameter(help="auto, cpu, cuda, ...")] = "auto",
 ) -> None:
     """Train the small model on rendered clips; `--model OUT/small.safetensors` then uses it."""
     from online_tapir.train.command import train_model
 
-    train_model(out, config, start, textures, validation, device)
+    train_model(out, config, start, textures, validation, device, width)
+
+
+@app.command
+def scenes(
+    out: Annotated[Path, Parameter(help="Folder of the pictures.")],
+    *,
+    textures: Annotated[
+        Path | None, Parameter(help="Folder of photographs; procedural textures are always there.")
+    ] = None,
+    clips: Annotated[int, Parameter(help="Clips to draw.", validator=Number(gte=1))] = 4,
+    frames: Annotated[int, Parameter(help="Frames of a clip.", validator=Number(gte=2))] = 24,
+    size: Annotated[int, Parameter(help="Side of a clip in pixels.", validator=Number(gte=64))] = 256,
+    points: Annotated[int, Parameter(help="Points followed in a clip.", validator=Number(gte=1))] = 40,
+    seed: Annotated[int, Parameter(help="First seed of the clips.")] = 0,
+) -> None:
+    """Draw what `train` learns from, with the truth over it: OUT/scenes.png and OUT/scenes.mp4."""
+    from online_tapir.train.command import draw_scenes
+    from online_tapir.train.scenes import SceneConfig
+
+    draw_scenes(out, textures, SceneConfig(height=size, width=size, frames=frames, points=points), clips, seed)

@@ -1,6 +1,6 @@
 """What a causal TAPIR is made of: one frozen record, and the presets that have weights."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from online_tapir.errors import ConfigError
 
@@ -41,6 +41,15 @@ class TapirConfig:
             )
         if self.iterations < 1:
             raise ConfigError(f"{self.iterations} iterations asked for; a model refines at least once")
+
+    def scaled(self, width: float) -> "TapirConfig":
+        """The same model with `width` times as many channels everywhere, to multiples of 8."""
+
+        def times(channels: int) -> int:
+            return max(8, round(channels * width / 8) * 8)
+
+        stem, one, two, three, four = (times(channels) for channels in (self.stem_width, *self.widths))
+        return replace(self, stem_width=stem, widths=(one, two, three, four), mixer_width=times(self.mixer_width))
 
     @property
     def lowres_channels(self) -> int:

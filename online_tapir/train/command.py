@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import torch
 from rich.console import Console
 
@@ -14,6 +16,7 @@ from online_tapir.model.config import PRESETS
 from online_tapir.model.tapir import Tapir
 from online_tapir.tracker import Tracker
 from online_tapir.train.baselines import DenseFlow, LucasKanade, LucasKanadeWithRecovery
+from online_tapir.train.contact_sheet import contact_sheet, draw_truth
 from online_tapir.train.evaluate import (
     MakeTracker,
     Report,
@@ -25,6 +28,7 @@ from online_tapir.train.evaluate import (
     validation_videos,
 )
 from online_tapir.train.loop import train, validation_clips
+from online_tapir.train.scenes import SceneConfig, make_clips
 from online_tapir.train.tapvid import query_first_videos, strided_videos
 from online_tapir.train.textures import TextureBank
 from online_tapir.train.train_config import TrainConfig
@@ -32,6 +36,7 @@ from online_tapir.train.train_config import TrainConfig
 PROCEDURAL_TEXTURES = 96
 VALIDATION_CLIPS = 12
 STILL_CLIPS = 2
+SCENES_FPS = 10
 POINTS_AT_ONCE = 256
 
 
@@ -86,12 +91,24 @@ def _data(
 
 
 def train_model(
-    out: Path, config: TrainConfig, start: str | None, textures: Path | None, validation: Path | None, device: str
+    out: Path,
+    config: TrainConfig,
+    start: str | None,
+    textures: Path | None,
+    validation: Path | None,
+    device: str,
+    width: float = 1.0,
 ) -> None:
-    """Trains one stage and writes its averaged weights to `out`/small.safetensors, a log beside them."""
+    """Trains one stage and writes its averaged weights to `out`/small.safetensors, a log beside them.
+
+    From random weights the model is `small` with `width` times its channels. Raises ConfigError for a width beside
+    weights to start from, which have their own.
+    """
+    if start is not None and width != 1.0:
+        raise ConfigError(f"--width {width:g} is asked for, but {start} has its own; leave out one of them")
     torch.manual_seed(config.seed)
     target = choose_device(device)
-    model = Tapir(PRESETS["small"]) if start is None else load_model(start, device="cpu")
+    model = Tapir(PRESETS["small"].scaled(width)) if start is None else load_model(start, device="cpu")
     model.requires_grad_(True).to(target).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     bank = TextureBank.procedural(PROCEDURAL_TEXTURES, seed=0)
     held_out = TextureBank.procedural(PROCEDURAL_TEXTURES, seed=1)
@@ -106,6 +123,22 @@ def train_model(
         out / "small.safetensors", averaged, {"stage": json.dumps({"steps": config.steps, "size": config.size})}
     )
     console.print(f"weights in {out / 'small.safetensors'}; use them with --model")
+
+
+def draw_scenes(out: Path, textures: Path | None, scene: SceneConfig, clips: int, seed: int) -> None:
+    """Draws training clips and their truth: `out`/scenes.png has their frames, `out`/scenes.mp4 plays them in turn."""
+    bank = TextureBank.procedural(PROCEDURAL_TEXTURES, seed=0)
+    if textures is not None:
+        bank = TextureBank.from_folder(textures) + bank
+    rendered = make_clips(range(seed, seed + clips), scene, bank)
+    out.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(out / "scenes.png"), cv2.cvtColor(contact_sheet(rendered), cv2.COLOR_RGB2BGR))
+    pictures = np.concatenate([draw_truth(rendered, index) for index in range(clips)])  # [T, h, w, 3]
+    height, width = pictures.shape[1:3]
+    video = cv2.VideoWriter(str(out / "scenes.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), SCENES_FPS, (width, height))
+    for picture in pictures:
+        video.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+    video.release()
 
 
 def _in_words(record: dict[str, Any]) -> str:
