@@ -3,29 +3,37 @@
 Knows no camera and no sink, and is not thread-safe: one thread calls it.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
 
+import tapir_kernels
 from online_tapir.clock import Stopwatch, SystemClock
 from online_tapir.errors import ConfigError, FrameError, QueryError
 from online_tapir.model import coordinates
 from online_tapir.model.config import LOWRES_STRIDE
 from online_tapir.model.coordinates import Size
-from online_tapir.model.estimate import Estimate, visibility
+from online_tapir.model.estimate import visibility
 from online_tapir.model.state import TrackState
-from online_tapir.model.tapir import FeaturePyramid, Tapir
+from online_tapir.model.static import StaticStages
+from online_tapir.model.tapir import Tapir
 from online_tapir.model.window import FeatureWindow, RememberedFrame
 from online_tapir.picture import MIN_SIDE, rgb_to_rgb8
 from online_tapir.points import check_inside
-from online_tapir.records import Frame, StageTimes, Tracks
+from online_tapir.records import Frame, Tracks
+from online_tapir.step import LANES, EagerStep, GraphedStep, Step, match_frugally
+from tapir_kernels import KernelsUnavailableError
 
 Resolution = Size | Literal["frame"] | None
+MIB = 2**20
+SHARE = 0.8  # of the free memory that points may have; the rest is for pictures and features
+WORK_PER_POINT = 64 * 1024  # bytes of working memory of a point, its cost maps first of all; the state is beside it
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,6 +45,17 @@ class Query:
     frame_id: int | None  # None: the next frame
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Submitted:
+    """A frame whose tracks were not collected yet."""
+
+    frame: Frame
+    size: Size
+    ids: NDArray[np.int32]  # [N] of the rows that were tracked on it
+    age_ns: int  # when it was submitted
+    late_ns: int  # that queries on past frames took
+
+
 class Tracker:
     """Follows points through the frames given to `step`.
 
@@ -44,9 +63,21 @@ class Tracker:
     `window` frames' features are kept, so that a point may be added on a frame that has passed. `resolution` is where
     points are refined: None, the model's initial resolution alone; (height, width), one of your own; "frame", the
     paper's geometric steps from the initial one to the first frame's own size.
+
+    On a GPU the step is replayed as CUDA graphs, over all `max_points` rows whoever is there; `graphs=False` launches
+    kernel after kernel for the live ones. On a CPU that makes no difference. `require_kernels` refuses a device
+    that runs the ops' reference path, with ConfigError.
     """
 
-    def __init__(self, model: Tapir, max_points: int = 256, window: int = 32, resolution: Resolution = None) -> None:
+    def __init__(
+        self,
+        model: Tapir,
+        max_points: int = 256,
+        window: int = 32,
+        resolution: Resolution = None,
+        graphs: bool = True,
+        require_kernels: bool = False,
+    ) -> None:
         if max_points < 1:
             raise ConfigError(f"max_points={max_points} leaves no room for a point; give at least 1")
         if window < 1:
@@ -55,6 +86,9 @@ class Tracker:
         self.max_points = max_points
         self._resolution = resolution
         self._window = FeatureWindow(window)
+        self._graphs = graphs
+        self._step: Step | None = None
+        self._submitted: deque[Submitted] = deque()
         self._state: TrackState | None = None
         self._refinement: list[Size] = []
         self._rows = np.empty(0, np.int32)  # the id at each row of the state
@@ -65,6 +99,11 @@ class Tracker:
         self._clock = SystemClock()
         first = next(model.parameters())
         self._device, self._dtype = first.device, first.dtype
+        if require_kernels:
+            try:
+                tapir_kernels.require_kernels(self._device)
+            except KernelsUnavailableError as error:
+                raise ConfigError(str(error)) from error
 
     @property
     def ids(self) -> NDArray[np.int32]:
@@ -76,6 +115,11 @@ class Tracker:
     def frame_ids(self) -> list[int]:
         """The frames that a query may name, oldest first."""
         return self._window.ids
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether a second frame submitted before the first is collected saves time."""
+        return self._graphs and self._device.type == "cuda"
 
     @property
     def bytes_per_point(self) -> int:
@@ -121,53 +165,74 @@ class Tracker:
         self._rows = self._rows[:0]
         self._queries.clear()
 
-    @torch.inference_mode()
     def step(self, rgb: NDArray[np.uint8] | Frame) -> Tracks:
         """Tracks every point on the next frame, uint8 RGB [H, W, 3] or a Frame; any size, any aspect.
 
         Raises FrameError for what is no such picture or comes out of order, QueryError where a point waiting for this
-        frame is outside it (such points are dropped, the others wait on).
+        frame is outside it (such points are dropped, the others wait on), ConfigError where the device's memory is too
+        small, RuntimeError where frames were submitted and not collected.
         """
-        watch = Stopwatch(self._clock)
+        if self._submitted:
+            raise RuntimeError(f"{len(self._submitted)} submitted frames were not collected; collect them, then step")
+        self.submit(rgb)
+        return self.collect()
+
+    @property
+    def in_flight(self) -> int:
+        """Frames that were submitted and not collected, at most two."""
+        return len(self._submitted)
+
+    @torch.inference_mode()
+    def submit(self, rgb: NDArray[np.uint8] | Frame) -> None:
+        """The first half of `step`, which raises what that does: on a GPU, the frame is on its way when this returns.
+
+        A second frame may be submitted before the first is collected; it is uploaded while that is computed.
+        """
+        if len(self._submitted) == LANES:
+            raise RuntimeError(f"{LANES} submitted frames are under way; collect one before you submit another")
         frame = self._frame_of(rgb)
-        number = self._frames
-        current = RememberedFrame(frame.id, number, (frame.rgb.shape[0], frame.rgb.shape[1]))
+        current = RememberedFrame(frame.id, self._frames, (frame.rgb.shape[0], frame.rgb.shape[1]))
         age_ns = self._clock.monotonic_ns() - frame.captured_ns
         self._refuse_outside(current)
-        image = self._upload(frame.rgb)
-        self._prepare(current)
-        upload_ns = watch.lap()
+        with self._memory_errors():
+            step = self._prepared(current)
+            watch = Stopwatch(self._clock)
+            self._answer_late_queries()
+            late_ns = watch.lap()
+            step.take(frame.rgb, current)
+            self._frames, self._last_frame = current.number + 1, current
+            self._answer_queries(current)
+            step.track(len(self._rows), current.number & 1)
+        self._submitted.append(Submitted(frame, current.size, self._rows.copy(), max(0, age_ns), late_ns))
 
-        pyramid = self.model.encode(image, self._refinement)
-        encode_ns = watch.lap()
+    def collect(self) -> Tracks:
+        """The second half of `step`: the tracks of the oldest frame that was submitted and not collected.
 
-        self._answer_late_queries()
-        pyramid = self._window.push(current, pyramid)
-        self._answer_queries(pyramid, current)
-        self._frames, self._last_frame = number + 1, current
-        state = self._live_state()
-        first = self.model.match(pyramid, state).estimate
-        match_ns = watch.lap()
-
-        best = self.model.refine(pyramid, first, state, number & 1)[-1]
-        refine_ns = watch.lap()
-
-        ids, xy, occlusion, distance = self._download(best, current)
+        Points are those there were when it was submitted. RuntimeError where there is no such frame.
+        """
+        if not self._submitted:
+            raise RuntimeError("no frame was submitted whose tracks could be collected; submit one first")
+        assert self._step is not None
+        asked = self._submitted.popleft()
+        values, times = self._step.read()
+        order = np.argsort(asked.ids)
+        values = values[order]
+        occlusion, distance = values[:, 2].copy(), values[:, 3].copy()
+        initial = self.model.config.initial_resolution
         above = self.model.config.visible_above
-        times = StageTimes(max(0, age_ns), upload_ns, encode_ns, match_ns, refine_ns, watch.lap())
         return Tracks(
-            frame_id=frame.id,
-            captured_ns=frame.captured_ns,
-            captured_unix_ns=frame.captured_unix_ns,
-            width=current.size[1],
-            height=current.size[0],
-            ids=ids,
-            xy=xy,
+            frame_id=asked.frame.id,
+            captured_ns=asked.frame.captured_ns,
+            captured_unix_ns=asked.frame.captured_unix_ns,
+            width=asked.size[1],
+            height=asked.size[0],
+            ids=asked.ids[order],
+            xy=coordinates.rescale(torch.from_numpy(values[:, :2]), initial, asked.size).contiguous().numpy(),
             visible=visibility(torch.from_numpy(occlusion), torch.from_numpy(distance), above).numpy(),
             occlusion=_probability(occlusion),
             uncertainty=_probability(distance),
             model=self.model.config.name,
-            times=times,
+            times=replace(times, capture=asked.age_ns, match=times.match + asked.late_ns),
         )
 
     def _frame_of(self, rgb: NDArray[np.uint8] | Frame) -> Frame:
@@ -179,33 +244,58 @@ class Tracker:
             raise FrameError(f"frame {rgb.id} came after frame {last}; give frames in the order of their ids")
         return Frame(rgb.id, rgb.captured_ns, rgb.captured_unix_ns, rgb_to_rgb8(rgb.rgb))
 
-    def _upload(self, rgb: NDArray[np.uint8]) -> Tensor:
-        """The picture as the model takes it: [1, 3, H, W] in [-1, 1] on its device."""
-        pixels = torch.from_numpy(rgb if rgb.flags.writeable else rgb.copy())
-        image = pixels.to(self._device).permute(2, 0, 1)[None]  # channels-last, as it lies
-        return image.to(self._dtype).mul_(2 / 255).sub_(1)
+    def _prepared(self, frame: RememberedFrame) -> Step:
+        """What runs a frame; it and the state are made at the first, when the resolutions to refine at are known."""
+        if self._step is None:
+            self._refinement = self._resolutions(frame)
+            self._state = TrackState.empty(
+                self.model.config, len(self._refinement), self.max_points, self._device, self._dtype
+            )
+            self._step = self._make_step(self._state)
+        return self._step
 
-    def _prepare(self, frame: RememberedFrame) -> None:
-        """Makes the state at the first frame, when the resolutions to refine at are known."""
-        if self._state is not None:
-            return
+    def _make_step(self, state: TrackState) -> Step:
+        if self._graphs and self._device.type == "cuda":
+            stages = StaticStages(self.model, state, self._window, self._refinement)
+            return GraphedStep(stages, self._window, self._device)
+        return EagerStep(self.model, state, self._window, self._refinement)
+
+    def _resolutions(self, frame: RememberedFrame) -> list[Size]:
         initial = self.model.config.initial_resolution
         if self._resolution is None:
-            self._refinement = [initial]
-        elif self._resolution == "frame":
-            self._refinement = coordinates.refinement_resolutions(initial, frame.size, LOWRES_STRIDE)
-        else:
-            height, width = self._resolution
-            if height % LOWRES_STRIDE or width % LOWRES_STRIDE or min(height, width) < 2 * LOWRES_STRIDE:
-                raise ConfigError(f"resolution {height}x{width} is not a multiple of {LOWRES_STRIDE} of at least 16x16")
-            self._refinement = [(height, width)]
-        self._state = TrackState.empty(
-            self.model.config, len(self._refinement), self.max_points, self._device, self._dtype
-        )
+            return [initial]
+        if self._resolution == "frame":
+            return coordinates.refinement_resolutions(initial, frame.size, LOWRES_STRIDE)
+        height, width = self._resolution
+        if height % LOWRES_STRIDE or width % LOWRES_STRIDE or min(height, width) < 2 * LOWRES_STRIDE:
+            raise ConfigError(f"resolution {height}x{width} is not a multiple of {LOWRES_STRIDE} of at least 16x16")
+        return [(height, width)]
 
-    def _live_state(self) -> TrackState:
-        assert self._state is not None
-        return self._state.rows(0, len(self._rows))
+    @contextmanager
+    def _memory_errors(self) -> Iterator[None]:
+        """Says what would fit where the device's memory is too small."""
+        try:
+            yield
+        except torch.OutOfMemoryError as error:
+            raise ConfigError(self._what_would_fit()) from error
+
+    def _what_would_fit(self) -> str:
+        made = self._step is not None
+        self._step = self._state = None
+        self.clear()
+        meta = TrackState.empty(self.model.config, max(1, len(self._refinement)), 1, torch.device("meta"), self._dtype)
+        free, total = torch.cuda.mem_get_info(self._device)
+        # What this process holds but for the model may be had; it is not given back while its error is on its way.
+        held = torch.cuda.memory_reserved(self._device) - sum(tensor.nbytes for tensor in self.model.parameters())
+        free += max(0, held)
+        points = int(free * SHARE // (meta.bytes_per_point + WORK_PER_POINT))
+        sizes = ", ".join(f"{width}x{height}" for height, width in self.model.sizes(self._refinement))
+        return (
+            f"{self._device} ran out of memory {'on a frame' if made else 'making room'}: {self.max_points} points of "
+            f"{meta.bytes_per_point / MIB:.2f} MiB and the features of {self._window.capacity} frames at {sizes}, with "
+            f"{free / MIB:.0f} of {total / MIB:.0f} MiB free; about {points} points would fit: lower --max-points, "
+            f"--window or --resolution, or use --dtype bfloat16"
+        )
 
     def _refuse_outside(self, frame: RememberedFrame) -> None:
         """Drops queries for the next frame that lie outside it, now that its size is known, and says so."""
@@ -223,21 +313,21 @@ class Tracker:
             frame = self._window.find(frame_id)
             queries = [query for query in self._queries if query.frame_id == frame_id]
             start = len(self._rows)
-            self._begin(queries, self._window.pyramid(frame), frame)
+            self._begin(queries, frame)
             self._carry(start, len(self._rows), self._window.since(frame))
         self._queries = [query for query in self._queries if query.frame_id is None]
 
-    def _answer_queries(self, pyramid: FeaturePyramid, frame: RememberedFrame) -> None:
-        self._begin(self._queries, pyramid, frame)
+    def _answer_queries(self, frame: RememberedFrame) -> None:
+        self._begin(self._queries, frame)
         self._queries.clear()
 
-    def _begin(self, queries: Sequence[Query], pyramid: FeaturePyramid, frame: RememberedFrame) -> None:
-        """Gives the points of `queries`, which lie on `frame`, rows of their own after the live ones."""
+    def _begin(self, queries: Sequence[Query], frame: RememberedFrame) -> None:
+        """Gives the points of `queries`, which lie on `frame` of the window, rows of their own after the live ones."""
         if not queries:
             return
         assert self._state is not None
         xy = torch.from_numpy(np.concatenate([query.xy for query in queries])).to(self._device)
-        self._state.begin(len(self._rows), *self.model.describe(pyramid, xy, frame.size))
+        self._state.begin(len(self._rows), *self.model.describe(self._window.pyramid(frame), xy, frame.size))
         self._rows = np.concatenate([self._rows, *(query.ids for query in queries)])
 
     def _carry(self, start: int, stop: int, frames: Sequence[RememberedFrame]) -> None:
@@ -246,7 +336,7 @@ class Tracker:
         state = self._state.rows(start, stop)
         for frame in frames:
             pyramid = self._window.pyramid(frame)
-            self.model.refine(pyramid, self.model.match(pyramid, state).estimate, state, frame.number & 1)
+            self.model.refine(pyramid, match_frugally(self.model, pyramid, state), state, frame.number & 1)
 
     def _vacate(self, row: int) -> None:
         """Removes a row; the last one moves into its place, so that live rows stay together."""
@@ -256,17 +346,6 @@ class Tracker:
             self._state.move(last, row)
             self._rows[row] = self._rows[last]
         self._rows = self._rows[:last]
-
-    def _download(
-        self, estimate: Estimate, frame: RememberedFrame
-    ) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-        """Ids ascending, image positions [N, 2] and both logits [N], in one copy to the host."""
-        xy = coordinates.rescale(estimate.xy[0], self.model.config.initial_resolution, frame.size)
-        logits = torch.stack([estimate.occlusion[0], estimate.expected_distance[0]], dim=1)
-        host = torch.cat([xy, logits], dim=1).float().cpu().numpy()  # [N, 4]
-        order = np.argsort(self._rows)
-        host = host[order]
-        return self._rows[order], np.ascontiguousarray(host[:, :2]), host[:, 2].copy(), host[:, 3].copy()
 
 
 def warm_up(model: Tapir, points: int) -> None:

@@ -304,3 +304,8 @@ def test_a_tracker_without_room_or_window_is_refused(model: Tapir) -> None:
 def test_the_configuration_refuses_a_resolution_the_strides_cannot_divide() -> None:
     with pytest.raises(ConfigError, match="100x256"):
         TapirConfig(initial_resolution=(100, 256))
+
+
+def test_a_device_without_kernels_is_refused_where_they_are_required(model: Tapir) -> None:
+    with pytest.raises(ConfigError, match="kernels are required on cpu, which runs the reference: "):
+        Tracker(model, require_kernels=True)

@@ -13,6 +13,7 @@ from tapir_kernels.dispatch import (
     l2_normalize,
     local_correlations,
     mixer_step,
+    resize_rgb8,
 )
 from tapir_kernels.reference import (
     PATCH_RADIUS,
@@ -20,6 +21,7 @@ from tapir_kernels.reference import (
     TEMPORAL_TAPS,
     CostReading,
     dense,
+    dense_gelu,
     local_correlation,
     soft_argmax,
 )
@@ -35,11 +37,13 @@ __all__ = [
     "cost_volume",
     "cost_volume_head",
     "dense",
+    "dense_gelu",
     "instance_norm_relu",
     "l2_normalize",
     "local_correlation",
     "local_correlations",
     "mixer_step",
     "require_kernels",
+    "resize_rgb8",
     "soft_argmax",
 ]

@@ -3,6 +3,7 @@
 import json
 import zipfile
 from dataclasses import asdict, dataclass, replace
+from dataclasses import fields as dataclass_fields
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any, Literal
@@ -61,7 +62,8 @@ def load_model(
     model = Tapir(config)  # not on the meta device: its random numbers cost torch a second of imports
     model.load_state_dict({name: tensor.float() for name, tensor in state.items()})
     model.requires_grad_(False)
-    model.to(target, precision).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model.to(target, precision)
+    model.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model.eval()
 
 
@@ -127,10 +129,10 @@ def read_weights(path: Path) -> tuple[TapirConfig, dict[str, Tensor]]:
             f"{path} has format version {metadata.get('version')}, this program reads {VERSION}; upgrade it"
         )
     try:
-        config = _config_of(json.loads(metadata["config"]))
-    except (TypeError, ValueError, ConfigError) as error:
+        config = _config_of(json.loads(metadata["config"]), state)
+        check_state(state, config, str(path))
+    except (TypeError, ValueError, LookupError, ArithmeticError, RuntimeError, ConfigError) as error:
         raise WeightsError(f"{path} describes a model that this version cannot build: {error}") from error
-    check_state(state, config, str(path))
     return config, state
 
 
@@ -279,14 +281,17 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _read_pytorch(path: Path) -> dict[str, Tensor]:
-    with path.open("rb") as file:
-        cut = file.read(2) == b"PK" and not zipfile.is_zipfile(path)
+    try:
+        with path.open("rb") as file:
+            cut = file.read(2) == b"PK" and not zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:  # is_zipfile answers so where the end of one contradicts itself
+        cut = True
     if cut:
         raise WeightsError(f"{path} is cut short at {path.stat().st_size:,} bytes; fetch or copy it again")
     try:
         found: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever its unpickler meets; all of it means the same here
-        reason = str(error).splitlines()[0]
+        reason = next(iter(str(error).splitlines()), repr(error))
         raise WeightsError(
             f"{path} is no PyTorch state dict that can be read without running code ({reason})"
         ) from error
@@ -302,6 +307,27 @@ def _check_there(path: Path) -> None:
         raise WeightsError(f"{path} is empty; fetch or copy it again")
 
 
-def _config_of(fields: dict[str, Any]) -> TapirConfig:
+def _config_of(fields: Any, state: dict[str, Tensor]) -> TapirConfig:
+    """The configuration that a file tells, where its tensors could be such a model's; ValueError or TypeError else.
+
+    A model is built to compare the tensors with: one that is told too deep or too wide would never be done.
+    """
+    if not isinstance(fields, dict):
+        raise ValueError(f"a {type(fields).__name__} is no configuration")
     values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}
-    return TapirConfig(**values)
+    config = TapirConfig(**values)
+    for field in dataclass_fields(TapirConfig):
+        told = getattr(config, field.name)
+        if _kind(told) != _kind(field.default):
+            raise TypeError(f"{field.name} is {str(told)[:40]}")
+    layers = (*config.blocks, config.extra_convs, config.mixer_depth, config.pyramid_levels)
+    widths = (config.stem_width, *config.widths, config.match_width, config.mixer_width, config.mixer_expansion)
+    widest = max((side for tensor in state.values() for side in tensor.shape), default=0)
+    if min(layers) < 0 or sum(layers) > len(state) or not 0 < min(widths) <= max(widths) <= widest:
+        raise ValueError(f"layers {layers} of widths {widths} are not what its {len(state)} tensors are of")
+    return config
+
+
+def _kind(value: object) -> object:
+    """A type, and that of its items for a tuple."""
+    return {type(one) for one in value} if isinstance(value, tuple) else type(value)

@@ -6,6 +6,7 @@ a move from one grid to another over the same picture is a plain scale by the ra
 
 import math
 
+import torch
 from torch import Tensor
 
 Size = tuple[int, int]  # height, width
@@ -13,7 +14,10 @@ Size = tuple[int, int]  # height, width
 
 def rescale(xy: Tensor, source: Size, target: Size) -> Tensor:
     """xy [..., 2] on a grid of size `source`, as positions on one of size `target` over the same picture."""
-    return xy * xy.new_tensor([target[1] / source[1], target[0] / source[0]])
+    across, down = target[1] / source[1], target[0] / source[0]
+    if across == down:
+        return xy * across
+    return torch.stack([xy[..., 0] * across, xy[..., 1] * down], dim=-1)  # no tensor from the host: a graph holds this
 
 
 def refinement_resolutions(initial: Size, frame: Size, multiple: int) -> list[Size]:

@@ -44,13 +44,16 @@ def describe(grids: Grids, frame: Tensor, xy: Tensor, size: Size) -> Tensor:
 
 
 def _sample(grid: Tensor, frame: Tensor, xy: Tensor) -> Tensor:
-    """Bilinear samples [P, C] of grid [G, H, W, C], point p on frame[p] at xy[p] (cells), clamped at the border."""
+    """Bilinear samples [P, C] of grid [G, H, W, C], point p on frame[p] at xy[p] (cells), clamped at the border.
+
+    A position that is NaN gives NaN, for its point alone.
+    """
     height, width = grid.shape[1:3]
-    last = xy.new_tensor([width - 1, height - 1])
-    centre = torch.minimum((xy - 0.5).clamp_min(0), last)  # [P, 2]
+    x, y = (xy - 0.5).unbind(1)
+    centre = torch.stack([x.clamp(0, width - 1), y.clamp(0, height - 1)], dim=1)  # [P, 2]
     corner = torch.floor(centre)
     across, down = (centre - corner).unsqueeze(-1).to(grid.dtype).unbind(1)  # each [P, 1]
-    left, top = corner.long().unbind(1)
+    left, top = torch.nan_to_num(corner).long().unbind(1)
     right, bottom = (left + 1).clamp_max(width - 1), (top + 1).clamp_max(height - 1)
     table = grid.flatten(0, 2)  # [GHW, C]
     upper, lower = (

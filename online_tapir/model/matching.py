@@ -11,7 +11,7 @@ from online_tapir.model.config import TapirConfig
 from online_tapir.model.estimate import Estimate
 from online_tapir.model.grids import Grids
 from online_tapir.model.recent import Recent
-from tapir_kernels import cost_volume, soft_argmax
+from tapir_kernels import cost_volume, cost_volume_head
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,15 +22,21 @@ class Match:
     heat: Tensor  # [G, N, H, W] before the softmax
 
 
+class BiasedConv(nn.Conv2d):
+    """A convolution that has a bias."""
+
+    bias: Tensor
+
+
 class MatchingHead(nn.Module):
     """Reads a position and two logits from every cost map (TAPIR, section 3.1)."""
 
     def __init__(self, config: TapirConfig) -> None:
         super().__init__()
         width = config.match_width
-        self.hidden = nn.Conv2d(config.match_planes, width, 3, padding=1)
-        self.heat = nn.Conv2d(width, 1, 3, padding=1)
-        self.occlusion_conv = nn.Conv2d(width, 2 * width, 3, 2)
+        self.hidden = BiasedConv(config.match_planes, width, 3, padding=1)
+        self.heat = BiasedConv(width, 1, 3, padding=1)
+        self.occlusion_conv = BiasedConv(width, 2 * width, 3, 2)
         self.occlusion_hidden = nn.Linear(2 * width, width)
         self.occlusion_out = nn.Linear(width, 2)
         self.temperature = config.softmax_temperature
@@ -40,17 +46,23 @@ class MatchingHead(nn.Module):
         coarse = grids.coarse
         groups, points = queries.shape[:2]
         height, width = coarse.shape[1:3]
-        planes = [cost_volume(queries, coarse)]
+        cost = cost_volume(queries, coarse)[:, :, None]  # [G, N, P, H, W]
         if recent is not None:
-            closeness = recent.closeness((height, width), grids.size)
-            planes += [cost_volume(recent.match, coarse), closeness.to(queries.dtype)]
-        cost = torch.stack(planes, dim=2).flatten(0, 1)  # [GN, P, H, W]
-        hidden = F.relu(self.hidden(cost), inplace=True)
-        heat = self.heat(hidden)[:, 0]  # [GN, H, W]
-        xy = coordinates.rescale(soft_argmax(heat.float(), self.temperature), (height, width), grids.size)
-        pooled = F.relu(self.occlusion_conv(F.pad(hidden, (0, 2, 0, 2)))).mean(dim=(2, 3))
-        logits = self.occlusion_out(F.relu(self.occlusion_hidden(pooled))).float()
+            closeness = recent.closeness((height, width), grids.size).to(queries.dtype)
+            cost = torch.cat([cost, cost_volume(recent.match, coarse)[:, :, None], closeness[:, :, None]], dim=2)
+        found = cost_volume_head(
+            cost.flatten(0, 1),
+            self.hidden.weight,
+            self.hidden.bias,
+            self.heat.weight,
+            self.heat.bias,
+            self.occlusion_conv.weight,
+            self.occlusion_conv.bias,
+            self.temperature,
+        )
+        xy = coordinates.rescale(found.xy, (height, width), grids.size)
+        logits = self.occlusion_out(F.relu(self.occlusion_hidden(found.pooled.to(queries.dtype)))).float()
         estimate = Estimate(
             xy.view(groups, points, 2), logits[:, 0].view(groups, points), logits[:, 1].view(groups, points)
         )
-        return Match(estimate, heat.view(groups, points, height, width))
+        return Match(estimate, found.heat.view(groups, points, height, width))

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from online_tapir.model.config import TapirConfig
-from tapir_kernels import TEMPORAL_TAPS, dense, mixer_step
+from tapir_kernels import TEMPORAL_TAPS, dense, dense_gelu, mixer_step
 
 Past = tuple[list[Tensor], list[Tensor]]  # of each frame so far: the inputs, what they were widened to
 
@@ -71,7 +71,7 @@ class MixerBlock(nn.Module):
         return self._mix_channels(x + self.temporal.frame(self.temporal_norm(x), alive, past))
 
     def _mix_channels(self, x: Tensor) -> Tensor:
-        wide = F.gelu(dense(self.channel_norm(x), self.widen.weight, self.widen.bias), approximate="tanh")
+        wide = dense_gelu(self.channel_norm(x), self.widen.weight, self.widen.bias)
         return x + dense(wide, self.narrow.weight, self.narrow.bias)
 
 

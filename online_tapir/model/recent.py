@@ -67,7 +67,7 @@ class Recent:
             torch.lerp(self.refine, torch.stack(looks), rate.to(coarse.dtype)),
             torch.where(seen[..., None], xy, self.xy),
             torch.where(seen[..., None], moved, self.velocity),
-            torch.where(seen, 0.0, self.age + 1),
+            (self.age + 1).masked_fill(seen, 0.0),
         )
 
     def rows(self, start: int, stop: int) -> "Recent":
@@ -99,4 +99,5 @@ def _look(grids: Grids, xy: Tensor, initial: Size) -> Tensor:
     """Features [G, N, C] of points xy [G, N, 2] on their grids."""
     groups, points = xy.shape[:2]
     frame = torch.arange(groups, device=xy.device).repeat_interleave(points)
-    return describe(grids, frame, xy.flatten(0, 1), initial).view(groups, points, -1)
+    features = describe(grids, frame, xy.flatten(0, 1), initial)
+    return features.view(groups, points, features.shape[1])

@@ -49,11 +49,17 @@ class Tapir(nn.Module):
 
     def encode(self, image: Tensor, refinement: Sequence[Size] = ()) -> FeaturePyramid:
         """Features of image [G, 3, H, W] in [-1, 1], for refinement at the given sizes (none: the initial one)."""
+        return self.encode_resized([resize(image, size) for size in self.sizes(refinement)], refinement)
+
+    def encode_resized(self, images: Sequence[Tensor], refinement: Sequence[Size] = ()) -> FeaturePyramid:
+        """The same of a frame that was resized before: images [G, 3, H, W] of `sizes(refinement)`."""
+        grids = tuple(self.backbone(image) for image in images)
+        return FeaturePyramid(grids, refined_from=len(images) - max(1, len(refinement)))
+
+    def sizes(self, refinement: Sequence[Size] = ()) -> list[Size]:
+        """The sizes that a frame is encoded at: the initial one to match on, and those to refine at."""
         initial = self.config.initial_resolution
-        matched_only = bool(refinement) and refinement[0] != initial
-        sizes = [initial, *refinement[0 if matched_only else 1 :]]
-        grids = tuple(self.backbone(resize(image, size)) for size in sizes)
-        return FeaturePyramid(grids, refined_from=int(matched_only))
+        return [initial, *(refinement[1:] if refinement and refinement[0] == initial else refinement)]
 
     def describe(self, pyramid: FeaturePyramid, xy: Tensor, size: Size) -> tuple[Tensor, Tensor, Tensor]:
         """What TrackState.begin wants of points xy [P, 2], pixels of a frame of `size`.

@@ -4,6 +4,7 @@ Buffers are made once, at the first frame, and reused as a ring; a pyramid read 
 """
 
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -40,25 +41,43 @@ class FeatureWindow:
     def push(self, frame: RememberedFrame, pyramid: FeaturePyramid) -> FeaturePyramid:
         """Remembers a frame in place of the oldest; returns its pyramid as the window holds it."""
         if not self._rings:
-            self._sizes = [grids.size for grids in pyramid.grids]
-            self._pooled = pyramid.match.pooled
-            self._refined_from = pyramid.refined_from
-            self._rings = [
-                [
-                    torch.empty(self.capacity, *level.shape[1:], dtype=level.dtype, device=level.device)
-                    for level in g.levels
-                ]
-                for g in pyramid.grids
-            ]
-        for rings, grids in zip(self._rings, pyramid.grids, strict=True):
-            for ring, level in zip(rings, grids.levels, strict=True):
-                ring[frame.number % self.capacity].copy_(level[0])
-        self._frames.append(frame)
+            self.make_room(pyramid)
+        for ring, level in self._places(pyramid):
+            ring[self.slot(frame)].copy_(level[0])
+        self.remember(frame)
         return self.pyramid(frame)
+
+    def make_room(self, pyramid: FeaturePyramid) -> None:
+        """Makes the buffers, for pyramids like this one."""
+        self._sizes = [grids.size for grids in pyramid.grids]
+        self._pooled = pyramid.match.pooled
+        self._refined_from = pyramid.refined_from
+        self._rings = [
+            [torch.empty(self.capacity, *level.shape[1:], dtype=level.dtype, device=level.device) for level in g.levels]
+            for g in pyramid.grids
+        ]
+
+    def store(self, slot: Tensor, pyramid: FeaturePyramid) -> None:
+        """Writes a pyramid to `slot` [1], which is on the device, so that a graph can; `remember` says whose it is."""
+        for ring, level in self._places(pyramid):
+            ring.index_copy_(0, slot, level)
+
+    def remember(self, frame: RememberedFrame) -> None:
+        """From now on the frame's slot is known to hold its features; the oldest frame's are gone."""
+        self._frames.append(frame)
+
+    def slot(self, frame: RememberedFrame) -> int:
+        """Where in the buffers the frame's features are."""
+        return frame.number % self.capacity
+
+    def _places(self, pyramid: FeaturePyramid) -> Iterator[tuple[Tensor, Tensor]]:
+        """Each level of a pyramid, after the buffer it belongs in."""
+        for rings, grids in zip(self._rings, pyramid.grids, strict=True):
+            yield from zip(rings, grids.levels, strict=True)
 
     def pyramid(self, frame: RememberedFrame) -> FeaturePyramid:
         """The features of a frame that the window holds: views, valid until it leaves."""
-        slot = frame.number % self.capacity
+        slot = self.slot(frame)
         grids = tuple(
             Grids(size, tuple(ring[slot : slot + 1] for ring in rings), self._pooled)
             for size, rings in zip(self._sizes, self._rings, strict=True)

@@ -1,5 +1,6 @@
 """The pyramid's local correlations in one launch, against the reference in float64."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -13,21 +14,21 @@ from tapir_kernels.gpu.local_correlations import local_correlations
 Size = tuple[int, int]
 # In float32 it is the position that counts: on grids of these sizes, it is known to 1e-5 of a cell.
 TOLERANCES = {torch.float32: 5e-5, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
-# groups, points, height and width of level 0, channels of level 0, channels of the others, levels
+# groups, points, height and width of level 0, channels of the levels, how many of these describe a point
 CASES = [
-    (1, 1, (8, 8), 16, 64, 3),
-    (2, 7, (30, 41), 100, 128, 3),
-    (1, 33, (32, 32), 64, 256, 4),
-    (1, 257, (64, 96), 128, 16, 1),
-    (3, 7, (30, 41), 256, 100, 2),
+    (1, 1, (8, 8), (16, 64, 64), 2),
+    (2, 7, (30, 41), (100, 128, 128), 2),
+    (1, 33, (32, 32), (64, 256, 256, 256), 2),
+    (1, 257, (64, 96), (128,), 1),
+    (3, 7, (30, 41), (256, 100), 2),
+    (1, 33, (64, 96), (32, 64, 128, 128), 3),
+    (2, 1, (32, 32), (16, 100, 16, 64), 4),
 ]
 
 
-def pyramid(
-    size: Size, channels: tuple[int, int], levels: int, groups: int, generator: torch.Generator
-) -> list[Tensor]:
+def pyramid(size: Size, channels: Sequence[int], groups: int, generator: torch.Generator) -> list[Tensor]:
     """Random grids, each half the size of the one before; their features are about as long as the model's."""
-    shapes = [(groups, size[0] >> i, size[1] >> i, channels[min(i, 1)]) for i in range(levels)]
+    shapes = [(groups, size[0] >> i, size[1] >> i, count) for i, count in enumerate(channels)]
     return [torch.randn(shape, generator=generator) * shape[-1] ** -0.5 for shape in shapes]
 
 
@@ -48,13 +49,12 @@ def truth(features: Tensor, levels: list[Tensor], xy: Tensor, size: Size) -> Ten
 @pytest.mark.parametrize("dtype", TOLERANCES, ids=str)
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_every_level_agrees_with_the_reference(
-    case: tuple[int, int, Size, int, int, int], dtype: torch.dtype, device: torch.device
+    case: tuple[int, int, Size, tuple[int, ...], int], dtype: torch.dtype, device: torch.device
 ) -> None:
-    groups, points, size, fine, coarse, levels = case
+    groups, points, size, channels, described = case
     generator = torch.Generator().manual_seed(points)
-    grids = [grid.to(dtype) for grid in pyramid(size, (fine, coarse), levels, groups, generator)]
-    channels = fine + (coarse if levels > 1 else 0)
-    features = torch.randn(groups, points, channels, generator=generator).to(dtype)
+    grids = [grid.to(dtype) for grid in pyramid(size, channels, groups, generator)]
+    features = torch.randn(groups, points, sum(channels[:described]), generator=generator).to(dtype)
     picture = (4 * size[0], 4 * size[1] + 3)
     xy = positions(groups, points, picture, generator)
     found = local_correlations(features.to(device), [grid.to(device) for grid in grids], xy.to(device), picture)
@@ -67,7 +67,7 @@ def test_every_level_agrees_with_the_reference(
 @pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # the interpreter's, of infinity less infinity
 def test_a_position_that_is_not_finite_gives_nan_for_its_point_alone(device: torch.device) -> None:
     generator = torch.Generator().manual_seed(1)
-    grids = pyramid((9, 14), (16, 20), 2, 1, generator)
+    grids = pyramid((9, 14), (16, 20), 1, generator)
     features, xy = torch.randn(1, 4, 36, generator=generator), torch.full((1, 4, 2), 20.0)
     xy[0, 0, 0], xy[0, 1, 1], xy[0, 2, 0] = torch.nan, torch.nan, -torch.inf
     found = local_correlations(features.to(device), [grid.to(device) for grid in grids], xy.to(device), (36, 56)).cpu()
@@ -95,7 +95,8 @@ def test_no_points_are_no_error(device: torch.device) -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"features": torch.ones(1, 3, 40)}, r"have 40 channels, not 16 of level 0 \+ 20 of all the others"),
+        ({"features": torch.ones(1, 3, 40)}, r"have 40 channels, .* not those of the first of the levels, 16 \+ 20"),
+        ({"features": torch.ones(1, 3, 16)}, r"have 16 channels, .* not those of the first of the levels, 16 \+ 20"),
         ({"features": torch.ones(1, 3, 36).half()}, r"features is float16 and levels\[0\] float32"),
         ({"features": torch.ones(1, 36, 3).mT}, r"features .* has strides .*, not those of a contiguous tensor"),
         ({"levels": []}, "0 levels; the kernel takes 1 to 4"),

@@ -56,6 +56,16 @@ def test_a_stream_of_steps_stays_with_the_reference(device: torch.device) -> Non
         torch.testing.assert_close(found.double().cpu(), wanted, atol=1e-5, rtol=1e-5)
 
 
+def test_some_rows_of_a_larger_memory_are_stepped_and_the_others_left_alone(device: torch.device) -> None:
+    generator = torch.Generator().manual_seed(4)
+    tensors, x = weights(48, generator), torch.randn(3, 48, generator=generator)
+    memory = torch.randn(4, 7, 48, generator=generator)
+    found_memory, wanted_memory = memory.to(device, copy=True), memory.clone()
+    found = mixer_step(x.to(device), found_memory[:, 2:5], 1, *(tensor.to(device) for tensor in tensors))
+    torch.testing.assert_close(found.cpu(), reference.mixer_step(x, wanted_memory[:, 2:5], 1, *tensors))
+    torch.testing.assert_close(found_memory.cpu(), wanted_memory)
+
+
 def test_a_point_that_is_nan_stays_alone(device: torch.device) -> None:
     generator = torch.Generator().manual_seed(2)
     tensors = [tensor.to(device) for tensor in weights(32, generator)]

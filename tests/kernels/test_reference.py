@@ -189,3 +189,10 @@ def test_mixer_steps_add_causal_convolutions_over_the_whole_past(points: int) ->
     mixed = F.conv1d(F.pad(wide, (2, 0)), second, groups=width * expansion)
     wanted = mixed.unflatten(1, (width, expansion)).sum(2) + narrow_bias[:, None]
     torch.testing.assert_close(torch.stack(found), x + wanted.permute(2, 0, 1), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("points", [1, 7, 257])
+def test_a_dense_layer_with_gelu_is_gelu_of_the_dense_layer(points: int) -> None:
+    x, weight, bias = torch.randn(points, 24), torch.randn(48, 24), torch.randn(48)
+    wanted = F.gelu(F.linear(x, weight, bias), approximate="tanh")
+    torch.testing.assert_close(reference.dense_gelu(x, weight, bias), wanted, atol=1e-5, rtol=1e-5)

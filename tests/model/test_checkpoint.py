@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -245,6 +245,43 @@ def test_a_safetensors_file_of_another_kind_is_refused(tmp_path: Path, metadata:
     save_file({"x": torch.zeros(1)}, path, metadata or None)
     with pytest.raises(WeightsError, match=message):
         read_weights(path)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"mixer_depth": 2**31},
+        {"widths": [2**20] * 4},
+        {"widths": [8, 8, 8]},
+        {"blocks": True},
+        {"described_by": {}},
+        {"described_by": [7]},
+        {"stem_width": 0},
+        {"softmax_temperature": "20"},
+        [],
+        7,
+    ],
+    ids=str,
+)
+def test_a_configuration_that_no_model_has_is_refused_before_one_is_built(
+    make_model: MakeModel, tmp_path: Path, told: object
+) -> None:
+    model = make_model()
+    config = {**asdict(model.config), **told} if isinstance(told, dict) else told
+    metadata = {"format": "online-tapir/weights", "version": "1", "config": json.dumps(config)}
+    save_file(model.state_dict(), tmp_path / "odd.safetensors", metadata)
+    with pytest.raises(WeightsError, match=r"odd\.safetensors"):
+        read_weights(tmp_path / "odd.safetensors")
+
+
+def test_a_zip_file_that_contradicts_itself_is_called_cut(tmp_path: Path) -> None:
+    torch.save({"a": torch.ones(1)}, tmp_path / "odd.pt")
+    held = (tmp_path / "odd.pt").read_bytes()
+    end = held.rindex(b"PK\x05\x06")
+    several_disks = b"PK\x06\x07" + bytes(4) + bytes(8) + (7).to_bytes(4, "little")
+    (tmp_path / "odd.pt").write_bytes(held[:end] + several_disks + held[end:])
+    with pytest.raises(WeightsError, match=r"cut short|no PyTorch state dict"):
+        load_model("tapir", weights=tmp_path / "odd.pt")
 
 
 def test_an_unknown_device_is_refused() -> None:

@@ -36,14 +36,14 @@ class Operand:
     """A tensor as a launcher expects it.
 
     `axes` names its axes: "G H W C"; a number is a size, and a number before a letter a multiple: "2K K 3 3".
-    dtype None: that of the first operand, which is any of DTYPES.
+    dtype None: that of the first operand, which is any of DTYPES. layout None: the first axis may have any stride.
     """
 
     name: str
     tensor: Tensor
     axes: str
     dtype: torch.dtype | None = None
-    layout: torch.memory_format = torch.contiguous_format
+    layout: torch.memory_format | None = torch.contiguous_format
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def check(op: str, *operands: Operand) -> dict[str, int]:
     """The size of every axis letter; KernelInputError, naming both sides, where operands do not fit one another."""
     first = operands[0]
     _require(
-        first.tensor.dtype in DTYPES,
+        first.dtype is not None or first.tensor.dtype in DTYPES,
         f"{op}: {first.name} is {_short(first.tensor.dtype)}; kernels take {', '.join(map(_short, DTYPES))}",
     )
     _require(
@@ -93,10 +93,12 @@ def _check_tensor(op: str, operand: Operand, first: Operand) -> None:
         raise KernelInputError(
             f"{op}: {name} has {tensor.ndim} axes, {list(tensor.shape)}; it should be {_listed(operand.axes)}"
         )
-    if not tensor.is_contiguous(memory_format=operand.layout):
+    part = tensor if operand.layout is not None else tensor[:1].squeeze(0)
+    layout = operand.layout or torch.contiguous_format
+    if not part.is_contiguous(memory_format=layout):
         raise KernelInputError(
             f"{op}: {name} {list(tensor.shape)} has strides {list(tensor.stride())}, not those of a "
-            f"{LAYOUTS[operand.layout]} tensor; make it one"
+            f"{LAYOUTS[layout]} tensor; make it one"
         )
 
 

@@ -7,6 +7,7 @@ blends neighbours of those into the 7x7 samples. A cell outside the grid counts 
 """
 
 from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
 import triton
@@ -22,7 +23,7 @@ RADIUS = tl.constexpr(PATCH_RADIUS)
 SAMPLES = tl.constexpr(PATCH_SAMPLES)
 SIDE = tl.constexpr(2 * PATCH_RADIUS + 1)  # of the patch; the cells around a point are one more
 CELLS = tl.constexpr((2 * PATCH_RADIUS + 2) ** 2)
-BLOCK_C = 64  # the 8x8 cells by so many channels are 32 numbers a thread: nothing spills, and rows load 128 bytes
+BLOCK_C = tl.constexpr(64)  # at most: with 8x8 cells 32 numbers a thread, so nothing spills; rows load 128 bytes
 WARPS = 4
 SIZES = [f"{axis}_{level}" for axis in ("height", "width") for level in range(MOST_LEVELS)]
 SIZES += ["picture_height", "picture_width", "points"]  # one binary for all of them
@@ -49,25 +50,26 @@ def local_correlations_kernel(
     picture_width,
     points,
     LEVELS: tl.constexpr,
-    FINE: tl.constexpr,
-    COARSE: tl.constexpr,
-    BLOCK_C: tl.constexpr,
+    FEATURES: tl.constexpr,
+    CHANNELS_0: tl.constexpr,
+    CHANNELS_1: tl.constexpr,
+    CHANNELS_2: tl.constexpr,
+    CHANNELS_3: tl.constexpr,
+    FIRST_1: tl.constexpr,
+    FIRST_2: tl.constexpr,
+    FIRST_3: tl.constexpr,
 ):
     i_point = tl.program_id(0).to(tl.int64)  # of all groups
     i_level = tl.program_id(1)
-    p_grid = p_grid_1
-    height = height_1
-    width = width_1
-    if i_level == 0:
-        p_grid = p_grid_0
-        height = height_0
-        width = width_0
+    height = height_0
+    width = width_0
+    if i_level == 1:
+        height = height_1
+        width = width_1
     if i_level == 2:
-        p_grid = p_grid_2
         height = height_2
         width = width_2
     if i_level == 3:
-        p_grid = p_grid_3
         height = height_3
         width = width_3
 
@@ -82,11 +84,16 @@ def local_correlations_kernel(
     first = (i_point // points) * height * width
     o_grid = first + row * width + column
 
-    p_feature = p_features + i_point * (FINE + COARSE)
+    p_feature = p_features + i_point * FEATURES
+    dots = tl.zeros([CELLS], tl.float32)
     if i_level == 0:
-        dots = _dots(p_feature, p_grid, o_grid, m_cell, FINE, BLOCK_C)
-    else:
-        dots = _dots(p_feature + FINE, p_grid, o_grid, m_cell, COARSE, BLOCK_C)
+        dots = _dots(p_feature, p_grid_0, o_grid, m_cell, CHANNELS_0)
+    if i_level == 1:
+        dots = _dots(p_feature + FIRST_1, p_grid_1, o_grid, m_cell, CHANNELS_1)
+    if i_level == 2:
+        dots = _dots(p_feature + FIRST_2, p_grid_2, o_grid, m_cell, CHANNELS_2)
+    if i_level == 3:
+        dots = _dots(p_feature + FIRST_3, p_grid_3, o_grid, m_cell, CHANNELS_3)
 
     across = x - left
     down = y - top
@@ -101,15 +108,16 @@ def local_correlations_kernel(
 
 
 @triton.jit
-def _dots(p_feature, p_grid, o_grid, m_cell, CHANNELS: tl.constexpr, BLOCK_C: tl.constexpr):
+def _dots(p_feature, p_grid, o_grid, m_cell, CHANNELS: tl.constexpr):
     """Dot products [CELLS] of one feature vector with the cells o_grid [CELLS]."""
-    products = tl.zeros([CELLS, BLOCK_C], tl.float32)
-    for start in tl.static_range(0, CHANNELS, BLOCK_C):
-        o_c = start + tl.arange(0, BLOCK_C)
+    BLOCK: tl.constexpr = min(triton.next_power_of_2(CHANNELS), BLOCK_C)  # noqa: N806
+    products = tl.zeros([CELLS, BLOCK], tl.float32)
+    for start in tl.static_range(0, CHANNELS, BLOCK):
+        o_c = start + tl.arange(0, BLOCK)
         m_c = o_c < CHANNELS
-        # [BLOCK_C]
+        # [BLOCK]
         b_feature = tl.load(p_feature + o_c, mask=m_c, other=0).to(tl.float32)
-        # [CELLS, BLOCK_C]
+        # [CELLS, BLOCK]
         m_cells = m_cell[:, None] & m_c[None, :]
         b_cells = tl.load(p_grid + o_grid[:, None] * CHANNELS + o_c[None, :], mask=m_cells, other=0).to(tl.float32)
         products += b_cells * b_feature[None, :]
@@ -128,22 +136,14 @@ def local_correlations(features: Tensor, levels: Sequence[Tensor], xy: Tensor, s
     """As `reference.local_correlations`, for one to four levels and xy in float32; KernelInputError for other input."""
     if not 1 <= len(levels) <= MOST_LEVELS:
         raise KernelInputError(f"local_correlations: {len(levels)} levels; the kernel takes 1 to {MOST_LEVELS}")
-    operands = [
-        Operand(f"levels[{index}]", level, f"G H{index} W{index} {'COARSE' if index else 'FINE'}")
-        for index, level in enumerate(levels)
-    ]
     sizes = check(
         "local_correlations",
         Operand("features", features, "G N C"),
         Operand("xy", xy, "G N 2", torch.float32),
-        *operands,
+        *(Operand(f"levels[{i}]", level, f"G H{i} W{i} C{i}") for i, level in enumerate(levels)),
     )
-    groups, points, fine, coarse = sizes["G"], sizes["N"], sizes["FINE"], sizes.get("COARSE", 0)
-    if sizes["C"] != fine + coarse:
-        raise KernelInputError(
-            f"local_correlations: features {list(features.shape)} have {sizes['C']} channels, not {fine} of level 0 "
-            f"+ {coarse} of all the others"
-        )
+    groups, points = sizes["G"], sizes["N"]
+    shape = _shape(sizes["C"], [level.shape[3] for level in levels])
     out = features.new_empty(groups, points, PATCH_SAMPLES * len(levels))
     four = [levels[min(index, len(levels) - 1)] for index in range(MOST_LEVELS)]
     with on(features.device):
@@ -156,18 +156,33 @@ def local_correlations(features: Tensor, levels: Sequence[Tensor], xy: Tensor, s
             *(level.shape[2] for level in four),
             *size,
             points,
-            LEVELS=len(levels),
-            FINE=fine,
-            COARSE=coarse,
-            BLOCK_C=BLOCK_C,
+            **shape,
             num_warps=WARPS,
             **OPTIONS,
         )
     return out
 
 
+def _shape(features: int, channels: Sequence[int]) -> dict[str, int]:
+    """The kernel's constants: how many channels each level has, and where among the features they begin."""
+    ends = list(accumulate(channels))
+    described = ends.index(features) + 1 if features in ends else len(ends)
+    if features != ends[described - 1] or any(rest != channels[described - 1] for rest in channels[described:]):
+        raise KernelInputError(
+            f"local_correlations: features have {features} channels, which are not those of the first of the levels, "
+            f"{' + '.join(map(str, channels))}, before copies of the last of these"
+        )
+    shape = {"LEVELS": len(channels), "FEATURES": features}
+    for level in range(MOST_LEVELS):
+        count = channels[level] if level < len(channels) else 1  # of a level that no program asks for
+        shape[f"CHANNELS_{level}"] = count
+        if level:
+            shape[f"FIRST_{level}"] = min(ends[min(level, described) - 1], features - count)
+    return shape
+
+
 def compile_cases() -> list[CompileCase]:
-    """Both presets' pyramids; pictures of any size run the same binary."""
+    """The presets' pyramids; pictures of any size run the same binary."""
     return [
         CompileCase(
             f"local_correlations {preset} {DTYPES[dtype]}",
@@ -179,9 +194,13 @@ def compile_cases() -> list[CompileCase]:
                 **{f"p_grid_{level}": pointer(dtype) for level in range(MOST_LEVELS)},
                 **dict.fromkeys(SIZES, "i32"),
             },
-            {"LEVELS": 3, "FINE": fine, "COARSE": coarse, "BLOCK_C": BLOCK_C},
+            _shape(features, channels),
             num_warps=WARPS,
         )
-        for preset, fine, coarse in (("small", 64, 128), ("bootstapir", 128, 256))
+        for preset, features, channels in (
+            ("small", 224, (32, 64, 128, 128)),
+            ("bootstapir", 384, (128, 256, 256)),
+            ("tapir", 384, (128, 256)),
+        )
         for dtype in DTYPES
     ]

@@ -23,7 +23,7 @@ GELU_SCALE = tl.constexpr(2 * math.sqrt(2 / math.pi))
 GELU_CUBIC = tl.constexpr(0.044715)
 
 
-@triton.jit(do_not_specialize=["phase", "points"])
+@triton.jit(do_not_specialize=["phase", "plane"])
 def mixer_step_kernel(
     p_x,
     p_memory,
@@ -34,7 +34,7 @@ def mixer_step_kernel(
     p_narrow_bias,
     p_out,
     phase,
-    points,
+    plane,
     C: tl.constexpr,
     EXPANSION: tl.constexpr,
     BLOCK_C: tl.constexpr,
@@ -43,11 +43,11 @@ def mixer_step_kernel(
     o_c = tl.arange(0, BLOCK_C)
     m_c = o_c < C
     o_x = i_point * C + o_c
-    plane = points.to(tl.int64) * C
-    p_older = p_memory + phase * plane + o_x
-    p_newer = p_memory + (1 - phase) * plane + o_x
-    p_due = p_memory + (2 + phase) * plane + o_x
-    p_due_next = p_memory + (3 - phase) * plane + o_x
+    o_plane = plane.to(tl.int64) * C  # from one of the four to the next; others' rows may lie between
+    p_older = p_memory + phase * o_plane + o_x
+    p_newer = p_memory + (1 - phase) * o_plane + o_x
+    p_due = p_memory + (2 + phase) * o_plane + o_x
+    p_due_next = p_memory + (3 - phase) * o_plane + o_x
 
     # [BLOCK_C] each; all on their way before the norm waits for the first
     b_x = _row(p_x, o_x, m_c)
@@ -101,7 +101,7 @@ def mixer_step(
     sizes = check(
         "mixer_step",
         Operand("x", x, "N C"),
-        Operand("memory", memory, "4 N C"),
+        Operand("memory", memory, "4 N C", layout=None),
         Operand("norm_weight", norm_weight, "C"),
         Operand("widen", widen, f"{TEMPORAL_TAPS} M C"),
         Operand("widen_bias", widen_bias, "M C"),
@@ -109,6 +109,8 @@ def mixer_step(
         Operand("narrow_bias", narrow_bias, "C"),
     )
     points, width = sizes["N"], sizes["C"]
+    if memory.stride(0) % width:
+        raise KernelInputError(f"mixer_step: memory has strides {list(memory.stride())}; its rows of {width} lie askew")
     out = torch.empty_like(x)
     block_c, warps = _tile(width)
     with on(x.device):
@@ -122,7 +124,7 @@ def mixer_step(
             narrow_bias,
             out,
             phase,
-            points,
+            memory.stride(0) // width,
             C=width,
             EXPANSION=sizes["M"],
             BLOCK_C=block_c,
@@ -149,7 +151,7 @@ def compile_cases() -> list[CompileCase]:
                 CompileCase(
                     f"mixer_step {preset} {DTYPES[dtype]}",
                     mixer_step_kernel,
-                    {**dict.fromkeys(tensors, pointer(dtype)), "phase": "i32", "points": "i32"},
+                    {**dict.fromkeys(tensors, pointer(dtype)), "phase": "i32", "plane": "i32"},
                     {"C": width, "EXPANSION": 4, "BLOCK_C": block_c},
                     num_warps=warps,
                 )

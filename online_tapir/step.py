@@ -1,0 +1,253 @@
+# mypy: allow-untyped-calls
+"""One frame on its way through a device: the picture in, its features into the window, every point's numbers out.
+
+Knows rows, not points: whose they are, and what is asked, is the tracker's business.
+"""
+
+import logging
+import math
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from online_tapir.clock import Stopwatch, SystemClock
+from online_tapir.model.coordinates import Size
+from online_tapir.model.estimate import Estimate
+from online_tapir.model.state import TrackState
+from online_tapir.model.static import StaticStages, packed
+from online_tapir.model.tapir import FeaturePyramid, Tapir
+from online_tapir.model.window import FeatureWindow, RememberedFrame
+from online_tapir.records import StageTimes
+from tapir_kernels import resize_rgb8
+
+LANES = 2  # frames that may be under way: one is computed while the next is brought
+WARM_UPS = 3  # runs before a capture, in which kernels are compiled and convolutions choose their algorithms
+BATCHES = 8  # that points are matched in, where they are too many for what is left of the memory
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+
+class Reading(NamedTuple):
+    """What was found on a frame, and how long its stages took."""
+
+    values: NDArray[np.float32]  # [N, 4] as `packed`
+    times: StageTimes
+
+
+class Step(Protocol):
+    """Takes frames and tracks their points, in turn; `read` answers in the order of the frames, at most two behind."""
+
+    def take(self, rgb: NDArray[np.uint8], frame: RememberedFrame) -> None:
+        """Uploads and encodes rgb [H, W, 3]; from now on the window holds `frame`."""
+
+    def track(self, rows: int, phase: int) -> None:
+        """Matches and refines the first rows of the state on the frame taken last; `phase` is that frame's parity."""
+
+    def read(self) -> Reading:
+        """Of the oldest frame that was tracked and not read; waits until it is there."""
+
+
+class EagerStep:
+    """The rows that are asked for, each stage as it comes: on a CPU, and on a GPU that is to do without graphs."""
+
+    def __init__(self, model: Tapir, state: TrackState, window: FeatureWindow, refinement: Sequence[Size]) -> None:
+        self._model = model
+        self._state = state
+        self._window = window
+        self._refinement = refinement
+        self._clock = SystemClock()
+        self._readings: deque[Reading] = deque()
+        weight = next(model.parameters())
+        self._device, self._dtype = weight.device, weight.dtype
+        self._pyramid: FeaturePyramid
+
+    def take(self, rgb: NDArray[np.uint8], frame: RememberedFrame) -> None:
+        self._watch = Stopwatch(self._clock)
+        pixels = torch.from_numpy(rgb if rgb.flags.writeable else rgb.copy()).to(self._device)
+        images = [resize_rgb8(pixels, size, self._dtype) for size in self._model.sizes(self._refinement)]
+        self._upload_ns = self._watch.lap()
+        pyramid = self._model.encode_resized(images, self._refinement)
+        self._encode_ns = self._watch.lap()
+        self._pyramid = self._window.push(frame, pyramid)
+
+    def track(self, rows: int, phase: int) -> None:
+        state = self._state.rows(0, rows)
+        first = match_frugally(self._model, self._pyramid, state)
+        match_ns = self._watch.lap()
+        best = self._model.refine(self._pyramid, first, state, phase)[-1]
+        refine_ns = self._watch.lap()
+        values = packed(best).cpu().numpy()
+        times = StageTimes(0, self._upload_ns, self._encode_ns, match_ns, refine_ns, self._watch.lap())
+        self._readings.append(Reading(values, times))
+
+    def read(self) -> Reading:
+        return self._readings.popleft()
+
+
+class GraphedStep:
+    """Every row, as CUDA graphs; pictures and answers travel on streams of their own, beside the computing.
+
+    A stage is a graph, the refinement two, one a parity. They are launched one after another without a word from the
+    device, so together they are one queue; apart, points can be begun on a frame between its encoding and its matching,
+    each stage can be timed, and what remembers nothing can be warmed up without disturbing what does. Only the resizing
+    is launched by itself, so a camera may change its size without another capture.
+
+    Where a row is written, when a point is begun or moves, is the stream of the caller: the one that computes.
+    """
+
+    def __init__(self, stages: StaticStages, window: FeatureWindow, device: torch.device) -> None:
+        self._stages = stages
+        self._window = window
+        self._device = device
+        self._readings: deque[tuple[Lane, int]] = deque()
+        with torch.cuda.device(device), algorithms_by_trial():
+            pool = torch.cuda.graph_pool_handle()
+            self._encode = capture(stages.encode, pool)
+            self._match = capture(stages.match, pool)
+            self._refine = [capture(partial(stages.refine, phase), pool) for phase in (0, 1)]
+            self._uploading, self._downloading = torch.cuda.Stream(), torch.cuda.Stream()
+            self._lanes = [Lane() for _ in range(LANES)]
+            self._uploaded, self._resized = torch.cuda.Event(), torch.cuda.Event()
+        self._pinned = torch.empty(0, 0, 3, dtype=torch.uint8)  # on the host
+        self._picture = self._pinned  # on the device
+
+    def take(self, rgb: NDArray[np.uint8], frame: RememberedFrame) -> None:
+        with torch.cuda.device(self._device):
+            lane = self._lanes[frame.number % LANES]
+            self._uploaded.synchronize()  # the last picture has left the pinned memory
+            self._fit(rgb)
+            np.copyto(self._pinned.numpy(), rgb)
+            with torch.cuda.stream(self._uploading):
+                self._uploading.wait_event(self._resized)  # the last picture has been looked at
+                lane.begun.record()
+                self._picture.copy_(self._pinned, non_blocking=True)
+                lane.uploaded.record()
+                self._uploaded.record()
+            computing = torch.cuda.current_stream()
+            computing.wait_event(self._uploaded)
+            lane.started.record()
+            self._stages.take(self._picture, self._window.slot(frame))
+            self._resized.record()
+            self._encode()
+            lane.encoded.record()
+            self._window.remember(frame)
+            self._lane = lane
+
+    def track(self, rows: int, phase: int) -> None:
+        with torch.cuda.device(self._device):
+            lane = self._lane
+            self._match()
+            lane.matched.record()
+            values = self._refine[phase]()
+            lane.refined.record()
+            if lane.values.shape != values.shape:
+                lane.values = pinned(values.shape, values.dtype)
+            with torch.cuda.stream(self._downloading):
+                self._downloading.wait_event(lane.refined)
+                lane.values.copy_(values, non_blocking=True)
+                lane.downloaded.record()
+            self._readings.append((lane, rows))
+
+    def read(self) -> Reading:
+        lane, rows = self._readings.popleft()
+        lane.downloaded.synchronize()
+        return Reading(lane.values[:rows].numpy().copy(), lane.times())
+
+    def _fit(self, rgb: NDArray[np.uint8]) -> None:
+        """Makes room for a picture of another size than the last."""
+        if rgb.shape != self._pinned.shape:
+            self._pinned = pinned(rgb.shape, torch.uint8)
+            self._picture = torch.empty(rgb.shape, dtype=torch.uint8, device=self._device)
+            self._uploading.wait_stream(torch.cuda.current_stream())  # which may still use what this memory was
+
+
+class Lane:
+    """One frame's answer on the host, and the moments that it passed on its way."""
+
+    def __init__(self) -> None:
+        self.values = torch.empty(0)
+        self.begun, self.uploaded, self.started, self.encoded, self.matched, self.refined, self.downloaded = (
+            torch.cuda.Event(enable_timing=True) for _ in range(7)
+        )
+
+    def times(self) -> StageTimes:
+        return StageTimes(
+            upload=_between_ns(self.begun, self.uploaded),
+            encode=_between_ns(self.started, self.encoded),
+            match=_between_ns(self.encoded, self.matched),
+            refine=_between_ns(self.matched, self.refined),
+            download=_between_ns(self.refined, self.downloaded),
+        )
+
+
+def capture(stage: Callable[[], T], pool: Any) -> Callable[[], T]:
+    """`stage` as a CUDA graph: what replays it, and gives what the stage gave, at the same addresses every time.
+
+    It is run a few times first, and recorded once without being run.
+    """
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(WARM_UPS):
+            stage()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    # Only this thread is watched for what must not happen in a capture; others, a viewer's, may use the GPU.
+    with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
+        result = stage()
+
+    def replay() -> T:
+        graph.replay()
+        return result
+
+    return replay
+
+
+@contextmanager
+def algorithms_by_trial() -> Iterator[None]:
+    """Convolutions try every algorithm on their first run and keep the fastest."""
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
+def match_frugally(model: Tapir, pyramid: FeaturePyramid, state: TrackState) -> Estimate:
+    """The first guess for every row; if that takes more memory than there is, once more in smaller batches.
+
+    Matching changes no state, and it takes the most; where memory runs out later, a frame cannot be begun again.
+    """
+    try:
+        return model.match(pyramid, state).estimate
+    except torch.OutOfMemoryError:
+        rows = len(state.match_queries)
+        batch = math.ceil(rows / BATCHES)
+        logger.warning("out of memory while matching %d points; they are matched %d at a time", rows, batch)
+    torch.cuda.empty_cache()
+    starts = range(0, rows, batch)
+    parts = [model.match(pyramid, state.rows(start, min(start + batch, rows))).estimate for start in starts]
+    return Estimate(
+        torch.cat([part.xy for part in parts], dim=1),
+        torch.cat([part.occlusion for part in parts], dim=1),
+        torch.cat([part.expected_distance for part in parts], dim=1),
+    )
+
+
+def pinned(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Memory of the host that a GPU reads and writes by itself."""
+    return torch.empty(tuple(shape), dtype=dtype, pin_memory=True)
+
+
+def _between_ns(first: torch.cuda.Event, last: torch.cuda.Event) -> int:
+    milliseconds: float = first.elapsed_time(last)
+    return round(milliseconds * 1e6)

@@ -1,0 +1,247 @@
+"""The step that a GPU replays, on a CPU: stand-ins for streams, events and graphs do at once what is asked of them.
+
+What a real GPU adds - order between streams, a capture's own rules - is not tested here; see tests/model/test_static.py
+for what a capture would refuse, and `python -m bench.gpu`.
+"""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from online_tapir import step as step_module
+from online_tapir.errors import ConfigError
+from online_tapir.model.config import TapirConfig
+from online_tapir.model.matching import Match
+from online_tapir.model.state import TrackState
+from online_tapir.model.static import StaticStages
+from online_tapir.model.tapir import FeaturePyramid, Tapir
+from online_tapir.records import Tracks
+from online_tapir.step import GraphedStep, Step
+from online_tapir.tracker import Tracker
+
+Pictures = list[NDArray[np.uint8]]
+MakeModel = Callable[..., Tapir]
+MakeFrames = Callable[..., Pictures]
+
+
+class Moment:
+    """In place of a stream or an event."""
+
+    def __init__(self, **options: bool) -> None: ...
+
+    def record(self) -> None: ...
+
+    def synchronize(self) -> None: ...
+
+    def wait_event(self, event: "Moment") -> None: ...
+
+    def wait_stream(self, stream: "Moment") -> None: ...
+
+    def elapsed_time(self, other: "Moment") -> float:
+        return 0.25
+
+
+class Captures:
+    """In place of `capture`: runs a stage whenever it is replayed; its result is where it was the first time."""
+
+    def __init__(self) -> None:
+        self.made = 0
+
+    def __call__(self, stage: Callable[[], Any], pool: object) -> Callable[[], Any]:
+        self.made += 1
+        stage()  # as a warm-up would
+        held: list[Tensor] = []
+
+        def replay() -> Any:
+            result = stage()
+            if not isinstance(result, Tensor):
+                return result
+            if not held:
+                held.append(torch.full_like(result, torch.nan))
+            return held[0].copy_(result)
+
+        return replay
+
+
+class GraphTracker(Tracker):
+    """A tracker whose step is the one of a GPU."""
+
+    def _make_step(self, state: TrackState) -> Step:
+        return GraphedStep(StaticStages(self.model, state, self._window, self._refinement), self._window, self._device)
+
+
+@pytest.fixture
+def captures(monkeypatch: pytest.MonkeyPatch) -> Captures:
+    for name in ("Stream", "Event"):
+        monkeypatch.setattr(torch.cuda, name, Moment)
+    for name in ("stream", "device"):
+        monkeypatch.setattr(torch.cuda, name, lambda which: nullcontext())
+    monkeypatch.setattr(torch.cuda, "current_stream", Moment)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 0))
+    monkeypatch.setattr(step_module, "pinned", lambda shape, dtype: torch.empty(tuple(shape), dtype=dtype))
+    found = Captures()
+    monkeypatch.setattr(step_module, "capture", found)
+    return found
+
+
+@pytest.fixture(params=[False, True], ids=["public inputs", "own inputs"])
+def model(request: pytest.FixtureRequest, make_model: MakeModel, tiny_config: TapirConfig) -> Tapir:
+    own: bool = request.param
+    levels = (0, 1, 3) if own else (1, 3)
+    return make_model(replace(tiny_config, peak_inputs=own, motion_inputs=own, recent_inputs=own, described_by=levels))
+
+
+def scattered(count: int, seed: int = 0) -> NDArray[np.float32]:
+    return (np.random.default_rng(seed).random((count, 2)) * (96, 64)).astype(np.float32)
+
+
+def assert_same(one: Tracks, other: Tracks) -> None:
+    assert one.ids.tolist() == other.ids.tolist()
+    assert (one.frame_id, one.width, one.height) == (other.frame_id, other.width, other.height)
+    np.testing.assert_allclose(one.xy, other.xy, atol=1e-4, rtol=0)
+    np.testing.assert_allclose(one.occlusion, other.occlusion, atol=1e-4, rtol=0)
+    np.testing.assert_allclose(one.uncertainty, other.uncertainty, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("resolution", [None, (96, 64), (64, 96)])
+def test_the_static_step_gives_the_tracks_of_the_dynamic_one(
+    model: Tapir, make_frames: MakeFrames, captures: Captures, resolution: tuple[int, int] | None
+) -> None:
+    """Through points that are added, named late and removed, both parities and a camera that changes its size."""
+    trackers = [kind(model, 16, window=4, resolution=resolution) for kind in (Tracker, GraphTracker)]
+    frames = make_frames(6) + make_frames(4, 130, 161, seed=2)
+    for index, frame in enumerate(frames):
+        tracks = []
+        for tracker in trackers:
+            if index in (1, 4, 7):
+                tracker.add(scattered(4, seed=index))
+            if index in (3, 8):
+                tracker.add(scattered(2, seed=index), frame_id=index - 2)
+            if index in (4, 6):
+                tracker.remove(tracker.ids[1:3])
+            tracks.append(tracker.step(frame))
+        assert_same(*tracks)
+    assert len(tracks[0].ids) == 12
+    assert captures.made == 4, "encode, match, and refine for either parity, whatever came"
+
+
+def test_adding_and_removing_points_moves_no_buffer(model: Tapir, make_frames: MakeFrames, captures: Captures) -> None:
+    tracker = GraphTracker(model, 8)
+    frames = make_frames(6)
+    tracker.step(frames[0])
+    assert tracker._state is not None
+    tensors = [tracker._state.memory, tracker._state.match_queries, tracker._state.previous_xy]
+    before = [tensor.data_ptr() for tensor in tensors]
+    for frame in frames[1:]:
+        tracker.add(scattered(2))
+        tracker.step(frame)
+        tracker.remove(tracker.ids[:1])
+    assert [tensor.data_ptr() for tensor in tensors] == before
+    assert captures.made == 4
+
+
+@pytest.mark.parametrize("kind", [Tracker, GraphTracker])
+def test_two_frames_under_way_give_what_one_at_a_time_gives(
+    model: Tapir, make_frames: MakeFrames, captures: Captures, kind: type[Tracker]
+) -> None:
+    one, two = kind(model, 8), kind(model, 8)
+    frames = make_frames(6)
+    for tracker in (one, two):
+        tracker.add(scattered(5))
+    expected, found = [], []
+    for index, frame in enumerate(frames):
+        if index == 3:
+            one.remove([1])
+            two.remove([1])  # after frame 2 was submitted, before it is collected
+        expected.append(one.step(frame))
+        two.submit(frame)
+        if two.in_flight == 2:
+            found.append(two.collect())
+    found.append(two.collect())
+    for mine, theirs in zip(expected, found, strict=True):
+        assert_same(mine, theirs)
+
+
+def test_what_is_not_collected_is_not_overtaken(model: Tapir, make_frames: MakeFrames) -> None:
+    tracker = Tracker(model, 8)
+    frames = make_frames(3)
+    with pytest.raises(RuntimeError, match="no frame was submitted"):
+        tracker.collect()
+    tracker.submit(frames[0])
+    with pytest.raises(RuntimeError, match="1 submitted frames were not collected"):
+        tracker.step(frames[1])
+    tracker.submit(frames[1])
+    with pytest.raises(RuntimeError, match="2 submitted frames are under way"):
+        tracker.submit(frames[2])
+    assert [tracker.collect().frame_id, tracker.collect().frame_id] == [0, 1]
+    assert tracker.step(frames[2]).frame_id == 2
+
+
+def test_a_graphs_times_are_the_devices_own(model: Tapir, make_frames: MakeFrames, captures: Captures) -> None:
+    times = GraphTracker(model, 8).step(make_frames(1)[0]).times
+    assert times.upload == times.encode == times.refine == times.download == 250_000
+
+
+def small_memory(model: Tapir, most: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A model that can match no more than `most` points at a time; the numbers of points that it was asked to."""
+    asked: list[int] = []
+    match = model.match
+
+    def limited(pyramid: FeaturePyramid, state: TrackState) -> Match:
+        asked.append(len(state.match_queries))
+        if asked[-1] > most:
+            raise torch.OutOfMemoryError("a test")
+        return match(pyramid, state)
+
+    monkeypatch.setattr(model, "match", limited)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2**20, 2**30))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 0)
+    return asked
+
+
+def test_points_that_are_too_many_for_the_memory_are_matched_in_batches(
+    model: Tapir, make_frames: MakeFrames, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    frames = make_frames(3)
+    roomy = Tracker(model, 33)
+    roomy.add(scattered(33))
+    expected = [roomy.step(frame) for frame in frames]
+    asked = small_memory(model, 7, monkeypatch)
+    narrow = Tracker(model, 33)
+    narrow.add(scattered(33))
+    for frame, wanted in zip(frames, expected, strict=True):
+        assert_same(narrow.step(frame), wanted)
+    assert asked[:8] == [33, 5, 5, 5, 5, 5, 5, 3]
+    assert "out of memory while matching 33 points; they are matched 5 at a time" in caplog.text
+
+
+def test_memory_that_is_too_small_even_so_says_what_would_fit(
+    model: Tapir, make_frames: MakeFrames, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small_memory(model, 0, monkeypatch)
+    tracker = Tracker(model, 33)
+    tracker.add(scattered(33))
+    with pytest.raises(ConfigError, match=r"cpu ran out of memory on a frame: 33 points of .* lower --max-points"):
+        tracker.step(make_frames(1)[0])
+
+
+def test_a_state_that_has_no_room_says_how_many_points_have(
+    model: Tapir, make_frames: MakeFrames, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_room(*_: object) -> TrackState:
+        raise torch.OutOfMemoryError("a test")
+
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2**27, 2**30))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 0)
+    monkeypatch.setattr(Tracker, "_make_step", no_room)
+    with pytest.raises(ConfigError, match=r"making room: 4096 points .* 128 of 1024 MiB free; about \d{3,4} points"):
+        Tracker(model, 4096).step(make_frames(1)[0])
