@@ -13,7 +13,7 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from functools import partial
 from json import dumps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.validators import Number
@@ -32,8 +32,11 @@ from online_tapir.weights_cli import weights_app
 if TYPE_CHECKING:
     from online_tapir.camera import Camera, Reconnect
     from online_tapir.control.server import ControlServer
+    from online_tapir.metrics import Metrics
     from online_tapir.points import PointSource
+    from online_tapir.recording.writer import Writer
     from online_tapir.records import Sink
+    from online_tapir.sinks.window import ClickWindow
     from online_tapir.tracker import Resolution
 
 USER_ERROR = 2
@@ -99,6 +102,11 @@ def live(config: Annotated[LiveConfig, Parameter(name="*")] = LiveConfig()) -> N
             # Sinks first: subscribers and viewers find them while the model loads, and miss no frame of a file.
             access = _access(config, status.note)
             sinks = [opened.enter_context(closing(sink)) for sink in _open_sinks(config, access, status.note)]
+            if (window := _open_window(config)) is not None:
+                sinks.append(window)
+            metrics = _open_metrics(config, access, status.note)
+            if metrics is not None:
+                sinks.append(opened.enter_context(closing(metrics)))
             control = _open_control(config, access, status.note)
             if control is not None:
                 opened.enter_context(closing(control))
@@ -111,10 +119,17 @@ def live(config: Annotated[LiveConfig, Parameter(name="*")] = LiveConfig()) -> N
                 iterations=config.iterations,
             )
             warm_up(model, min(config.max_points, WARM_UP_POINTS))
-            tracker = Tracker(model, max_points=config.max_points, window=config.window, resolution=resolution)
+            tracker = Tracker(
+                model,
+                max_points=config.max_points,
+                window=config.window_frames,
+                resolution=resolution,
+                require_kernels=config.require_kernels,
+            )
             camera = open_source()
             status.note(f"{camera.description}; model {model.config.name} on {next(model.parameters()).device}")
-            track_live(
+            track = partial(
+                track_live,
                 camera,
                 tracker,
                 points,
@@ -124,10 +139,17 @@ def live(config: Annotated[LiveConfig, Parameter(name="*")] = LiveConfig()) -> N
                 frames=config.frames,
                 replenish=config.replenish,
                 heartbeat_s=config.heartbeat,
+                pipeline=config.pipeline and tracker.overlaps,
                 control=control,
+                metrics=metrics,
+                window=window,
                 reopen=open_source if can_come_back(config.camera) else None,
                 reconnect=reconnect,
             )
+            if window is None:
+                track()
+            else:
+                window.beside(track, stop)
         status.finish()
 
 
@@ -184,6 +206,24 @@ def _open_control(config: LiveConfig, access: Access, note: Callable[[str], None
     return control
 
 
+def _open_window(config: LiveConfig) -> "ClickWindow | None":
+    if not config.window:
+        return None
+    from online_tapir.sinks.window import ClickWindow
+
+    return ClickWindow()
+
+
+def _open_metrics(config: LiveConfig, access: Access, note: Callable[[str], None]) -> "Metrics | None":
+    if config.metrics is None:
+        return None
+    from online_tapir.metrics import Metrics
+
+    metrics = Metrics(config.metrics, access=access)
+    note(f"metrics at {metrics.url}")
+    return metrics
+
+
 def _open_sinks(config: LiveConfig, access: Access, note: Callable[[str], None]) -> Iterator["Sink"]:
     if config.publish != "off":
         from online_tapir.sinks.zmq import ZmqPublisher
@@ -191,8 +231,15 @@ def _open_sinks(config: LiveConfig, access: Access, note: Callable[[str], None])
         publisher = ZmqPublisher(config.publish, access=access)
         note(f"publishing on {publisher.address}")
         yield publisher
+    yield from _open_writers(config, note)
+    from online_tapir.sinks.systemd import Watchdog
+
+    if (watchdog := Watchdog.asked_for(os.environ)) is not None:
+        yield watchdog
     from online_tapir.sinks.rerun import RerunViewer, default_mode, parse_rerun_mode
 
+    if config.rerun is None and config.window:
+        return
     if config.rerun is None:
         mode, why = default_mode(os.environ)
         note(why)
@@ -200,6 +247,31 @@ def _open_sinks(config: LiveConfig, access: Access, note: Callable[[str], None])
         mode = parse_rerun_mode(config.rerun)
     if mode.way != "off":
         yield RerunViewer(mode, report=note)
+
+
+def _open_writers(config: LiveConfig, note: Callable[[str], None]) -> Iterator["Sink"]:
+    if config.record is None and config.save_video is None:
+        return
+    from online_tapir.recording.tables import Settings
+    from online_tapir.recording.writer import RecordingWriter
+    from online_tapir.sinks.painted_video import PaintedVideo
+    from online_tapir.sinks.writer import WriterSink
+
+    if config.record is not None:
+        settings = Settings(
+            model=config.model,
+            weights=None if config.weights is None else str(config.weights),
+            dtype=config.dtype,
+            iterations=config.iterations,
+            resolution=config.resolution,
+            max_points=config.max_points,
+            window=config.window_frames,
+            threads=config.threads,
+        )
+        writer = RecordingWriter(config.record, settings, config.record_video)
+        yield WriterSink(writer, f"the recording {config.record}", report=note)
+    if config.save_video is not None:
+        yield WriterSink(PaintedVideo(config.save_video), f"the video {config.save_video}", report=note)
 
 
 @contextmanager
@@ -258,6 +330,18 @@ def cameras() -> None:
 
 
 @app.command
+def info(*, json: Annotated[bool, Parameter(help="As JSON.", negative=())] = False) -> None:
+    """Show versions, devices and what runs the kernels on each, and which models are here."""
+    from online_tapir.info import gather, show
+
+    found = gather()
+    if json:
+        print(dumps(found.as_dict()))
+    else:
+        show(found, Console(highlight=False))
+
+
+@app.command
 def listen(
     address: str = DEFAULT_ADDRESS,
     *,
@@ -291,6 +375,66 @@ def listen(
                     live_table(stream, Console(), count=count)
     except TimeoutError as error:
         raise OnlineTapirError(str(error)) from error
+
+
+@app.command
+def replay(
+    folder: Annotated[Path, Parameter(help="What --record wrote.")],
+    *,
+    model: Annotated[
+        str | None, Parameter(help="Preset or .safetensors file. [default: what was recorded, and how]")
+    ] = None,
+    weights: Annotated[Path | None, Parameter(help="Weights to use in place of the preset's own.")] = None,
+    device: Annotated[str, Parameter(help="auto, cpu, cuda, ...")] = "auto",
+    dtype: Annotated[Literal["float32", "bfloat16", "float16"] | None, Parameter(help="What to compute in.")] = None,
+    iterations: Annotated[int | None, Parameter(help="Refinements a frame.", validator=Number(gte=1, lte=4))] = None,
+    resolution: Annotated[str | None, Parameter(help="Where points are refined: 512x384, or `frame`.")] = None,
+    threads: Annotated[int | None, Parameter(help="CPU threads of the model.", validator=Number(gte=1))] = None,
+    frames: Annotated[int | None, Parameter(help="Stop after this many frames.", validator=Number(gte=1))] = None,
+    json: Annotated[bool, Parameter(help="One JSON object on the standard output.", negative=())] = False,
+    out: Annotated[Path | None, Parameter(help="New folder to record the frames and the new tracks into.")] = None,
+    save_video: Annotated[Path | None, Parameter(help="Video of the new tracks, painted: FILE.mp4.")] = None,
+) -> None:
+    """Track a recording again, by any model, and compare the tracks with the recorded ones."""
+    from rich.progress import Progress
+
+    from online_tapir.model.checkpoint import load_model
+    from online_tapir.recording.reader import Recording
+    from online_tapir.recording.writer import RecordingWriter
+    from online_tapir.replay import replay as track_again
+    from online_tapir.sinks.painted_video import PaintedVideo
+    from online_tapir.tracker import Tracker
+
+    recording = Recording(folder)
+    settings = recording.manifest.settings.changed(
+        model=model,
+        weights=None if weights is None else str(weights),
+        dtype=dtype,
+        iterations=iterations,
+        resolution=resolution,
+        threads=threads,
+    )
+    _set_threads(settings.threads)
+    loaded = load_model(
+        settings.model, settings.weights, device=device, dtype=settings.dtype, iterations=settings.iterations
+    )
+    tracker = Tracker(loaded, settings.max_points, settings.window, _resolution(settings.resolution))
+    with ExitStack() as opened:
+        writers: list[Writer] = []
+        if out is not None:
+            writers.append(RecordingWriter(out, settings))
+        if save_video is not None:
+            writers.append(PaintedVideo(save_video))
+        for writer in writers:
+            opened.callback(writer.close, "the replay ended")
+        stop = opened.enter_context(_stop_on_signal())
+        console = Console(stderr=True)
+        progress = opened.enter_context(Progress(console=console, transient=True, disable=not console.is_terminal))
+        bar = progress.add_task("tracking again", total=min(len(recording), frames or len(recording)))
+        comparison = track_again(
+            recording, tracker, writers, stop=stop, frames=frames, advance=partial(progress.advance, bar)
+        )
+    print(dumps(comparison.as_json()) if json else comparison)
 
 
 @app.command(name="eval")

@@ -61,7 +61,7 @@ class LiveConfig:
         ),
     ] = None
     max_points: Annotated[int, Parameter(help="Room for this many points.", validator=Number(gte=1, lte=65536))] = 256
-    window: Annotated[
+    window_frames: Annotated[
         int,
         Parameter(help="Frames kept so that a point may be named on one of them.", validator=Number(gte=1, lte=1024)),
     ] = 32
@@ -107,15 +107,47 @@ class LiveConfig:
     insecure: Annotated[
         bool, Parameter(help="Let other machines read and control without keys, where addresses are open.", negative=())
     ] = False
+    metrics: Annotated[
+        str | None,
+        Parameter(help="Serve Prometheus metrics at this port of this machine, or at HOST:PORT. [default: off]"),
+    ] = None
     rerun: Annotated[
         str | None,
         Parameter(
-            help="spawn, serve, connect=URL, save=FILE.rrd or off. [default: spawn with a display, serve without]"
+            help="spawn, serve, connect=URL, save=FILE.rrd or off. [default: spawn with a display, serve without, off "
+            "beside --window]"
         ),
+    ] = None
+    window: Annotated[
+        bool, Parameter(help="Show the picture in a window to click in: h in it tells the keys.", negative=())
+    ] = False
+    record: Annotated[
+        Path | None,
+        Parameter(help="New folder to write the frames and their tracks into, for `online-tapir replay`."),
+    ] = None
+    record_video: Annotated[
+        Literal["huffyuv", "ffv1", "mjpeg"],
+        Parameter(
+            help="How the frames are kept. huffyuv and ffv1 lose no bit; ffv1 is smaller by a quarter but takes ten "
+            "times as long, mjpeg is smaller by far but changes the picture."
+        ),
+    ] = "huffyuv"
+    save_video: Annotated[
+        Path | None, Parameter(help="Video to write the frames into with the tracks painted on them: FILE.mp4.")
     ] = None
     threads: Annotated[
         int | None, Parameter(help="CPU threads of the model. [default: torch's choice]", validator=Count)
     ] = None
+    require_kernels: Annotated[
+        bool, Parameter(help="Refuse a device on which the plain operations run in place of the kernels.", negative=())
+    ] = False
+    pipeline: Annotated[
+        bool,
+        Parameter(
+            help="On a GPU, send up a frame that is there already while another is computed; --no-pipeline waits, "
+            "so that no answer is a frame late."
+        ),
+    ] = True
     quiet: Annotated[bool, Parameter(help="No status line.", negative=())] = False
     json_log: Annotated[bool, Parameter(help="One JSON object a second in place of the status line.", negative=())] = (
         False

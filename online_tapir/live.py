@@ -2,14 +2,15 @@
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from online_tapir.camera import Camera, Capture, Reconnect
-from online_tapir.control.server import ControlServer
 from online_tapir.control.session import Session
 from online_tapir.demo import DemoCamera, DemoScene
 from online_tapir.mailbox import Closed
@@ -20,7 +21,25 @@ from online_tapir.silence import Silence
 from online_tapir.status import Status
 from online_tapir.tracker import Tracker
 
+if TYPE_CHECKING:
+    from online_tapir.metrics import Metrics
+
 POLL_SECONDS = 0.05  # how soon a stop or a request is noticed while no frame comes
+
+
+@runtime_checkable
+class Informed(Protocol):
+    """A sink that is told more than tracks: what is filmed, and before `publish` the points that the frame brings."""
+
+    def begin(self, camera: Camera) -> None: ...
+
+    def named(self, queries: Sequence[Queries]) -> None: ...
+
+
+class Control(Protocol):
+    """Holds a run: `serve` does to its session what was asked since the last call."""
+
+    def serve(self, session: Session) -> object: ...
 
 
 def track_live(
@@ -34,39 +53,63 @@ def track_live(
     frames: int | None = None,
     replenish: bool = False,
     heartbeat_s: float = 1.0,
-    control: ControlServer | None = None,
+    pipeline: bool = False,
+    control: Control | None = None,
+    window: Control | None = None,
+    metrics: "Metrics | None" = None,
     reopen: Callable[[], Camera] | None = None,
     reconnect: Reconnect | None = None,
 ) -> None:
     """Tracks `camera` until it ends, `stop` is set or `frames` have been tracked; closes it, and no sink.
 
-    Points are placed on the first frame. Between frames `control` is served; where none comes for `heartbeat_s`, sinks
-    that `beat` are told so. Raises the camera's own error if it fails, and cannot be had again by `reopen`, tried as
-    `reconnect` says; points wait for it.
+    Points are placed on the first frame. Between frames `control` and `window` are served; where none comes for
+    `heartbeat_s`, sinks that `beat` are told so. With `pipeline` a frame that is there already is on its way to the
+    device before the one that is computed there is waited for. Raises the camera's own error if it fails, and cannot be
+    had again by `reopen`, tried as `reconnect` says; points wait for it.
     """
     truth = DemoTruth(camera.scene) if isinstance(camera, DemoCamera) else None
     session = Session(camera, tracker, stop, replenish=replenish, heartbeat_s=heartbeat_s)
     silence = Silence(session, sinks, status.note)
+    informed = [sink for sink in sinks if isinstance(sink, Informed)]
+    for listener in informed:
+        listener.begin(camera)
     published_ns = 0
+    controls = [one for one in (control, window) if one is not None]
+    under_way: deque[tuple[Frame, list[Queries]]] = deque()
+
+    def publish() -> None:
+        """Sends out the tracks of the oldest frame under way."""
+        nonlocal published_ns
+        frame, named = under_way.popleft()
+        tracks = tracker.collect()
+        times = replace(tracks.times, publish=published_ns)
+        tracks = replace(tracks, camera=camera.name, dropped=capture.dropped + session.skipped, times=times)
+        started_ns = time.monotonic_ns()
+        for listener in informed:
+            listener.named(named)
+        for sink in sinks:
+            sink.publish(frame, tracks)
+        published_ns = time.monotonic_ns() - started_ns
+        silence.is_over(tracks)
+        status.update(tracks, truth.error_px(tracks, named) if truth else None)
+        session.tracked(frame, tracks)
+
     with Capture(camera, reopen=reopen, reconnect=reconnect, report=status.note) as capture:
-        for frame in _frames(capture, session, silence, control, frames):
-            if session.frame is None:
+        if metrics is not None:
+            metrics.watch(capture, session)
+        for frame in _frames(capture, session, silence, controls, frames):
+            if session.frame is None and not under_way:
                 session.begin(frame, points.place(frame.rgb))
-            named = session.take_named()
-            tracks = tracker.step(frame)
-            times = replace(tracks.times, publish=published_ns)
-            tracks = replace(tracks, camera=camera.name, dropped=capture.dropped + session.skipped, times=times)
-            started_ns = time.monotonic_ns()
-            for sink in sinks:
-                sink.publish(frame, tracks)
-            published_ns = time.monotonic_ns() - started_ns
-            silence.is_over(tracks)
-            status.update(tracks, truth.error_px(tracks, named) if truth else None)
-            session.tracked(frame, tracks)
+            under_way.append((frame, session.take_named()))
+            tracker.submit(frame)
+            while under_way and not (pipeline and len(under_way) == 1 and capture.mailbox.full):
+                publish()
+        while under_way:
+            publish()
 
 
 def _frames(
-    capture: Capture, session: Session, silence: Silence, control: ControlServer | None, limit: int | None
+    capture: Capture, session: Session, silence: Silence, controls: Sequence[Control], limit: int | None
 ) -> Iterator[Frame]:
     """The frames as they come, newest first from a live source, until there are no more or none are wanted.
 
@@ -74,7 +117,7 @@ def _frames(
     """
     taken = 0
     while taken != limit:
-        if control is not None:
+        for control in controls:
             control.serve(session)
         if session.stop.is_set():
             return

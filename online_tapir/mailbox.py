@@ -2,9 +2,11 @@
 
 A live source offers (the newest wins, what was not read is dropped and counted); a file puts (it waits for room, and
 nothing is dropped). The end of the stream and the producer's errors travel the same way as the items, behind the last.
+What is to be written down in order has a `Backlog` instead.
 """
 
 import threading
+from collections import deque
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -29,6 +31,12 @@ class Mailbox(Generic[T]):
         """Items that were replaced before anyone took them."""
         with self._changed:
             return self._dropped
+
+    @property
+    def full(self) -> bool:
+        """True while an item waits to be taken."""
+        with self._changed:
+            return bool(self._items)
 
     @property
     def closed(self) -> bool:
@@ -86,3 +94,45 @@ class Mailbox(Generic[T]):
     def _refuse_if_closed(self) -> None:
         if self._closed:
             raise Closed("the mailbox is closed")
+
+
+class Backlog(Generic[T]):
+    """A mailbox with room for `capacity` items, taken in order; what does not fit is dropped and counted."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._items: deque[T] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._dropped = 0
+
+    @property
+    def dropped(self) -> int:
+        """Items that there was no room for."""
+        with self._changed:
+            return self._dropped
+
+    def offer(self, item: T) -> None:
+        """Leave item if there is room, without waiting. Raises Closed after close()."""
+        with self._changed:
+            if self._closed:
+                raise Closed("the backlog is closed")
+            if len(self._items) == self._capacity:
+                self._dropped += 1
+                return
+            self._items.append(item)
+            self._changed.notify()
+
+    def take(self, timeout: float | None = None) -> T:
+        """The oldest item. Raises TimeoutError after timeout seconds without one, Closed behind the last one."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._items or self._closed, timeout):
+                raise TimeoutError(f"nothing came into the backlog for {timeout:g} s")
+            if not self._items:
+                raise Closed("the backlog is closed and empty")
+            return self._items.popleft()
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()

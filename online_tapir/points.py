@@ -205,10 +205,13 @@ def read_mask(file: Path) -> NDArray[Any]:
     if file.suffix.lower() == ".npy":
         try:
             ids: NDArray[Any] = np.load(file, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+        except Exception as error:  # a damaged header raises whatever its text happens to ask for
             raise ConfigError(f"mask {file} is no .npy array, or is damaged: {error}") from error
     else:
-        image = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+        try:
+            image = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
+        except cv2.error as error:
+            raise ConfigError(f"mask {file} is damaged, or larger than OpenCV reads: {error.err or error}") from error
         if image is None:
             raise ConfigError(f"mask {file} is no image that OpenCV can read, and no .npy")
         ids = np.asarray(image)
@@ -231,7 +234,8 @@ def read_csv(file: Path) -> Points:
         raise ConfigError(f"{file} cannot be read as CSV: {error}") from error
     if not xy:
         raise ConfigError(f"{file} has no points in it; write one x,y to a line")
-    return np.array(xy, np.float32)
+    with np.errstate(over="ignore"):  # what is beyond float32 is infinitely far outside every frame
+        return np.array(xy, np.float32)
 
 
 def _rows(name: str, reader: Any) -> Iterator[tuple[float, float]]:

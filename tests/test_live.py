@@ -91,6 +91,7 @@ class ScriptedTracker:
         self.queries: dict[int, tuple[NDArray[np.float32], int | None]] = {}
         self.added = 0
         self._moves = moves
+        self._submitted: list[Frame] = []
 
     @property
     def ids(self) -> NDArray[np.int32]:
@@ -107,6 +108,14 @@ class ScriptedTracker:
             del self.queries[id]
 
     def step(self, frame: Frame) -> Tracks:
+        self.submit(frame)
+        return self.collect()
+
+    def submit(self, frame: Frame) -> None:
+        self._submitted.append(frame)
+
+    def collect(self) -> Tracks:
+        frame = self._submitted.pop(0)
         height, width = frame.rgb.shape[:2]
         self.queries = {id: (xy, frame.id if named is None else named) for id, (xy, named) in self.queries.items()}
         places = [self._moves(xy[None], cast(int, named), frame.id) for xy, named in self.queries.values()]
@@ -161,6 +170,19 @@ def test_the_time_that_sinks_took_is_told_with_the_next_frame(
     first, *later = [tracks.times.publish for tracks in sink.tracks]
     assert first == 0
     assert min(later) > 0
+
+
+def test_a_pipelined_run_publishes_the_same_tracks_in_the_same_order(
+    make_model: Callable[..., Tapir], make_frames: Callable[..., Pictures]
+) -> None:
+    plain, pipelined = ListSink(), ListSink()
+    for sink, pipeline in ((plain, False), (pipelined, True)):
+        tracker = Tracker(make_model(), max_points=6, window=4)
+        track(SyntheticCamera(make_frames(7)), tracker, sinks=[sink], pipeline=pipeline)
+    assert [frame.id for frame in pipelined.frames] == list(range(7))
+    for one, other in zip(plain.tracks, pipelined.tracks, strict=True):
+        np.testing.assert_array_equal(one.xy, other.xy)
+        np.testing.assert_array_equal(one.ids, other.ids)
 
 
 def test_no_more_frames_than_asked_for_are_tracked(tracker: Tracker, make_frames: Callable[..., Pictures]) -> None:

@@ -30,7 +30,7 @@ _REMEMBERED = 256  # answers, and connections
 _LINGER_MS = 200  # at the end, for the last answers to leave
 _OPTIONS = {
     zmq.RCVHWM: 64,  # a flood waits with its sender
-    zmq.SNDHWM: 16,  # answers kept for a controller that does not read; then they are dropped
+    zmq.SNDHWM: 8 * REQUESTS_A_FRAME,  # answers kept for a controller that does not read; then they are dropped
     zmq.MAXMSGSIZE: 4 * protocol.MAX_REQUEST_BYTES,  # what is larger closes the connection, unread
 }
 
@@ -69,6 +69,7 @@ class ControlServer:
                 sender, *delimiter, packed = self._bound.socket.recv_multipart(zmq.NOBLOCK)
                 envelope = [sender, b""] if delimiter[:1] == [b""] else [sender]  # a REQ socket's, a DEALER's
                 reply = self.answer(sender, packed if len(delimiter) < len(envelope) else b"", session)
+                session.requests += 1
                 self._bound.socket.send_multipart([*envelope, reply], zmq.NOBLOCK)
             except zmq.Again:
                 return served

@@ -36,6 +36,7 @@ class Session:
         self.frame: Frame | None = None  # the newest tracked
         self.tracks: Tracks | None = None
         self.skipped = 0  # frames that came while paused
+        self.requests = 0  # that were answered or refused
         self._replenisher = Replenisher(0) if replenish else None
         self._named: list[Queries] = []
         self._monotonic_ns = monotonic_ns

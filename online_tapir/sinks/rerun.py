@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 from urllib.parse import quote, urlsplit
 
 from online_tapir.errors import ConfigError, PublishError
-from online_tapir.mailbox import Closed, Mailbox
+from online_tapir.mailbox import Backlog, Closed, Mailbox
 from online_tapir.records import Frame, Tracks
 
 if TYPE_CHECKING:
@@ -112,47 +112,6 @@ class Box(Protocol):
     def close(self) -> None: ...
 
 
-class Backlog:
-    """A mailbox with room for `capacity` items, taken in order; what does not fit is dropped and counted."""
-
-    def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
-        self._items: deque[Moment] = deque()
-        self._changed = threading.Condition()
-        self._closed = False
-        self._dropped = 0
-
-    @property
-    def dropped(self) -> int:
-        with self._changed:
-            return self._dropped
-
-    def offer(self, item: Moment) -> None:
-        """Leave item if there is room, without waiting. Raises Closed after close()."""
-        with self._changed:
-            if self._closed:
-                raise Closed("the backlog is closed")
-            if len(self._items) == self._capacity:
-                self._dropped += 1
-                return
-            self._items.append(item)
-            self._changed.notify()
-
-    def take(self, timeout: float | None = None) -> Moment:
-        """The oldest item. Raises TimeoutError after timeout seconds without one, Closed behind the last one."""
-        with self._changed:
-            if not self._changed.wait_for(lambda: self._items or self._closed, timeout):
-                raise TimeoutError(f"nothing came into the backlog for {timeout:g} s")
-            if not self._items:
-                raise Closed("the backlog is closed and empty")
-            return self._items.popleft()
-
-    def close(self) -> None:
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-
-
 class RerunViewer:
     """A sink that draws each frame with its points, trails and curves (see `rerun_scene`).
 
@@ -175,7 +134,7 @@ class RerunViewer:
         self._report = report
         self._monotonic_ns = monotonic_ns
         self._published_ns: deque[int] = deque()  # within the last second
-        self._box: Box = Backlog(BACKLOG_FRAMES) if mode.way == "save" else Mailbox[Moment]()
+        self._box: Box = Backlog[Moment](BACKLOG_FRAMES) if mode.way == "save" else Mailbox[Moment]()
         self._closing = threading.Event()
         self._server: Viewer | None = None
         self._scene = Scene(flush_every=30 if mode.way == "save" else 1, stall_seconds=STALL_SECONDS)

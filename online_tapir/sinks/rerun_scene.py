@@ -12,20 +12,17 @@ import cv2
 import numpy as np
 import rerun as rr
 import rerun.blueprint as rrb
-from numpy.typing import NDArray
 
 from online_tapir.records import Frame, Tracks
+from online_tapir.sinks.painting import Trails, identity_colors
 from online_tapir.sinks.rerun import Moment
 
-TRAIL_NS = 1_000_000_000
-TRAIL_FRAMES = 120  # at most, whatever the frame rate
 JPEG_QUALITY = 85
 PLOT_SECONDS = 20
 PLOT_FRAMES = 600
 
 POINT_RADII = {True: 4.5, False: 3.0}  # by visible; screen pixels, whatever the zoom
 RIM_WIDTH = 1.5  # a dark rim keeps points legible on any picture
-DIM = 0.55
 
 CURVES = {  # entity: (title, colour)
     "curves/frame_rate": ("Frame rate (frames/s)", (90, 200, 250)),
@@ -110,52 +107,6 @@ class Scene:
             self._recording.flush(timeout_sec=self._stall_seconds)
         else:  # rerun before 0.26
             self._recording.flush()
-
-
-class Trails:
-    """Where each point was seen during the last second."""
-
-    def __init__(self) -> None:
-        self._times_ns: NDArray[np.int64] = np.zeros(0, np.int64)  # [T]
-        self._ids: NDArray[np.int32] = np.zeros(0, np.int32)  # [N]
-        self._past: NDArray[np.float32] = np.zeros(
-            (0, 0, 2), np.float32
-        )  # [T, N, 2], NaN where hidden or not yet there
-
-    def follow(self, tracks: Tracks) -> tuple[list[NDArray[np.float32]], NDArray[np.intp]]:
-        """Take in one frame; returns polylines [L, 2] in image pixels and, for each, its row in `tracks.ids`.
-
-        A trail breaks where its point was hidden, and is gone with its point.
-        """
-        age_ns = tracks.captured_ns - self._times_ns
-        recent = np.flatnonzero((age_ns > 0) & (age_ns <= TRAIL_NS))[-TRAIL_FRAMES + 1 :]
-        past = np.full((len(recent) + 1, len(tracks.ids), 2), np.nan, np.float32)  # [T, N, 2]
-        _, now_rows, then_rows = np.intersect1d(tracks.ids, self._ids, assume_unique=True, return_indices=True)
-        past[:-1, now_rows] = self._past[recent][:, then_rows]
-        past[-1, tracks.visible] = tracks.xy[tracks.visible]
-        self._times_ns = np.append(self._times_ns[recent], tracks.captured_ns)
-        self._ids = tracks.ids.copy()
-        self._past = past
-        return _polylines(past)
-
-
-def _polylines(past: NDArray[np.float32]) -> tuple[list[NDArray[np.float32]], NDArray[np.intp]]:
-    """The unbroken stretches of two frames and more in `past` [T, N, 2], and the column each is from."""
-    seen = np.pad(np.isfinite(past[..., 0]), ((1, 1), (0, 0)))  # [T + 2, N]
-    columns, begins = np.nonzero((seen[1:] & ~seen[:-1]).T)
-    _, ends = np.nonzero((~seen[1:] & seen[:-1]).T)
-    long = ends - begins > 1
-    stretches = zip(columns[long], begins[long], ends[long], strict=True)
-    return [past[begin:end, column] for column, begin, end in stretches], columns[long]
-
-
-def identity_colors(ids: NDArray[np.int32], visible: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """RGB [N, 3]: a hue for each identity, the golden ratio apart so that neighbours differ; hidden ones dimmed."""
-    hue = ids * 0.618033988749895 % 1.0  # [N]
-    phase = hue[:, None] + np.array([0, 1 / 3, 2 / 3])  # [N, 3]
-    light = 0.62 + 0.38 * np.cos(2 * np.pi * phase)
-    rgb: NDArray[np.uint8] = (255 * light * np.where(visible, 1.0, DIM)[:, None]).astype(np.uint8)
-    return rgb
 
 
 def picture(frame: Frame) -> rr.EncodedImage:

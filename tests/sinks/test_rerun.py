@@ -16,8 +16,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from online_tapir.errors import ConfigError, PublishError
 from online_tapir.mailbox import Closed
 from online_tapir.records import Frame, Tracks
+from online_tapir.sinks import painting, rerun_scene
 from online_tapir.sinks import rerun as viewer_module
-from online_tapir.sinks import rerun_scene
 from online_tapir.sinks.rerun import Backlog, Moment, RerunMode, RerunViewer, default_mode, parse_rerun_mode
 
 MS = 1_000_000
@@ -105,7 +105,7 @@ def test_an_empty_backlog_times_out() -> None:
 
 
 def test_a_trail_holds_the_last_second() -> None:
-    trails = rerun_scene.Trails()
+    trails = painting.Trails()
     for time_ms in range(0, 3_000, 100):
         strips, owners = trails.follow(tracks(time_ms, {7: (time_ms, 1.0)}))
     assert_array_equal(owners, [0])
@@ -113,7 +113,7 @@ def test_a_trail_holds_the_last_second() -> None:
 
 
 def test_a_trail_breaks_where_its_point_was_hidden() -> None:
-    trails = rerun_scene.Trails()
+    trails = painting.Trails()
     for time_ms, x in enumerate([0, 1, None, 3, None, 5, 6, 7]):
         strips, owners = trails.follow(tracks(time_ms, {0: None if x is None else (x, 0)}))
     assert [strip[:, 0].tolist() for strip in strips] == [[0, 1], [5, 6, 7]]
@@ -121,7 +121,7 @@ def test_a_trail_breaks_where_its_point_was_hidden() -> None:
 
 
 def test_a_trail_goes_with_its_point_and_others_keep_theirs() -> None:
-    trails = rerun_scene.Trails()
+    trails = painting.Trails()
     trails.follow(tracks(0, {1: (1, 0), 2: (2, 0), 5: (5, 0)}))
     trails.follow(tracks(1, {1: (1, 1), 2: (2, 1), 5: (5, 1)}))
     strips, owners = trails.follow(tracks(2, {2: (2, 2), 5: (5, 2), 6: (6, 2)}))
@@ -132,24 +132,24 @@ def test_a_trail_goes_with_its_point_and_others_keep_theirs() -> None:
 
 
 def test_trails_begin_anew_when_time_goes_back() -> None:
-    trails = rerun_scene.Trails()
+    trails = painting.Trails()
     trails.follow(tracks(500, {0: (0, 0)}))
     assert trails.follow(tracks(0, {0: (9, 9)}))[0] == []
 
 
 def test_trails_are_bounded_at_any_frame_rate() -> None:
-    trails = rerun_scene.Trails()
+    trails = painting.Trails()
     for time_ms in range(500):
         strips, _ = trails.follow(tracks(time_ms, {0: (time_ms, 0)}))
-    assert len(strips[0]) == rerun_scene.TRAIL_FRAMES
+    assert len(strips[0]) == painting.TRAIL_FRAMES
 
 
 def test_a_color_belongs_to_its_identity_and_hidden_is_darker() -> None:
     ids = np.array([3, 900, 2**31 - 1], np.int32)
-    visible = rerun_scene.identity_colors(ids, np.ones(3, np.bool_))
-    hidden = rerun_scene.identity_colors(ids[1:], np.zeros(2, np.bool_))
+    visible = painting.identity_colors(ids, np.ones(3, np.bool_))
+    hidden = painting.identity_colors(ids[1:], np.zeros(2, np.bool_))
     assert (hidden.sum(1) < visible[1:].sum(1)).all()
-    neighbours = rerun_scene.identity_colors(np.arange(33, dtype=np.int32), np.ones(33, np.bool_)).astype(int)
+    neighbours = painting.identity_colors(np.arange(33, dtype=np.int32), np.ones(33, np.bool_)).astype(int)
     assert np.abs(np.diff(neighbours, axis=0)).sum(1).min() > 100
 
 

@@ -1,0 +1,194 @@
+"""What lies in a recording's folder: one manifest, one video, three tables; nothing here tracks or decodes.
+
+    manifest.json    what was recorded and how, of version 1; `end` says how it ended, null where it was cut off
+    video.avi        one picture for each row of `frames`, in its order (see `video`)
+    frames.arrows    a row a frame
+    tracks.arrows    a row a point and frame: one record batch for each row of `frames`
+    queries.arrows   a row a point that was named
+
+The tables are Arrow IPC streams: unlike a Parquet file they need no footer, so one that was cut is readable up to the
+cut. `pyarrow.ipc.open_stream`, pandas, polars and DuckDB read them; `read_table` here reads cut ones, too.
+
+x and y are image pixels, (0, 0) the corner of the first pixel. `captured_ns` is of the capturing machine's monotonic
+clock, `captured_unix_ns` of its wall clock.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from online_tapir.errors import ConfigError
+
+FORMAT, VERSION = "online-tapir/recording", 1
+MANIFEST = "manifest.json"
+
+_MOMENT = [("frame_id", pa.int64()), ("captured_ns", pa.int64()), ("captured_unix_ns", pa.int64())]
+
+TABLES = {
+    "frames": pa.schema(
+        [
+            *_MOMENT,
+            ("width", pa.int32()),
+            ("height", pa.int32()),
+            ("dropped", pa.int64()),  # by the source, so far
+            ("unrecorded", pa.int64()),  # tracked, but the recording could not keep up, so far
+            ("crc32", pa.uint32()),  # of the RGB bytes that were tracked
+        ]
+    ),
+    "tracks": pa.schema(
+        [
+            *_MOMENT,
+            ("id", pa.int32()),
+            ("x", pa.float32()),
+            ("y", pa.float32()),
+            ("visible", pa.bool_()),
+            ("occlusion", pa.float32()),  # probability that the point is hidden
+            ("uncertainty", pa.float32()),  # probability that its position is off
+        ]
+    ),
+    "queries": pa.schema(
+        [
+            ("id", pa.int32()),
+            ("x", pa.float32()),
+            ("y", pa.float32()),
+            ("frame_id", pa.int64()),  # on which it was named
+            ("answered_frame_id", pa.int64()),  # the first that has its track
+        ]
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How the tracker was made, in the words of the flags; None is what that flag does when it is not given."""
+
+    model: str = "small"
+    weights: str | None = None
+    dtype: str = "float32"
+    iterations: int | None = None
+    resolution: str | None = None
+    max_points: int = 256
+    window: int = 32
+    threads: int | None = None
+
+    def changed(self, **given: Any) -> "Settings":
+        """These, but for what is given and not None; another model has weights and iterations of its own."""
+        own = self if given.get("model") is None else replace(self, weights=None, iterations=None)
+        return replace(own, **{name: value for name, value in given.items() if value is not None})
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What was filmed. `name` and `description` have no secrets in them; `fps` is 0 where it has no rate of its own."""
+
+    name: str = ""
+    description: str = ""
+    live: bool = False
+    fps: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What was recorded, and how."""
+
+    settings: Settings
+    codec: str
+    program: str = ""  # its version
+    camera: Source = Source()
+    model: str = ""  # by the name that it gives itself
+    width: int = 0
+    height: int = 0
+    end: str | None = None  # None: it was cut off
+    unrecorded: int = 0
+
+    def write(self, folder: Path) -> None:
+        """Puts it in place at once, so that it is never half there. Raises OSError."""
+        partial = folder / f"{MANIFEST}.part"
+        text = json.dumps({"format": FORMAT, "version": VERSION, **asdict(self)}, indent=1, ensure_ascii=False)
+        partial.write_text(text + "\n", encoding="utf-8")
+        partial.replace(folder / MANIFEST)
+
+    @classmethod
+    def read(cls, folder: Path) -> "Manifest":
+        """Raises ConfigError for a folder that is no recording, or one of a newer version."""
+        path = folder / MANIFEST
+        try:
+            body: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{folder} is no recording: {path.name} cannot be read ({error})") from error
+        if not isinstance(body, dict) or body.get("format") != FORMAT:
+            raise ConfigError(f"{folder} is no recording: {path.name} is not of the format {FORMAT}")
+        if body.get("version") != VERSION:
+            raise ConfigError(f"{folder} is a recording of version {body.get('version')}, this program reads {VERSION}")
+        try:
+            body["camera"] = _record(Source, body["camera"])
+            body["settings"] = _record(Settings, body["settings"])
+            manifest: Manifest = _record(cls, body)
+        except (KeyError, TypeError) as error:
+            raise ConfigError(f"{folder} is a damaged recording: {path.name} lacks something ({error})") from error
+        return manifest
+
+
+class TableWriter:
+    """Appends to one of `TABLES`; what was written stays readable whatever happens to this process. Raises OSError."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.schema = TABLES[name]
+        self._file = pa.OSFile(os.fspath(table_path(folder, name)), "wb")  # unbuffered
+        try:
+            self._stream = pa.ipc.new_stream(self._file, self.schema)
+        except BaseException:
+            self._file.close()
+            raise
+
+    def append(self, *columns: Any) -> None:
+        """One record batch of these columns, arrays or sequences of equal length, in the order of the schema."""
+        arrays = [pa.array(column, field.type) for column, field in zip(columns, self.schema, strict=True)]
+        self._stream.write_batch(pa.record_batch(arrays, schema=self.schema))
+
+    def close(self) -> None:
+        with closing(self._file):
+            self._stream.close()
+
+
+def table_path(folder: Path, name: str) -> Path:
+    return folder / f"{name}.arrows"
+
+
+def read_table(folder: Path, name: str) -> pa.Table:
+    """The table `name` of a recording, up to where it was cut. Raises ConfigError where there is no such table."""
+    return pa.Table.from_batches(batches(folder, name), TABLES[name])
+
+
+def batches(folder: Path, name: str) -> Iterator[pa.RecordBatch]:
+    """The record batches of a table as they were written, up to where it was cut. Raises ConfigError."""
+    path = table_path(folder, name)
+    try:
+        file = pa.OSFile(os.fspath(path), "rb")
+    except OSError as error:
+        raise ConfigError(f"{folder} is a damaged recording: there is no {path.name} ({error})") from error
+    with file:
+        try:
+            stream = pa.ipc.open_stream(file)
+        except (pa.ArrowInvalid, OSError):  # cut before its first row
+            return
+        if not stream.schema.equals(TABLES[name]):
+            raise ConfigError(f"{path} has other columns than version {VERSION} of a recording")
+        while True:
+            try:
+                batch = stream.read_next_batch()
+            except (StopIteration, pa.ArrowInvalid, OSError):  # the end, or the cut
+                return
+            yield batch
+
+
+def _record(kind: type[Any], body: dict[str, Any]) -> Any:
+    """A record of what is known of `body`; a later program may have written more."""
+    known = {field.name for field in fields(kind)}
+    return kind(**{name: value for name, value in body.items() if name in known})

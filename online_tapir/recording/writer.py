@@ -1,0 +1,159 @@
+"""A run written down as it goes, one step of the tracker after another; slow, so it is run behind a `WriterSink`."""
+
+import shutil
+import zlib
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from online_tapir.errors import PublishError
+from online_tapir.recording.tables import TABLES, Manifest, Settings, Source, TableWriter, table_path
+from online_tapir.recording.video import VIDEO, Codec, VideoWriter
+from online_tapir.records import Frame, Tracks
+from online_tapir.replenish import Queries
+
+RESERVE = 64 << 20  # bytes of the disk that a recording leaves free
+NOMINAL_FPS = 30.0  # of the video of a source without a rate; the tables have the true times
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Step:
+    """One step of the tracker: what it was given and what it answered."""
+
+    frame: Frame
+    tracks: Tracks
+    named: Sequence[Queries] = ()  # points that this frame is the first to have tracks of
+    unrecorded: int = 0  # steps so far that were left out
+
+
+class Writer(Protocol):
+    """Something that steps are written into, from one thread. Raises OSError or PublishError when it cannot go on."""
+
+    def begin(self, source: Source) -> None:
+        """Says what is filmed, before the first step."""
+
+    def write(self, step: Step) -> None: ...
+
+    def close(self, end: str, unrecorded: int = 0) -> None:
+        """`end` says why; `unrecorded` steps were left out on the way."""
+
+
+def free_bytes(folder: Path) -> int:
+    return shutil.disk_usage(folder).free
+
+
+def leave_room(folder: Path, size: int, free_bytes: Callable[[Path], int] = free_bytes) -> None:
+    """PublishError where `size` bytes more would all but fill the disk: it harms others, and OpenCV does not tell."""
+    free = free_bytes(folder)
+    if free < size + RESERVE:
+        raise PublishError(f"the disk is all but full ({free >> 20} MiB are free)")
+
+
+class RecordingWriter:
+    """Writes a recording (see `tables`) into `folder`, which must be new or empty.
+
+    A frame is recorded once its row is in `frames`, the last that is written of it. Where no frame comes, nothing
+    stays. `free_bytes` tells how much room there is. Raises PublishError where the folder cannot be made or has
+    something in it.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: Settings,
+        codec: Codec = "huffyuv",
+        *,
+        free_bytes: Callable[[Path], int] = free_bytes,
+    ) -> None:
+        self.folder = folder
+        self._free_bytes = free_bytes
+        self._video: VideoWriter | None = None
+        self._manifest = Manifest(program=_program(), settings=settings, codec=codec)
+        with ExitStack() as opened:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                if any(folder.iterdir()):
+                    raise PublishError(f"cannot record into {folder}: there is something in it; name a new folder")
+                self._frames, self._tracks, self._queries = (
+                    opened.enter_context(closing(TableWriter(folder, name))) for name in ("frames", "tracks", "queries")
+                )
+            except OSError as error:
+                raise PublishError(f"cannot record into {folder}: {error.strerror or error}") from error
+            self._opened = opened.pop_all()
+
+    def begin(self, source: Source) -> None:
+        self._manifest = replace(self._manifest, camera=source)
+
+    def write(self, step: Step) -> None:
+        leave_room(self.folder, 2 * step.frame.rgb.nbytes, self._free_bytes)
+        video = self._video or self._open(step)
+        frame, tracks = step.frame, step.tracks
+        video.write(frame.rgb)
+        count = len(tracks.ids)
+        self._tracks.append(
+            np.full(count, frame.id),
+            np.full(count, frame.captured_ns),
+            np.full(count, frame.captured_unix_ns),
+            tracks.ids,
+            tracks.xy[:, 0],
+            tracks.xy[:, 1],
+            tracks.visible,
+            tracks.occlusion,
+            tracks.uncertainty,
+        )
+        for queries in step.named:
+            self._write_queries(queries, tracks)
+        self._frames.append(
+            [frame.id],
+            [frame.captured_ns],
+            [frame.captured_unix_ns],
+            [tracks.width],
+            [tracks.height],
+            [tracks.dropped],
+            [step.unrecorded],
+            [zlib.crc32(np.ascontiguousarray(frame.rgb).data)],
+        )
+
+    def close(self, end: str, unrecorded: int = 0) -> None:
+        with self._opened:
+            if self._video is not None:
+                replace(self._manifest, end=end, unrecorded=unrecorded).write(self.folder)
+        if self._video is None:
+            for name in TABLES:
+                table_path(self.folder, name).unlink()
+            self.folder.rmdir()
+
+    def _open(self, step: Step) -> VideoWriter:
+        height, width = step.frame.rgb.shape[:2]
+        fps = self._manifest.camera.fps or NOMINAL_FPS
+        self._video = VideoWriter(self.folder / VIDEO, self._manifest.codec, fps, width, height)
+        self._opened.callback(self._video.close)
+        self._manifest = replace(self._manifest, model=step.tracks.model, width=width, height=height)
+        self._manifest.write(self.folder)
+        return self._video
+
+    def _write_queries(self, queries: Queries, tracks: Tracks) -> None:
+        """Points that were taken back before they had a track are none."""
+        answered = np.isin(queries.ids, tracks.ids)
+        if not answered.any():
+            return
+        count = int(answered.sum())
+        self._queries.append(
+            queries.ids[answered],
+            queries.xy[answered, 0],
+            queries.xy[answered, 1],
+            np.full(count, queries.frame_id),
+            np.full(count, tracks.frame_id),
+        )
+
+
+def _program() -> str:
+    try:
+        return version("online-tapir")
+    except PackageNotFoundError:  # run from a checkout
+        return ""

@@ -1,0 +1,76 @@
+"""A video to show around: each frame with its points, trails and rings on it (see `painting`), as MPEG-4 in .mp4.
+
+A live source's plays at its own pace: where frames were dropped the one before stays, where they came too soon for the
+video's rate one is left out.
+"""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from online_tapir.errors import ConfigError, PublishError
+from online_tapir.recording.tables import Source
+from online_tapir.recording.video import Picture, VideoWriter
+from online_tapir.recording.writer import NOMINAL_FPS, Step, leave_room
+from online_tapir.records import Tracks
+from online_tapir.sinks.painting import Trails, paint_tracks
+
+LONGEST_STILL_S = 5.0  # a longer gap is shortened
+
+
+class PaintedVideo:
+    """A writer (see `WriterSink`) of one file, which it replaces. Raises ConfigError or PublishError."""
+
+    def __init__(self, path: Path) -> None:
+        if path.suffix.lower() != ".mp4":
+            raise ConfigError(f"--save-video {path}: the painted video is MPEG-4; give a name that ends in .mp4")
+        if not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
+            raise PublishError(f"cannot write {path}: {path.parent} is no folder, or may not be written to")
+        self._path = path
+        self._source = Source()
+        self._trails = Trails()
+        self._video: VideoWriter | None = None
+        self._last: Picture = np.zeros((0, 0, 3), np.uint8)
+        self._due_ns = 0  # of the clock that stamps frames: when the next picture of the video is shown
+
+    def begin(self, source: Source) -> None:
+        self._source = source
+
+    def write(self, step: Step) -> None:
+        leave_room(self._path.parent, step.frame.rgb.nbytes)
+        painted = paint_tracks(step.frame.rgb, step.tracks, self._trails.follow(self._timed(step.tracks)))
+        video = self._video or self._open(step)
+        late = self._late(step.frame.captured_ns) if self._source.live else 0
+        if late < 0:
+            return
+        for _ in range(min(late, round(LONGEST_STILL_S * self._fps))):
+            video.write(self._last)
+        video.write(painted)
+        self._last = painted
+        self._due_ns += round((late + 1) * 1e9 / self._fps)
+
+    def close(self, end: str, unrecorded: int = 0) -> None:
+        if self._video is not None:
+            self._video.close()
+
+    def _open(self, step: Step) -> VideoWriter:
+        height, width = step.frame.rgb.shape[:2]
+        self._video = VideoWriter(self._path, "mpeg4", self._fps, width, height)
+        self._due_ns = step.frame.captured_ns
+        return self._video
+
+    @property
+    def _fps(self) -> float:
+        return self._source.fps or NOMINAL_FPS
+
+    def _timed(self, tracks: Tracks) -> Tracks:
+        """With the time at which they are shown, that a trail is a second long on the video, too."""
+        if self._source.live:
+            return tracks
+        return replace(tracks, captured_ns=round(tracks.frame_id * 1e9 / self._fps))
+
+    def _late(self, captured_ns: int) -> int:
+        """By how many pictures of the video a frame comes after its turn; below 0, before it."""
+        return round((captured_ns - self._due_ns) * self._fps / 1e9)

@@ -1,0 +1,60 @@
+"""Signs of life to the service manager that started the run, where it asked for them: readiness and the watchdog.
+
+sd_notify(3) is one datagram to the socket in NOTIFY_SOCKET. It is sent from the loop of frames alone: a run that hangs
+says nothing, and is started again.
+"""
+
+import socket
+import time
+from collections.abc import Callable, Mapping
+from typing import Self
+
+from online_tapir.records import Frame, Tracks
+from online_tapir.sinks.wire import Heartbeat
+
+EVERY_NS = 1_000_000_000
+
+
+class Watchdog:
+    """A sink that tells systemd, at most once a second, that frames come, or why none do.
+
+    `address` is that of a datagram socket, `@` before one without a file. A manager that does not listen is no error.
+    """
+
+    def __init__(self, address: str, *, monotonic_ns: Callable[[], int] = time.monotonic_ns) -> None:
+        self._address = "\0" + address[1:] if address.startswith("@") else address
+        self._monotonic_ns = monotonic_ns
+        self._told_ns: int | None = None
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self._socket.setblocking(False)
+
+    @classmethod
+    def asked_for(cls, environ: Mapping[str, str]) -> Self | None:
+        """One for the manager that `environ` names; None where it names none."""
+        address = environ.get("NOTIFY_SOCKET", "")
+        return cls(address) if address.startswith(("/", "@")) else None
+
+    def publish(self, frame: Frame, tracks: Tracks) -> None:
+        self._tell(lambda: f"{int(tracks.visible.sum())} of {len(tracks.ids)} points visible on frame {frame.id}")
+
+    def beat(self, heartbeat: Heartbeat) -> None:
+        self._tell(lambda: f"{heartbeat.state}; the last frame was {heartbeat.frame_id}")
+
+    def close(self) -> None:
+        """Says that the run is ending. May be called twice."""
+        if self._socket.fileno() >= 0:
+            self._send("STOPPING=1")
+            self._socket.close()
+
+    def _tell(self, status: Callable[[], str]) -> None:
+        now_ns = self._monotonic_ns()
+        if self._told_ns is None or now_ns - self._told_ns >= EVERY_NS:
+            ready = "READY=1\n" if self._told_ns is None else ""
+            self._told_ns = now_ns
+            self._send(f"{ready}WATCHDOG=1\nSTATUS={status()}")
+
+    def _send(self, text: str) -> None:
+        try:
+            self._socket.sendto(text.encode(), self._address)
+        except OSError:  # it is busy, or gone: the next one may pass
+            return
