@@ -6,7 +6,7 @@ import pytest
 
 from online_tapir.demo import DemoScene
 from online_tapir.errors import ConfigError, QueryError
-from online_tapir.points import MaskPoints, check_inside, parse_points, replenish
+from online_tapir.points import MaskPoints, check_inside, parse_points, read_csv, read_mask, replenish
 
 
 @pytest.fixture(scope="module")
@@ -212,3 +212,17 @@ def test_replenish_does_not_mind_tracks_that_ran_away(rgb: np.ndarray) -> None:
     alive = np.array([(np.nan, 1), (1e30, -1e30), (100, 100)], np.float32)
     assert np.isfinite(replenish(rgb, alive, 12)).all()
     assert np.isfinite(replenish(np.zeros((16, 16, 3), np.uint8), alive, 5)).all()
+
+
+@pytest.mark.parametrize("shape", [b"(7,", b"(51539607552, 9)", b"(" + b"9" * 40 + b",)"])
+def test_a_mask_whose_header_cannot_be_is_refused(tmp_path: Path, shape: bytes) -> None:
+    header = b"{'descr': '|b1', 'fortran_order': False, 'shape': " + shape + b", }"
+    (tmp_path / "odd.npy").write_bytes(b"\x93NUMPY\1\0" + len(header).to_bytes(2, "little") + header)
+    with pytest.raises(ConfigError, match="no \\.npy array, or is damaged"):
+        read_mask(tmp_path / "odd.npy")
+
+
+def test_a_number_beyond_float32_is_outside_every_frame(tmp_path: Path) -> None:
+    (tmp_path / "far.csv").write_text("1e308,2\n")
+    with pytest.raises(QueryError, match="outside"):
+        check_inside(read_csv(tmp_path / "far.csv"), 640, 480)
