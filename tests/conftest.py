@@ -1,5 +1,6 @@
 """What the tests share: a tiny model with random weights, and pictures with something to see on them."""
 
+import os
 from collections.abc import Callable
 
 import cv2
@@ -10,6 +11,9 @@ from numpy.typing import NDArray
 
 from online_tapir.model.config import TapirConfig
 from online_tapir.model.tapir import Tapir
+
+if os.environ.get("TAPIR_TEST_DEVICE", "cpu") == "cpu":
+    os.environ["TRITON_INTERPRET"] = "1"  # Triton reads it while it is imported, whichever test does so first
 
 TINY = TapirConfig(
     name="tiny",
