@@ -126,10 +126,28 @@ def cost_volume_head(
     cost = cost.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
     hidden = F.relu(F.conv2d(cost, hidden_weight, hidden_bias, padding=1), inplace=True)  # [M, K, H, W]
     precise = torch.promote_types(cost.dtype, torch.float32)
-    heat = F.conv2d(hidden, heat_weight, heat_bias, padding=1)[:, 0].to(precise)  # [M, H, W]
+    heat = _to_one_channel(hidden, heat_weight, heat_bias).to(precise)  # [M, H, W]
     occlusion = F.conv2d(F.pad(hidden, (0, 2, 0, 2)), occlusion_weight, occlusion_bias, stride=2)
     pooled = F.relu(occlusion, inplace=True).mean(dim=(2, 3), dtype=precise)  # [M, 2K]
     return CostReading(soft_argmax(heat, temperature), pooled, heat)
+
+
+def _to_one_channel(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """A 3x3 convolution of channels-last x [M, K, H, W] to one channel, [M, H, W]; zero outside.
+
+    As one product with nine columns whose maps are added up, shifted: three times as fast on a CPU as the library's,
+    which computes sixteen channels for one.
+    """
+    maps, _, height, width = x.shape
+    taps = weight[0].flatten(1).mT @ x.permute(0, 2, 3, 1).flatten(0, 2).mT  # [9, MHW]
+    taps = taps.view(9, maps, height, width)
+    total = taps[4] + bias
+    for tap, values in enumerate(taps):
+        down, across = tap // 3 - 1, tap % 3 - 1
+        if down or across:
+            inside = total[:, max(0, -down) : height - max(0, down), max(0, -across) : width - max(0, across)]
+            inside += values[:, max(0, down) : height + min(0, down), max(0, across) : width + min(0, across)]
+    return total
 
 
 def local_correlations(features: Tensor, levels: Sequence[Tensor], xy: Tensor, size: tuple[int, int]) -> Tensor:

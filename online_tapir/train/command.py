@@ -1,6 +1,7 @@
 """What `online-tapir eval` and `online-tapir train` do, once the words of the command line are understood."""
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ PROCEDURAL_TEXTURES = 96
 VALIDATION_CLIPS = 12
 STILL_CLIPS = 2
 SCENES_FPS = 10
+REPORT_COLUMNS = 120  # of a table that goes into a file
 POINTS_AT_ONCE = 256
 
 
@@ -63,7 +65,7 @@ def evaluate_models(
         "LK, recovering": LucasKanadeWithRecovery,
         "DIS flow": DenseFlow,
     }
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=REPORT_COLUMNS)
     reports: list[Report] = []
     for name, videos in _data(photos, dataset, strided, clips, frames):
         with console.status(f"scoring on {name}"):
