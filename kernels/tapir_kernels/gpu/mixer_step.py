@@ -135,9 +135,9 @@ def mixer_step(
 
 
 def _tile(width: int) -> tuple[int, int]:
-    """Numbers in a program's row, and its warps: four numbers a thread, until there are eight warps."""
+    """Numbers in a program's row, and its warps: two numbers a thread (four spill on sm_120), up to eight warps."""
     block_c = int(triton.next_power_of_2(width))
-    return block_c, block(block_c // 128, 1, 8)
+    return block_c, block(block_c // 64, 1, 8)
 
 
 def compile_cases() -> list[CompileCase]:
