@@ -20,7 +20,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from subprocess import TimeoutExpired
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any, Literal
 
@@ -222,7 +221,7 @@ def program(settings: Settings, fps: float, address: str, rerun: str) -> Iterato
         process.terminate()
         if process.wait(PATIENCE_S) != 0:
             raise BenchError(f"the program ended with {process.returncode}, not 0, when it was asked to stop")
-    except TimeoutExpired as error:
+    except psutil.TimeoutExpired as error:
         raise BenchError(f"the program did not stop within {PATIENCE_S:g} s") from error
     finally:
         if process.poll() is None:

@@ -15,6 +15,11 @@ class Estimate:
     expected_distance: Tensor  # [G, N] logit that the position is off
 
 
+def certainty(occlusion: Tensor, expected_distance: Tensor) -> Tensor:
+    """How likely a point is seen and its position right, from the two logits (TAPIR, section 3.1)."""
+    return torch.sigmoid(-occlusion) * torch.sigmoid(-expected_distance)
+
+
 def visibility(occlusion: Tensor, expected_distance: Tensor, above: float) -> Tensor:
-    """Whether a point is seen and its position right, likelier than `above`, from the two logits (TAPIR, 3.1)."""
-    return torch.sigmoid(-occlusion) * torch.sigmoid(-expected_distance) > above
+    """Whether a point is seen and its position right, likelier than `above`."""
+    return certainty(occlusion, expected_distance) > above

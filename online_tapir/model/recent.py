@@ -10,7 +10,7 @@ from torch import Tensor
 
 from online_tapir.model import coordinates
 from online_tapir.model.coordinates import Size
-from online_tapir.model.estimate import Estimate
+from online_tapir.model.estimate import Estimate, certainty
 from online_tapir.model.grids import Grids, describe
 
 UPDATE = 0.5  # how much of what a point looks like replaces what it looked like, where it is surely seen
@@ -55,7 +55,7 @@ class Recent:
 
     def after(self, found: Estimate, matched: Grids, refined: tuple[Grids, ...], initial: Size) -> "Recent":
         """The memory after a frame with these grids, on which the points were `found`."""
-        certain = (torch.sigmoid(-found.occlusion) * torch.sigmoid(-found.expected_distance)).detach()  # [G, N]
+        certain = certainty(found.occlusion, found.expected_distance).detach()  # [G, N]
         xy = found.xy.detach()
         looks = [_look(grids, xy, initial) for grids in refined]
         coarse = _look(matched, xy, initial) if matched is not refined[0] else looks[0]
