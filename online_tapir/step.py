@@ -115,7 +115,7 @@ class GraphedStep:
             self._refine = [capture(partial(stages.refine, phase), pool) for phase in (0, 1)]
             self._uploading, self._downloading = torch.cuda.Stream(), torch.cuda.Stream()
             self._lanes = [Lane() for _ in range(LANES)]
-            self._uploaded, self._resized = torch.cuda.Event(), torch.cuda.Event()
+            self._uploaded, self._resized, self._downloaded = (torch.cuda.Event() for _ in range(3))
         self._pinned = torch.empty(0, 0, 3, dtype=torch.uint8)  # on the host
         self._picture = self._pinned  # on the device
 
@@ -133,6 +133,7 @@ class GraphedStep:
                 self._uploaded.record()
             computing = torch.cuda.current_stream()
             computing.wait_event(self._uploaded)
+            computing.wait_event(self._downloaded)  # the last answer has left memory that the graphs share
             lane.started.record()
             self._stages.take(self._picture, self._window.slot(frame))
             self._resized.record()
@@ -154,6 +155,7 @@ class GraphedStep:
                 self._downloading.wait_event(lane.refined)
                 lane.values.copy_(values, non_blocking=True)
                 lane.downloaded.record()
+                self._downloaded.record()
             self._readings.append((lane, rows))
 
     def read(self) -> Reading:
