@@ -34,7 +34,7 @@ def track_clip(model: Tapir, clip: Tensor, xy: Tensor, query_frame: Tensor) -> C
     first_frame = torch.arange(batch, device=xy.device)[:, None] * frames
     queries = describe(grids, (first_frame + query_frame).flatten(), xy.flatten(0, 1), grids.size)
     walk = _Walk(model, queries.view(*xy.shape[:2], -1), xy, query_frame)
-    steps = [walk.step(grids.frame(number, frames), number) for number in range(frames)]
+    steps = [walk.step(frame, number) for number, frame in enumerate(grids.by_frame(frames))]
     matches, refined = zip(*steps, strict=True)
     match = Match(_joined([one.estimate for one in matches]), _by_frame([one.heat for one in matches]))
     return ClipTracks(

@@ -27,11 +27,11 @@ class Grids:
         """The level that points are matched on."""
         return self.describing[-1]
 
-    def frame(self, number: int, of: int) -> "Grids":
-        """Those of frame `number` of every clip, where the batch is clips `of` so many frames."""
-        return Grids(
-            self.size, tuple(level.view(-1, of, *level.shape[1:])[:, number] for level in self.levels), self.pooled
-        )
+    def by_frame(self, frames: int) -> list["Grids"]:
+        """Those of each frame of all clips, where the batch is clips of so many frames."""
+        # Not a slice for each: its gradient would be as large as all frames'.
+        levels = (level.view(-1, frames, *level.shape[1:]).unbind(1) for level in self.levels)
+        return [Grids(self.size, frame, self.pooled) for frame in zip(*levels, strict=True)]
 
 
 def describe(grids: Grids, frame: Tensor, xy: Tensor, size: Size) -> Tensor:
@@ -55,9 +55,7 @@ def _sample(grid: Tensor, frame: Tensor, xy: Tensor) -> Tensor:
     across, down = (centre - corner).unsqueeze(-1).to(grid.dtype).unbind(1)  # each [P, 1]
     left, top = torch.nan_to_num(corner).long().unbind(1)
     right, bottom = (left + 1).clamp_max(width - 1), (top + 1).clamp_max(height - 1)
-    table = grid.flatten(0, 2)  # [GHW, C]
-    upper, lower = (
-        torch.lerp(table[start + left], table[start + right], across.expand(-1, table.shape[1]))
-        for start in ((frame * height + top) * width, (frame * height + bottom) * width)
-    )
-    return torch.lerp(upper, lower, down.expand(-1, table.shape[1]))
+    above, below = (frame * height + top) * width, (frame * height + bottom) * width
+    cells = grid.flatten(0, 2)[torch.stack([above + left, above + right, below + left, below + right])]  # [4, P, C]
+    upper, lower = torch.lerp(cells[::2], cells[1::2], across.expand_as(cells[0])).unbind(0)
+    return torch.lerp(upper, lower, down.expand_as(upper))
