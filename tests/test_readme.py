@@ -2,9 +2,11 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
@@ -25,11 +27,39 @@ def blocks(language: str) -> list[str]:
 @pytest.mark.parametrize("marker", ["import msgpack", "import subscribe"])
 def test_the_subscriber_receives_what_is_published(marker: str) -> None:
     (code,) = (block for block in blocks("python") if marker in block)
+    lines = first_lines(lambda address: [sys.executable, "-c", code.replace(DEFAULT_ADDRESS, address)])
+    assert all("5.5" in line and "6.2" in line and "3" in line for line in lines), lines
+
+
+def test_the_subscriber_in_another_language_receives_the_same(tmp_path: Path) -> None:
+    (code,) = blocks("cpp")
+    includes = "".join(re.findall(r"^#include <.*>\n", code, re.MULTILINE))
+    if not built(includes + "int main() {}", tmp_path):
+        pytest.skip("no g++ here, or no cppzmq and msgpack-cxx for it")
+
+    def command(address: str) -> list[str]:
+        assert built(code.replace(DEFAULT_ADDRESS, address), tmp_path), "it does not compile"
+        return ["stdbuf", "-oL", str(tmp_path / "listen")]
+
+    assert set(first_lines(command)) == {"point 3 at 5.5, 6.2\n"}
+
+
+def built(code: str, folder: Path) -> bool:
+    """Whether a C++ program could be made of `code`, with no warning: `folder`/listen."""
+    if shutil.which("g++") is None or shutil.which("stdbuf") is None:
+        return False
+    (folder / "listen.cpp").write_text(code, encoding="utf-8")
+    words = ["g++", "-std=c++17", "-Wall", "-Wextra", "-Werror", "listen.cpp", "-o", "listen", "-lzmq"]
+    return subprocess.run(words, cwd=folder, capture_output=True, check=False).returncode == 0
+
+
+def first_lines(command: Callable[[str], list[str]]) -> list[str]:
+    """What a subscriber prints of point 3 at 5.5, 6.25, which is published at the address that `command` is given."""
     rgb = np.zeros((16, 16, 3), np.uint8)
     ids, xy, seen = np.array([3], np.int32), np.array([[5.5, 6.25]], np.float32), np.array([True])
     publisher = ZmqPublisher("tcp://127.0.0.1:0")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONUNBUFFERED": "1"}
-    words = [sys.executable, "-c", code.replace(DEFAULT_ADDRESS, publisher.address)]
+    words = command(publisher.address)
     with subprocess.Popen(words, env=environment, text=True, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         lines: list[str] = []
@@ -44,7 +74,7 @@ def test_the_subscriber_receives_what_is_published(marker: str) -> None:
         process.kill()
     publisher.close()
     assert len(lines) == MESSAGES
-    assert all("5.5" in line and "6.2" in line and "3" in line for line in lines), lines
+    return lines
 
 
 def test_the_commands_that_ci_and_readers_run_are_marked() -> None:
