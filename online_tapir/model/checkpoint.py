@@ -2,6 +2,7 @@
 
 import json
 import zipfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from dataclasses import fields as dataclass_fields
 from importlib.resources import as_file, files
@@ -11,13 +12,14 @@ from typing import Any, Literal
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load, save_file
 from torch import Tensor
 
 from online_tapir import weights_store
 from online_tapir.errors import ConfigError, WeightsError
 from online_tapir.model import haiku, public
 from online_tapir.model.config import PRESETS, TapirConfig, preset
+from online_tapir.model.memory import MIB, memory_errors, memory_of, ran_out
 from online_tapir.model.public import Shape
 from online_tapir.model.tapir import Tapir
 
@@ -44,11 +46,12 @@ def load_model(
     is not given, else bfloat16 or float16, by name or torch's own. `iterations` refines 1 to 4 times a frame, where it
     is given, in place of as often as the model was trained to: fewer are faster and less exact.
 
-    Raises ConfigError for an unknown preset, device or dtype, WeightsError for a file that is missing, corrupt, made
-    for another model, or cannot be fetched.
+    Raises ConfigError for an unknown preset, device or dtype and for memory that is too small, WeightsError for a file
+    that is missing, corrupt, made for another model, or cannot be fetched.
     """
     target = choose_device(device)
-    precision = choose_dtype(dtype, target)
+    with memory_errors(lambda: f"{target} has no memory left to compute in; end what uses it, or use --device cpu"):
+        precision = choose_dtype(dtype, target)
     if str(name_or_path) in PRESETS:
         config, state = _preset_weights(preset(str(name_or_path)), weights)
     elif weights is None and Path(name_or_path).suffix == ".safetensors":
@@ -59,12 +62,23 @@ def load_model(
         )
     if iterations is not None:
         config = with_iterations(config, iterations)
-    model = Tapir(config)  # not on the meta device: its random numbers cost torch a second of imports
-    model.load_state_dict({name: tensor.float() for name, tensor in state.items()})
-    model.requires_grad_(False)
-    model.to(target, precision)
-    model.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    with memory_errors(lambda: _too_large(config, state, target, precision)):
+        model = Tapir(config)  # not on the meta device: its random numbers cost torch a second of imports
+        model.load_state_dict({name: tensor.float() for name, tensor in state.items()})
+        model.requires_grad_(False)
+        model.to(target, precision)
+        model.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return model.eval()
+
+
+def _too_large(config: TapirConfig, state: Mapping[str, Tensor], device: torch.device, dtype: torch.dtype) -> str:
+    memory = memory_of(device, model=0, held=0)
+    free = "less" if memory is None else f"{memory.free / MIB:.0f} of {memory.total / MIB:.0f} MiB free"
+    needed = sum(tensor.numel() for tensor in state.values()) * dtype.itemsize / MIB
+    return (
+        f"{config.name!r} takes {needed:.1f} MiB before its first point, and {device} has {free}: end what uses it, or "
+        f"choose another --device, --dtype bfloat16 or a smaller model"
+    )
 
 
 def with_iterations(config: TapirConfig, iterations: int) -> TapirConfig:
@@ -104,6 +118,8 @@ def _cannot_compute(dtype: torch.dtype, device: torch.device) -> str | None:
         x = torch.zeros(1, 8, 8, 8, dtype=dtype, device=device)
         F.gelu(F.conv2d(x, x) @ x.mT[..., :1, :])
     except (RuntimeError, NotImplementedError) as error:
+        if ran_out(error):
+            raise
         return str(error).splitlines()[0]
     return None
 
@@ -275,9 +291,13 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     _check_there(path)
     try:
         with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+            metadata = file.metadata() or {}
+        # Not the open file's get_tensor, which in safetensors 0.8 keeps 64 bytes of every tensor for ever.
+        return load(path.read_bytes()), metadata
     except SafetensorError as error:
         raise WeightsError(f"{path} is no whole safetensors file ({error}); fetch or copy it again") from error
+    except KeyError as error:
+        raise WeightsError(f"{path} holds numbers of type {error}, which no model here is made of") from error
 
 
 def _read_pytorch(path: Path) -> dict[str, Tensor]:

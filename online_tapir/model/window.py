@@ -38,6 +38,11 @@ class FeatureWindow:
         """The frames a query may name, oldest first."""
         return [frame.id for frame in self._frames]
 
+    @property
+    def nbytes(self) -> int:
+        """What the buffers take."""
+        return sum(ring.nbytes for rings in self._rings for ring in rings)
+
     def push(self, frame: RememberedFrame, pyramid: FeaturePyramid) -> FeaturePyramid:
         """Remembers a frame in place of the oldest; returns its pyramid as the window holds it."""
         if not self._rings:

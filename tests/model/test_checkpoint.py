@@ -1,6 +1,8 @@
 """Weights: what is saved is loaded, and what does not fit is refused by name; nothing is run."""
 
+import gc
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -46,6 +48,26 @@ def test_saved_weights_come_back_with_their_configuration(make_model: MakeModel,
     for name, tensor in model.state_dict().items():
         assert torch.equal(loaded.state_dict()[name], tensor)
     assert not list(tmp_path.glob("*.partial"))
+
+
+def test_weights_that_are_read_again_and_again_leave_nothing_behind(make_model: MakeModel, tmp_path: Path) -> None:
+    path, times = tmp_path / "tiny.safetensors", 20
+    save_weights(path, make_model(), {})
+    tensors = len(read_weights(path)[1])
+    gc.collect()
+    before = sys.getallocatedblocks()
+    for _ in range(times):
+        read_weights(path)
+    gc.collect()
+    assert sys.getallocatedblocks() - before < times * tensors / 2, "less than an object a tensor"
+
+
+def test_numbers_of_a_type_that_torch_lacks_are_refused(tmp_path: Path) -> None:
+    header = json.dumps({"a": {"dtype": "F8_E8M0", "shape": [2], "data_offsets": [0, 2]}}).encode()
+    path = tmp_path / "odd.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + b"\0\0")
+    with pytest.raises(WeightsError, match="holds numbers of type 'F8_E8M0'"):
+        load_model(path, device="cpu")
 
 
 def test_the_embedded_model_loads_and_is_ready_to_track() -> None:

@@ -1,0 +1,131 @@
+"""Memory that is too small: how that shows, how much there is, and what of a tracker would fit into it."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from online_tapir.errors import ConfigError
+from online_tapir.model.config import LOWRES_STRIDE, TapirConfig
+from online_tapir.model.coordinates import Size
+
+MIB = 2**20
+SHARE = 0.8  # of the free memory that is given out; the rest is for what allocators lose, and pictures
+WORK_PER_POINT = 256 * 1024  # bytes of working memory of a point, its cost maps first of all; the state is beside it
+ENCODING = 5  # frames' features that the widest activations of encoding a frame take
+# What torch on a CPU, CUDA's libraries and Triton say; torch.OutOfMemoryError is a RuntimeError, too.
+_WORDS = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
+
+
+class Memory(NamedTuple):
+    """Of a device, in bytes."""
+
+    free: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Need:
+    """What a tracker is to hold of its points and frames, in bytes; `pixels` are a frame's, at all its resolutions.
+
+    Of these pixels `fixed` are at the model's initial resolution, which every frame is encoded at.
+    """
+
+    points: int
+    a_point: int
+    frames: int
+    a_pixel: float
+    pixels: int
+    fixed: int
+
+    @property
+    def a_frame(self) -> float:
+        return self.a_pixel * self.pixels
+
+    def points_within(self, room: float) -> int:
+        """How many points fit beside the frames; as if fewer than were asked for, since those did not."""
+        fit = int((room - (self.frames + ENCODING) * self.a_frame) // self.a_point)
+        return max(fit, 0) if fit < self.points else self.points // 2
+
+    def frames_within(self, room: float) -> int:
+        """How many frames fit beside the points; as if fewer than were asked for, since those did not."""
+        fit = int((room - self.points * self.a_point) // self.a_frame) - ENCODING
+        return max(fit, 0) if fit < self.frames else self.frames // 2
+
+    def side_within(self, room: float) -> float:
+        """By how much the sides of what is not `fixed` are to be scaled for all to fit, at most a half; 0: never."""
+        if self.pixels == self.fixed:
+            return 0.0
+        pixels = (room - self.points * self.a_point) / ((self.frames + ENCODING) * self.a_pixel)
+        share = max(pixels - self.fixed, 0.0) / (self.pixels - self.fixed)
+        return float(share**0.5) if share < 1 else 0.5
+
+
+def bytes_a_pixel(config: TapirConfig, dtype: torch.dtype) -> float:
+    """Of a frame's features, by pixel of the resolution that it is encoded at."""
+    strides = (2, 4, 8, 8)  # of the backbone's groups
+    described = zip(config.described_by, config.described_channels, strict=True)
+    levels = range(1, config.pyramid_levels + 1)
+    pooled = sum(config.lowres_channels / (LOWRES_STRIDE << level) ** 2 for level in levels)
+    return dtype.itemsize * (pooled + sum(channels / strides[group] ** 2 for group, channels in described))
+
+
+def what_would_fit(need: Need, memory: Memory | None, largest: Size) -> str:
+    """Words for how many points would fit, or frames, or at which resolution; `largest` is the one there is."""
+    if memory is None:
+        return "nobody says how much free"
+    room = memory.free * SHARE
+    points, frames, side = need.points_within(room), need.frames_within(room), need.side_within(room)
+    height, width = (int(pixels * side) // LOWRES_STRIDE * LOWRES_STRIDE for pixels in largest)
+    fits = [f"{points} points would fit"] if points else [f"{frames} frames would fit"] if frames else []
+    if min(height, width) >= 2 * LOWRES_STRIDE:
+        fits.append(f"all of them at --resolution {width}x{height}")
+    free = f"{memory.free / MIB:.0f} of {memory.total / MIB:.0f} MiB free"
+    return f"{free}; about {', or '.join(fits)}" if fits else f"{free}, and fewer points or frames alone do not fit"
+
+
+def memory_of(device: torch.device, model: int, held: int) -> Memory | None:
+    """What there is but for the `model`'s bytes, those that a tracker held with it; None where nobody says.
+
+    On a GPU all that this process has reserved may be had; elsewhere what the system can spare and `held`, within the
+    limit that the process has been given (RLIMIT_AS).
+    """
+    if device.type == "cuda":
+        try:
+            free, total = torch.cuda.mem_get_info(device)
+            return Memory(free + max(0, torch.cuda.memory_reserved(device) - model), total)
+        except RuntimeError:  # there is no room for CUDA itself
+            return None
+    try:
+        import resource  # POSIX
+
+        kib = dict(line.split(":") for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines())
+        free, total = (int(kib[name].split()[0]) * 1024 for name in ("MemAvailable", "MemTotal"))
+        used = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+    except (ImportError, OSError, KeyError, ValueError):  # not Linux
+        return None
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit != resource.RLIM_INFINITY:
+        free, total = max(min(free, limit - used), 0), min(total, limit)
+    return Memory(free + held, total)
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether an error says that memory was too small, of a GPU or of the system."""
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _WORDS)
+
+
+@contextmanager
+def memory_errors(say: Callable[[], str]) -> Iterator[None]:
+    """Raises ConfigError with what `say` says, where memory runs out within."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not ran_out(error):
+            raise
+        raise ConfigError(say()) from error
