@@ -20,9 +20,11 @@ from torch import Tensor
 from online_tapir.clock import Stopwatch, SystemClock
 from online_tapir.model.coordinates import Size
 from online_tapir.model.estimate import Estimate
+from online_tapir.model.memory import ran_out
 from online_tapir.model.state import TrackState
 from online_tapir.model.static import StaticStages, packed
 from online_tapir.model.tapir import FeaturePyramid, Tapir
+from online_tapir.model.taps import Sight, Taps
 from online_tapir.model.window import FeatureWindow, RememberedFrame
 from online_tapir.records import StageTimes
 from tapir_kernels import resize_rgb8
@@ -40,6 +42,7 @@ class Reading(NamedTuple):
 
     values: NDArray[np.float32]  # [N, 4] as `packed`
     times: StageTimes
+    sight: Sight | None  # of the row that was inspected, on the host
 
 
 class Step(Protocol):
@@ -48,8 +51,11 @@ class Step(Protocol):
     def take(self, rgb: NDArray[np.uint8], frame: RememberedFrame) -> None:
         """Uploads and encodes rgb [H, W, 3]; from now on the window holds `frame`."""
 
-    def track(self, rows: int, phase: int) -> None:
-        """Matches and refines the first rows of the state on the frame taken last; `phase` is that frame's parity."""
+    def track(self, rows: int, phase: int, inspected: int | None = None) -> None:
+        """Matches and refines the first rows of the state on the frame taken last; `phase` is that frame's parity.
+
+        Of the row `inspected` all is kept that the stages saw.
+        """
 
     def read(self) -> Reading:
         """Of the oldest frame that was tracked and not read; waits until it is there."""
@@ -78,15 +84,16 @@ class EagerStep:
         self._encode_ns = self._watch.lap()
         self._pyramid = self._window.push(frame, pyramid)
 
-    def track(self, rows: int, phase: int) -> None:
-        state = self._state.rows(0, rows)
-        first = match_frugally(self._model, self._pyramid, state)
+    def track(self, rows: int, phase: int, inspected: int | None = None) -> None:
+        state, taps = self._state.rows(0, rows), None if inspected is None else Taps(inspected)
+        first = match_frugally(self._model, self._pyramid, state, taps)
         match_ns = self._watch.lap()
-        best = self._model.refine(self._pyramid, first, state, phase)[-1]
+        best = self._model.refine(self._pyramid, first, state, phase, taps)[-1]
         refine_ns = self._watch.lap()
         values = packed(best).cpu().numpy()
+        sight = None if taps is None else taps.sight.filled(taps.sight.flat().cpu())
         times = StageTimes(0, self._upload_ns, self._encode_ns, match_ns, refine_ns, self._watch.lap())
-        self._readings.append(Reading(values, times))
+        self._readings.append(Reading(values, times, sight))
 
     def read(self) -> Reading:
         return self._readings.popleft()
@@ -100,6 +107,10 @@ class GraphedStep:
     each stage can be timed, and what remembers nothing can be warmed up without disturbing what does. Only the resizing
     is launched by itself, so a camera may change its size without another capture.
 
+    A graph gives nothing but its result. While a row is inspected, matching and refining are therefore launched kernel
+    by kernel, on the memory that the graphs use, too; graphs read and write where they were captured to, whatever has
+    been launched in between.
+
     Where a row is written, when a point is begun or moves, is the stream of the caller: the one that computes.
     """
 
@@ -107,7 +118,7 @@ class GraphedStep:
         self._stages = stages
         self._window = window
         self._device = device
-        self._readings: deque[tuple[Lane, int]] = deque()
+        self._readings: deque[tuple[Lane, int, Taps | None]] = deque()
         with torch.cuda.device(device), algorithms_by_trial():
             pool = torch.cuda.graph_pool_handle()
             self._encode = capture(stages.encode, pool)
@@ -142,26 +153,40 @@ class GraphedStep:
             self._window.remember(frame)
             self._lane = lane
 
-    def track(self, rows: int, phase: int) -> None:
+    def track(self, rows: int, phase: int, inspected: int | None = None) -> None:
         with torch.cuda.device(self._device):
-            lane = self._lane
-            self._match()
+            lane, taps = self._lane, None if inspected is None else self._match_and_see(inspected)
+            if taps is None:
+                self._match()
             lane.matched.record()
-            values = self._refine[phase]()
+            values = self._refine[phase]() if taps is None else self._stages.refine(phase, taps)
+            seen = None if taps is None else taps.sight.flat()
             lane.refined.record()
-            if lane.values.shape != values.shape:
-                lane.values = pinned(values.shape, values.dtype)
             with torch.cuda.stream(self._downloading):
                 self._downloading.wait_event(lane.refined)
-                lane.values.copy_(values, non_blocking=True)
+                lane.fetch(values, seen)
                 lane.downloaded.record()
                 self._downloaded.record()
-            self._readings.append((lane, rows))
+            self._readings.append((lane, rows, taps))
 
     def read(self) -> Reading:
-        lane, rows = self._readings.popleft()
+        lane, rows, taps = self._readings.popleft()
         lane.downloaded.synchronize()
-        return Reading(lane.values[:rows].numpy().copy(), lane.times())
+        sight = None if taps is None else taps.sight.filled(lane.seen.clone())
+        return Reading(lane.values[:rows].numpy().copy(), lane.times(), sight)
+
+    def _match_and_see(self, row: int) -> Taps | None:
+        """Matches kernel by kernel; None, and nothing is done, where the graphs leave too little memory for that."""
+        taps = Taps(row)
+        try:
+            with algorithms_by_trial():  # those that were captured
+                self._stages.match(taps)
+        except (RuntimeError, MemoryError) as error:
+            if not ran_out(error):
+                raise
+            logger.warning("there is too little memory beside the graphs to see what the model sees of a point")
+            return None
+        return taps
 
     def _fit(self, rgb: NDArray[np.uint8]) -> None:
         """Makes room for a picture of another size than the last."""
@@ -176,9 +201,18 @@ class Lane:
 
     def __init__(self) -> None:
         self.values = torch.empty(0)
+        self.seen = torch.empty(0)  # of an inspected row
+        self._leaving: tuple[Tensor, Tensor | None]
         self.begun, self.uploaded, self.started, self.encoded, self.matched, self.refined, self.downloaded = (
             torch.cuda.Event(enable_timing=True) for _ in range(7)
         )
+
+    def fetch(self, values: Tensor, seen: Tensor | None) -> None:
+        """Begins their way to the host; their memory is kept until the next call, by when they have arrived."""
+        self._leaving = values, seen
+        self.values = _fetched(values, self.values)
+        if seen is not None:
+            self.seen = _fetched(seen, self.seen)
 
     def times(self) -> StageTimes:
         return StageTimes(
@@ -224,20 +258,25 @@ def algorithms_by_trial() -> Iterator[None]:
         torch.backends.cudnn.benchmark = before
 
 
-def match_frugally(model: Tapir, pyramid: FeaturePyramid, state: TrackState) -> Estimate:
+def match_frugally(model: Tapir, pyramid: FeaturePyramid, state: TrackState, taps: Taps | None = None) -> Estimate:
     """The first guess for every row; if that takes more memory than there is, once more in smaller batches.
 
     Matching changes no state, and it takes the most; where memory runs out later, a frame cannot be begun again.
     """
     try:
-        return model.match(pyramid, state).estimate
-    except torch.OutOfMemoryError:
+        return model.match(pyramid, state, taps).estimate
+    except (RuntimeError, MemoryError) as error:
+        if not ran_out(error):
+            raise
         rows = len(state.match_queries)
         batch = math.ceil(rows / BATCHES)
         logger.warning("out of memory while matching %d points; they are matched %d at a time", rows, batch)
     torch.cuda.empty_cache()
-    starts = range(0, rows, batch)
-    parts = [model.match(pyramid, state.rows(start, min(start + batch, rows))).estimate for start in starts]
+    parts = []
+    for start in range(0, rows, batch):
+        stop = min(start + batch, rows)
+        taps_there = None if taps is None else taps.within(start, stop)
+        parts.append(model.match(pyramid, state.rows(start, stop), taps_there).estimate)
     return Estimate(
         torch.cat([part.xy for part in parts], dim=1),
         torch.cat([part.occlusion for part in parts], dim=1),
@@ -248,6 +287,13 @@ def match_frugally(model: Tapir, pyramid: FeaturePyramid, state: TrackState) -> 
 def pinned(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     """Memory of the host that a GPU reads and writes by itself."""
     return torch.empty(tuple(shape), dtype=dtype, pin_memory=True)
+
+
+def _fetched(tensor: Tensor, buffer: Tensor) -> Tensor:
+    """The host's `buffer`, to which `tensor` is on its way; a new one where that is of another shape."""
+    if buffer.shape != tensor.shape:
+        buffer = pinned(tensor.shape, tensor.dtype)
+    return buffer.copy_(tensor, non_blocking=True)
 
 
 def _between_ns(first: torch.cuda.Event, last: torch.cuda.Event) -> int:

@@ -1,13 +1,16 @@
 """What the tests share: a tiny model with random weights, and pictures with something to see on them."""
 
 import os
+from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from online_tapir.model.config import TapirConfig
 from online_tapir.model.tapir import Tapir
@@ -31,6 +34,18 @@ TINY = TapirConfig(
 )
 
 
+class Ops(TorchDispatchMode):
+    """Counts what torch is told to do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None) -> Any:
+        self.asked[func.overloadpacket.__name__] += 1
+        return func(*args, **(kwargs or {}))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
@@ -40,6 +55,11 @@ def _one_thread() -> None:
 @pytest.fixture
 def tiny_config() -> TapirConfig:
     return TINY
+
+
+@pytest.fixture
+def count_ops() -> type[Ops]:
+    return Ops
 
 
 @pytest.fixture

@@ -7,6 +7,8 @@ for what a capture would refuse, and `python -m bench.gpu`.
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,12 +18,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from online_tapir import step as step_module
-from online_tapir.errors import ConfigError
 from online_tapir.model.config import TapirConfig
 from online_tapir.model.matching import Match
 from online_tapir.model.state import TrackState
 from online_tapir.model.static import StaticStages
 from online_tapir.model.tapir import FeaturePyramid, Tapir
+from online_tapir.model.taps import Taps
 from online_tapir.records import Tracks
 from online_tapir.step import GraphedStep, Step
 from online_tapir.tracker import Tracker
@@ -53,13 +55,16 @@ class Captures:
 
     def __init__(self) -> None:
         self.made = 0
+        self.replayed: list[str] = []
 
     def __call__(self, stage: Callable[[], Any], pool: object) -> Callable[[], Any]:
         self.made += 1
         stage()  # as a warm-up would
         held: list[Tensor] = []
+        name = stage.func.__name__ if isinstance(stage, partial) else stage.__name__
 
         def replay() -> Any:
+            self.replayed.append(name)
             result = stage()
             if not isinstance(result, Tensor):
                 return result
@@ -147,6 +152,20 @@ def test_adding_and_removing_points_moves_no_buffer(model: Tapir, make_frames: M
     assert captures.made == 4
 
 
+def test_what_is_tried_before_the_first_frame_leaves_resumed_points_as_they_are(
+    model: Tapir, make_frames: MakeFrames, captures: Captures, tmp_path: Path
+) -> None:
+    whole, again = GraphTracker(model, 8), GraphTracker(model, 8)
+    frames = make_frames(6)
+    whole.add(scattered(5))
+    for frame in frames[:3]:
+        whole.step(frame)
+    whole.save_state(tmp_path / "points")
+    again.load_state(tmp_path / "points")
+    for frame in frames[3:]:
+        assert_identical(again.step(frame), whole.step(frame))
+
+
 @pytest.mark.parametrize("kind", [Tracker, GraphTracker])
 def test_two_frames_under_way_give_what_one_at_a_time_gives(
     model: Tapir, make_frames: MakeFrames, captures: Captures, kind: type[Tracker]
@@ -169,6 +188,114 @@ def test_two_frames_under_way_give_what_one_at_a_time_gives(
         assert_same(mine, theirs)
 
 
+@pytest.mark.parametrize("kind", [Tracker, GraphTracker])
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_a_point_is_inspected_now_and_then_and_the_tracks_stay_the_same_to_the_bit(
+    model: Tapir, make_frames: MakeFrames, captures: Captures, kind: type[Tracker], lanes: int
+) -> None:
+    plain, inspecting = kind(model, 8), kind(model, 8)
+    inspected = {2: 3, 3: 3, 4: 0, 6: 4}  # by frame
+    for tracker in (plain, inspecting):
+        tracker.add(scattered(5))
+    expected, found = [], []
+    for index, frame in enumerate(make_frames(9)):
+        expected.append(plain.step(frame))
+        inspecting.inspect(inspected.get(index))
+        inspecting.submit(frame)
+        if inspecting.in_flight == lanes:
+            found.append(inspecting.collect())
+    while inspecting.in_flight:
+        found.append(inspecting.collect())
+    assert {t.frame_id: t.inspection.id for t in found if t.inspection is not None} == inspected
+    for tracks, plain_tracks in zip(found, expected, strict=True):
+        assert_identical(tracks, plain_tracks)
+        if (seen := tracks.inspection) is not None:
+            assert seen.stages[-1].xy.tolist() == tracks.xy[tracks.ids == seen.id][0].tolist()
+
+
+def assert_identical(one: Tracks, other: Tracks) -> None:
+    for name in ("ids", "xy", "visible", "occlusion", "uncertainty"):
+        assert getattr(one, name).tobytes() == getattr(other, name).tobytes(), name
+
+
+def test_beside_graphs_what_an_inspection_needs_is_launched_and_the_rest_is_replayed(
+    model: Tapir, make_frames: MakeFrames, captures: Captures
+) -> None:
+    eager, graphed = Tracker(model, 8), GraphTracker(model, 8)
+    frames = make_frames(4)
+    for tracker in (eager, graphed):
+        tracker.add(scattered(8))
+        tracker.step(frames[0])
+        tracker.inspect(2)
+    for frame in frames[1:]:
+        captures.replayed.clear()
+        mine, theirs = (tracker.step(frame).inspection for tracker in (graphed, eager))
+        assert captures.replayed == ["encode"]
+        assert mine is not None
+        assert theirs is not None
+        np.testing.assert_allclose(mine.cost, theirs.cost, atol=1e-4, rtol=0)
+        np.testing.assert_allclose(mine.correlations[-1].query, theirs.correlations[-1].query, atol=1e-4, rtol=0)
+    graphed.inspect(None)
+    captures.replayed.clear()
+    graphed.step(make_frames(5)[4])
+    assert captures.replayed == ["encode", "match", "refine"]
+
+
+def test_memory_that_is_too_small_to_inspect_a_point_ends_no_run(
+    model: Tapir,
+    make_frames: MakeFrames,
+    captures: Captures,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    tracker, plain = GraphTracker(model, 8), GraphTracker(model, 8)
+    frames = make_frames(3)
+    for one in (tracker, plain):
+        one.add(scattered(5))
+        one.step(frames[0])
+    match = model.match
+
+    def limited(pyramid: FeaturePyramid, state: TrackState, taps: Taps | None) -> Match:
+        if taps is not None:
+            raise torch.OutOfMemoryError("a test")
+        return match(pyramid, state)
+
+    monkeypatch.setattr(model, "match", limited)
+    tracker.inspect(3)
+    for frame in frames[1:]:
+        found = tracker.step(frame)
+        assert found.inspection is None
+        assert_identical(found, plain.step(frame))
+    assert "too little memory beside the graphs" in caplog.text
+
+
+def test_a_point_that_is_matched_in_a_batch_is_inspected_all_the_same(
+    model: Tapir, make_frames: MakeFrames, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    match = model.match
+
+    def limited(pyramid: FeaturePyramid, state: TrackState, taps: Taps | None) -> Match:
+        if len(state.match_queries) > 7:
+            raise torch.OutOfMemoryError("a test")
+        return match(pyramid, state, taps)
+
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    found = []
+    for asked in (match, limited):
+        monkeypatch.setattr(model, "match", asked)
+        tracker = Tracker(model, 33)
+        tracker.add(scattered(33))
+        tracker.inspect(17)
+        tracks = tracker.step(make_frames(1)[0])
+        assert tracks.inspection is not None
+        assert tracks.inspection.stages[-1].xy.tolist() == tracks.xy[17].tolist()
+        found.append(tracks.inspection)
+    whole, batched = found
+    np.testing.assert_allclose(batched.cost, whole.cost, atol=1e-4, rtol=0)
+    np.testing.assert_allclose(batched.heat, whole.heat, atol=1e-4, rtol=0)
+    assert len(batched.stages) == len(whole.stages)
+
+
 def test_what_is_not_collected_is_not_overtaken(model: Tapir, make_frames: MakeFrames) -> None:
     tracker = Tracker(model, 8)
     frames = make_frames(3)
@@ -187,61 +314,3 @@ def test_what_is_not_collected_is_not_overtaken(model: Tapir, make_frames: MakeF
 def test_a_graphs_times_are_the_devices_own(model: Tapir, make_frames: MakeFrames, captures: Captures) -> None:
     times = GraphTracker(model, 8).step(make_frames(1)[0]).times
     assert times.upload == times.encode == times.refine == times.download == 250_000
-
-
-def small_memory(model: Tapir, most: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """A model that can match no more than `most` points at a time; the numbers of points that it was asked to."""
-    asked: list[int] = []
-    match = model.match
-
-    def limited(pyramid: FeaturePyramid, state: TrackState) -> Match:
-        asked.append(len(state.match_queries))
-        if asked[-1] > most:
-            raise torch.OutOfMemoryError("a test")
-        return match(pyramid, state)
-
-    monkeypatch.setattr(model, "match", limited)
-    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2**20, 2**30))
-    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 0)
-    return asked
-
-
-def test_points_that_are_too_many_for_the_memory_are_matched_in_batches(
-    model: Tapir, make_frames: MakeFrames, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    frames = make_frames(3)
-    roomy = Tracker(model, 33)
-    roomy.add(scattered(33))
-    expected = [roomy.step(frame) for frame in frames]
-    asked = small_memory(model, 7, monkeypatch)
-    narrow = Tracker(model, 33)
-    narrow.add(scattered(33))
-    for frame, wanted in zip(frames, expected, strict=True):
-        assert_same(narrow.step(frame), wanted)
-    assert asked[:8] == [33, 5, 5, 5, 5, 5, 5, 3]
-    assert "out of memory while matching 33 points; they are matched 5 at a time" in caplog.text
-
-
-def test_memory_that_is_too_small_even_so_says_what_would_fit(
-    model: Tapir, make_frames: MakeFrames, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    small_memory(model, 0, monkeypatch)
-    tracker = Tracker(model, 33)
-    tracker.add(scattered(33))
-    with pytest.raises(ConfigError, match=r"cpu ran out of memory on a frame: 33 points of .* lower --max-points"):
-        tracker.step(make_frames(1)[0])
-
-
-def test_a_state_that_has_no_room_says_how_many_points_have(
-    model: Tapir, make_frames: MakeFrames, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def no_room(*_: object) -> TrackState:
-        raise torch.OutOfMemoryError("a test")
-
-    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2**27, 2**30))
-    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 0)
-    monkeypatch.setattr(Tracker, "_make_step", no_room)
-    with pytest.raises(ConfigError, match=r"making room: 4096 points .* 128 of 1024 MiB free; about \d{3,4} points"):
-        Tracker(model, 4096).step(make_frames(1)[0])

@@ -11,6 +11,7 @@ from online_tapir.model.config import TapirConfig
 from online_tapir.model.estimate import Estimate
 from online_tapir.model.grids import Grids
 from online_tapir.model.recent import Recent
+from online_tapir.model.taps import Taps
 from tapir_kernels import cost_volume, cost_volume_head
 
 
@@ -41,7 +42,7 @@ class MatchingHead(nn.Module):
         self.occlusion_out = nn.Linear(width, 2)
         self.temperature = config.softmax_temperature
 
-    def forward(self, queries: Tensor, grids: Grids, recent: Recent | None) -> Match:
+    def forward(self, queries: Tensor, grids: Grids, recent: Recent | None, taps: Taps | None = None) -> Match:
         """The first guess for queries [G, N, C] on the coarse grid, in pixels of the grids' resolution."""
         coarse = grids.coarse
         groups, points = queries.shape[:2]
@@ -65,4 +66,7 @@ class MatchingHead(nn.Module):
         estimate = Estimate(
             xy.view(groups, points, 2), logits[:, 0].view(groups, points), logits[:, 1].view(groups, points)
         )
-        return Match(estimate, found.heat.view(groups, points, height, width))
+        match = Match(estimate, found.heat.view(groups, points, height, width))
+        if taps is not None:
+            taps.matched(cost, match.heat, estimate)
+        return match

@@ -11,6 +11,7 @@ from online_tapir.model.estimate import Estimate
 from online_tapir.model.grids import Grids
 from online_tapir.model.mixer import Mixer
 from online_tapir.model.recent import Recent
+from online_tapir.model.taps import Taps
 from tapir_kernels import PATCH_RADIUS, PATCH_SAMPLES, local_correlations
 
 MOTION_SCALE_PX = 16.0
@@ -38,6 +39,7 @@ class Refiner(nn.Module):
         initial: Size,
         recent: Recent | None,
         resolution: int,
+        taps: Taps | None = None,
     ) -> Tensor:
         """What the mixer sees of a guess (pixels of a picture of `initial` size) and features [G, N, C]: [G, N, D].
 
@@ -51,8 +53,10 @@ class Refiner(nn.Module):
         parts = [moved.to(dtype), logits.to(dtype), features, *patches]
         if recent is not None:
             expected = ((recent.expected_xy - guess.xy) / MOTION_SCALE_PX).clamp(-MOTION_LIMIT, MOTION_LIMIT)
-            parts += self._patches(grids, guess.xy, recent.refine[resolution], initial)
-            parts += [expected.to(dtype), recent.trust[..., None].to(dtype)]
+            sights = self._patches(grids, guess.xy, recent.refine[resolution], initial)
+            parts += [*sights, expected.to(dtype), recent.trust[..., None].to(dtype)]
+        if taps is not None:
+            taps.correlated(grids, patches[0], None if recent is None else sights[0])
         return torch.cat(parts, dim=-1)
 
     def _patches(self, grids: Grids, xy: Tensor, features: Tensor, initial: Size) -> list[Tensor]:

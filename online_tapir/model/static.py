@@ -2,7 +2,8 @@
 
 What changes between frames - the picture, its slot in the window, who lives in which row - lies in memory, none of it
 in Python. A row without a point is computed like the others, and nobody reads it. Nothing here waits for the device or
-brings anything from the host; a frame's own size is met outside, in `take`.
+brings anything from the host; a frame's own size is met outside, in `take`. With taps a stage is no longer the same for
+every frame, so it is launched as it comes and not replayed: on the same memory, by the same kernels.
 """
 
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from online_tapir.model.coordinates import Size
 from online_tapir.model.estimate import Estimate
 from online_tapir.model.state import TrackState
 from online_tapir.model.tapir import FeaturePyramid, Tapir
+from online_tapir.model.taps import Taps
 from online_tapir.model.window import FeatureWindow
 from tapir_kernels import resize_rgb8
 
@@ -47,13 +49,13 @@ class StaticStages:
         self._pyramid = self._model.encode_resized(self._images, self._refinement)
         self._window.store(self._slot, self._pyramid)
 
-    def match(self) -> None:
+    def match(self, taps: Taps | None = None) -> None:
         """The first guess for every row."""
-        self._first = self._model.match(self._pyramid, self._state).estimate
+        self._first = self._model.match(self._pyramid, self._state, taps).estimate
 
-    def refine(self, phase: int) -> Tensor:
+    def refine(self, phase: int, taps: Taps | None = None) -> Tensor:
         """What `packed` makes of every row's best estimate; the state advances by one frame, of that parity."""
-        return packed(self._model.refine(self._pyramid, self._first, self._state, phase)[-1])
+        return packed(self._model.refine(self._pyramid, self._first, self._state, phase, taps)[-1])
 
 
 def packed(estimate: Estimate) -> Tensor:

@@ -1,6 +1,7 @@
 """Causal TAPIR, top to bottom: encode a frame, describe a point, match it, refine it (arXiv 2306.08637).
 
-One model serves many streams: what a stream remembers is a `TrackState` that goes in with every frame.
+One model serves many streams: what a stream remembers is a `TrackState` that goes in with every frame. `Taps`, where
+they are given, keep what the stages saw of one of its points.
 """
 
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from online_tapir.model.grids import Grids, describe
 from online_tapir.model.matching import Match, MatchingHead
 from online_tapir.model.refine import Refiner
 from online_tapir.model.state import TrackState
+from online_tapir.model.taps import Taps
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +73,14 @@ class Tapir(nn.Module):
         match = describe(pyramid.match, frame, xy, size)[:, -self.config.lowres_channels :]
         return match, refine, coordinates.rescale(xy, size, pyramid.match.size)
 
-    def match(self, pyramid: FeaturePyramid, state: TrackState) -> Match:
+    def match(self, pyramid: FeaturePyramid, state: TrackState, taps: Taps | None = None) -> Match:
         """The first guess for every row of `state` on one frame."""
-        found: Match = self.matching(state.match_queries[None], pyramid.match, state.recent)
+        found: Match = self.matching(state.match_queries[None], pyramid.match, state.recent, taps)
         return found
 
-    def refine(self, pyramid: FeaturePyramid, first: Estimate, state: TrackState, phase: int) -> list[Estimate]:
+    def refine(
+        self, pyramid: FeaturePyramid, first: Estimate, state: TrackState, phase: int, taps: Taps | None = None
+    ) -> list[Estimate]:
         """The estimates [1, N] after each iteration at each resolution, last the best; `state` advances by one frame.
 
         `phase` is the parity of the frame's number; it must alternate from call to call (see tapir_kernels.mixer_step).
@@ -89,10 +93,12 @@ class Tapir(nn.Module):
             features = state.refine_queries[level][None]
             for iteration in range(self.config.iterations):
                 motion = self.motion(guess.xy[0], state.previous_xy[level, iteration])[None]
-                seen = self.refiner.inputs(grids, guess, features, motion, initial, state.recent, level)
+                seen = self.refiner.inputs(grids, guess, features, motion, initial, state.recent, level, taps)
                 change = self.refiner.mixer.step(seen[0], state.memory[level, iteration], phase)[None]
                 guess, features = self.refiner.move(guess, features, change, grids, initial)
                 estimates.append(guess)
+                if taps is not None:
+                    taps.refined(guess)
         if state.recent is not None:
             state.recent.copy_(state.recent.after(guess, pyramid.match, pyramid.refine, initial))
         return estimates

@@ -20,6 +20,7 @@ from online_tapir.model.estimate import Estimate
 from online_tapir.model.matching import Match
 from online_tapir.model.state import TrackState
 from online_tapir.model.tapir import FeaturePyramid, Tapir
+from online_tapir.model.taps import Taps
 from online_tapir.tracker import Resolution
 from tests.model.plain_tapir import Plain, refinement_sizes, track
 
@@ -62,13 +63,15 @@ def followed(
     match, refine = model.match, model.refine
     stages: list[Estimate] = []
 
-    def watched_match(pyramid: FeaturePyramid, state: TrackState) -> Match:
-        found = match(pyramid, state)
+    def watched_match(pyramid: FeaturePyramid, state: TrackState, taps: Taps | None) -> Match:
+        found = match(pyramid, state, taps)
         stages[:] = [found.estimate]
         return found
 
-    def watched_refine(pyramid: FeaturePyramid, first: Estimate, state: TrackState, phase: int) -> list[Estimate]:
-        refined = refine(pyramid, first, state, phase)
+    def watched_refine(
+        pyramid: FeaturePyramid, first: Estimate, state: TrackState, phase: int, taps: Taps | None
+    ) -> list[Estimate]:
+        refined = refine(pyramid, first, state, phase, taps)
         stages.extend(refined)
         return refined
 

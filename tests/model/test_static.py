@@ -20,6 +20,7 @@ from online_tapir.model.config import PRESETS, TapirConfig
 from online_tapir.model.state import TrackState
 from online_tapir.model.static import StaticStages
 from online_tapir.model.tapir import Tapir
+from online_tapir.model.taps import Taps
 from online_tapir.model.window import FeatureWindow
 from tapir_kernels import Backend, dispatch
 
@@ -84,6 +85,41 @@ def test_a_capture_would_take_every_stage(
         stages.match()
         values = [stages.refine(phase) for phase in (0, 1)]
     assert all(value.shape == (33, 4) and value.device == GPU for value in values)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.name)
+def test_taps_wait_for_no_device(config: TapirConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dispatch, "backend", lambda device: Backend("reference", "a test"))
+    stages = stages_of(config, torch.float16, [config.initial_resolution])
+    stages.encode()
+    taps = Taps(5)
+    with NoWordWithTheHost():
+        stages.match(taps)
+        stages.refine(0, taps)
+        seen = taps.sight.flat()
+    assert (seen.device, seen.dtype) == (GPU, torch.float32)
+
+
+def test_tapped_stages_do_on_the_same_memory_what_untapped_ones_do(
+    make_model: Callable[..., Tapir], tiny_config: TapirConfig
+) -> None:
+    """A graph that replays an untapped stage after a tapped one finds all where it was captured."""
+    config, cpu = replace(tiny_config, recent_inputs=True), torch.device("cpu")
+    model, found = make_model(config), []
+    rgb = torch.randint(256, (64, 96, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    for kinds in ((None, None, None), (None, Taps(5), None)):
+        state = TrackState.empty(config, 1, 7, cpu, torch.float32)
+        stages = StaticStages(model, state, FeatureWindow(3), [config.initial_resolution])
+        stages.take(rgb, 1)
+        stages.encode()
+        memory = [tensor.data_ptr() for tensor in (*stages._pyramid.match.levels, state.memory, state.refine_queries)]
+        for number, taps in enumerate(kinds):
+            stages.match(taps)
+            values = stages.refine(number & 1, taps)
+        levels = stages._pyramid.match.levels
+        assert [tensor.data_ptr() for tensor in (*levels, state.memory, state.refine_queries)] == memory
+        found.append((values, state.memory))
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
 
 
 def test_what_a_capture_refuses_is_noticed() -> None:

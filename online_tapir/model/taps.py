@@ -1,0 +1,98 @@
+"""What the stages of a frame saw of one point: copies of the very tensors that they computed.
+
+A stage that is given no taps does nothing for them, and one that is given some computes nothing anew.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from online_tapir.model.coordinates import Size
+from online_tapir.model.estimate import Estimate
+from online_tapir.model.grids import Grids
+from tapir_kernels import PATCH_SAMPLES
+
+
+@dataclass(frozen=True, slots=True)
+class Patches:
+    """The local correlations that one refinement saw around the estimate before it."""
+
+    resolution: Size  # that it refined at, pixels
+    grids: tuple[Size, ...]  # cells of every level, fine to coarse
+    query: Tensor  # [L, 49] with the point's running features
+    recent: Tensor | None  # [L, 49] with its last sight; None for a model without
+
+
+@dataclass(slots=True)
+class Sight:
+    """One row of what a frame's stages computed."""
+
+    cost: Tensor = field(default_factory=lambda: torch.empty(0))  # [K, H, W] what the first guess is read from
+    heat: Tensor = field(default_factory=lambda: torch.empty(0))  # [H, W] before the softmax
+    estimates: list[Tensor] = field(default_factory=list)  # [4] as `static.packed`: the first guess, each refinement
+    patches: list[Patches] = field(default_factory=list)  # patches[i] made estimates[i + 1] of estimates[i]
+
+    def flat(self) -> Tensor:
+        """All its numbers, float32 [M], so that they leave a device in one copy."""
+        return torch.cat([tensor.flatten().float() for tensor in self._tensors()])
+
+    def filled(self, flat: Tensor) -> "Sight":
+        """A sight of the same shapes with the numbers of `flat` [M], and on its device."""
+        tensors = list(self._tensors())
+        parts = torch.split(flat, [tensor.numel() for tensor in tensors])
+        taken = iter([part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)])
+        return Sight(
+            next(taken),
+            next(taken),
+            [next(taken) for _ in self.estimates],
+            [
+                replace(seen, query=next(taken), recent=None if seen.recent is None else next(taken))
+                for seen in self.patches
+            ],
+        )
+
+    def _tensors(self) -> Iterator[Tensor]:
+        yield from (self.cost, self.heat, *self.estimates)
+        for seen in self.patches:
+            yield from (tensor for tensor in (seen.query, seen.recent) if tensor is not None)
+
+
+class Taps:
+    """Copies row `row` of what the stages of one frame of one stream (G = 1) hand over."""
+
+    def __init__(self, row: int) -> None:
+        self.row = row
+        self.sight = Sight()
+
+    def within(self, start: int, stop: int) -> "Taps | None":
+        """The same, for a stage that is given rows start..stop alone; None where the row is not among them."""
+        if not start <= self.row < stop:
+            return None
+        shifted = Taps(self.row - start)
+        shifted.sight = self.sight
+        return shifted
+
+    def matched(self, cost: Tensor, heat: Tensor, first: Estimate) -> None:
+        """The cost maps [1, N, K, H, W], the heat maps [1, N, H, W] and the guesses that were made of them."""
+        self.sight.cost = cost[0, self.row].clone()
+        self.sight.heat = heat[0, self.row].clone()
+        self.sight.estimates = [self._row(first)]
+
+    def correlated(self, grids: Grids, query: Tensor, recent: Tensor | None) -> None:
+        """The patches [1, N, 49 L] of a refinement with all levels of `grids`: of running features, of last sights."""
+        levels = tuple((level.shape[1], level.shape[2]) for level in grids.levels)
+        of_recent = None if recent is None else self._by_level(recent)
+        self.sight.patches.append(Patches(grids.size, levels, self._by_level(query), of_recent))
+
+    def refined(self, estimate: Estimate) -> None:
+        """The estimates that a refinement made."""
+        self.sight.estimates.append(self._row(estimate))
+
+    def _by_level(self, patches: Tensor) -> Tensor:
+        return patches[0, self.row].clone().view(-1, PATCH_SAMPLES)
+
+    def _row(self, estimate: Estimate) -> Tensor:
+        logits = torch.stack([estimate.occlusion[0, self.row], estimate.expected_distance[0, self.row]])
+        return torch.cat([estimate.xy[0, self.row].float(), logits.float()])
