@@ -6,6 +6,7 @@
     ├── FrameError         a frame that cannot be tracked (shape, type, NaN)
     ├── QueryError         points outside the frame, too many points, a frame that has left the window
     ├── WeightsError       a weights file that is missing, corrupt or made for another model
+    ├── StateError         a saved state that is missing, damaged or of another model, or cannot be written
     ├── PublishError       a sink that cannot start (port in use, no permission, disk full)
     ├── WireError          a message that is not ours, corrupt, or of a newer version
     ├── BindError          why an address cannot be bound (security.py)
@@ -37,6 +38,10 @@ class QueryError(OnlineTapirError):
 
 class WeightsError(OnlineTapirError):
     """A weights file that is missing, corrupt or made for another model."""
+
+
+class StateError(OnlineTapirError):
+    """A saved state that cannot be read, gone on from or written."""
 
 
 class PublishError(OnlineTapirError):

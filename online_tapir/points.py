@@ -99,6 +99,9 @@ class Listed:
         return self.xy.copy()
 
 
+NOWHERE = Listed(np.empty((0, 2), np.float32))
+
+
 class MaskPoints:
     """About `count` points on a square grid inside one object of a mask.
 

@@ -45,6 +45,7 @@ class Comparison:
     unrecorded: int  # frames that were tracked, but are missing here
     points: int
     left_out: int  # points whose frame is missing
+    resumed: int  # points that were never named, as the run went on with those of a saved state; left out, too
     identical: bool  # to the bit, in all that was recorded of the points
     median_px: float | None
     p95_px: float | None
@@ -63,9 +64,15 @@ class Comparison:
             if self.changed_pictures
             else "every picture is the one that was tracked, to the bit",
         ]
+        if self.resumed:
+            lines.append(
+                f"{self.resumed} more points went on from a saved state: nobody named them in this run, and so they "
+                f"cannot be tracked again"
+            )
         if self.unrecorded:
             lines.append(f"{self.unrecorded} frames that were tracked are missing: tracks may differ behind them")
-        lines.append("the tracks are identical" if self.identical else "the tracks differ")
+        differ = "the tracks differ" if self.points else "no track could be compared"
+        lines.append("the tracks are identical" if self.identical else differ)
         if self.median_px is not None:
             lines.append(
                 f"distance where they were visible: median {self.median_px:.3f} px, p95 {self.p95_px:.3f}, "
@@ -106,7 +113,7 @@ class Comparer:
         self._unrecorded = step.unrecorded
         self._model = tracks.model
 
-    def comparison(self, left_out: int) -> Comparison:
+    def comparison(self, left_out: int, resumed: int = 0) -> Comparison:
         ids, frame_ids, distance_px, alike = (
             np.concatenate([np.empty(0, kind), *parts])
             for kind, parts in (
@@ -133,6 +140,7 @@ class Comparer:
             unrecorded=self._unrecorded,
             points=len(per_point),
             left_out=left_out,
+            resumed=resumed,
             identical=self._identical,
             median_px=median_px,
             p95_px=p95_px,
@@ -147,14 +155,17 @@ class Replay:
 
     def __init__(self, recording: Recording, tracker: Tracker) -> None:
         self.left_out = 0
+        self.resumed: set[int] = set()
         self._recording = recording
         self._tracker = tracker
         self._ids: dict[int, int] = {}  # of the recording, by those of the tracker
+        self._named: set[int] = set()  # of the recording
 
     def track(self, step: RecordedStep) -> Tracks:
         """Removes and names points as it was done before this frame, and tracks it."""
         self._remove_all_but(set(step.tracks.ids.tolist()))
         self._name(step)
+        self.resumed |= set(step.tracks.ids.tolist()) - self._named
         tracks = self._tracker.step(step.frame)
         ids = np.array([self._ids[id] for id in tracks.ids.tolist()], np.int32)
         return replace(tracks, ids=ids, dropped=step.tracks.dropped, camera=step.tracks.camera)
@@ -168,6 +179,7 @@ class Replay:
 
     def _name(self, step: RecordedStep) -> None:
         for queries in step.named:
+            self._named |= set(queries.ids.tolist())
             now = queries.frame_id == step.frame.id
             if not now and queries.frame_id not in self._tracker.frame_ids:
                 self.left_out += len(queries.ids)
@@ -204,7 +216,7 @@ def replay(
         except OSError as error:
             raise PublishError(f"cannot go on writing at frame {step.frame.id}: {error}") from error
         advance()
-    return comparer.comparison(run.left_out)
+    return comparer.comparison(run.left_out, len(run.resumed))
 
 
 def _identical(one: Tracks, other: Tracks) -> bool:

@@ -209,12 +209,13 @@ class RunStatistics:
 
     def _judge(self, now_ns: int, tracks: Tracks, error_px: NDArray[np.floating[Any]]) -> None:
         assert len(error_px) == len(tracks.ids), f"{len(error_px)} errors for {len(tracks.ids)} points"
-        truly_visible = ~np.isnan(error_px)  # [N]
-        errors = error_px[truly_visible]
+        known = ~np.isinf(error_px)
+        truly_visible = ~np.isnan(error_px[known])  # [K]
+        errors = error_px[known][truly_visible]
         self._error_px.add(errors)
         self._recent_error_px.add(now_ns, percentile(errors, 50))
-        self._judged += len(error_px)
-        self._judged_rightly += int((truly_visible == tracks.visible).sum())
+        self._judged += len(truly_visible)
+        self._judged_rightly += int((truly_visible == tracks.visible[known]).sum())
 
 
 class Status:
@@ -231,7 +232,7 @@ class Status:
         """Count one published frame, and show the run's state when it is time to.
 
         `error_px` [N] is the distance of each point from its true position in image pixels, NaN where it is truly
-        hidden; None from a source that does not know.
+        hidden, infinite where nothing is known of it; None from a source that does not know.
         """
         now_ns = self._monotonic_ns()
         self._statistics.add(now_ns, tracks, error_px)

@@ -3,23 +3,35 @@
 Knows no camera and no sink, and is not thread-safe: one thread calls it.
 """
 
+import math
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
 import tapir_kernels
+from online_tapir import state_file
+from online_tapir.answers import answers, inspection
 from online_tapir.clock import Stopwatch, SystemClock
-from online_tapir.errors import ConfigError, FrameError, QueryError
+from online_tapir.errors import ConfigError, FrameError, QueryError, StateError
 from online_tapir.model import coordinates
 from online_tapir.model.config import LOWRES_STRIDE
 from online_tapir.model.coordinates import Size
-from online_tapir.model.estimate import visibility
+from online_tapir.model.memory import (
+    MIB,
+    WORK_PER_POINT,
+    Need,
+    bytes_a_pixel,
+    memory_errors,
+    memory_of,
+    what_would_fit,
+)
 from online_tapir.model.state import TrackState
 from online_tapir.model.static import StaticStages
 from online_tapir.model.tapir import Tapir
@@ -27,13 +39,11 @@ from online_tapir.model.window import FeatureWindow, RememberedFrame
 from online_tapir.picture import MIN_SIDE, rgb_to_rgb8
 from online_tapir.points import check_inside
 from online_tapir.records import Frame, Tracks
+from online_tapir.state_file import Origin, SavedState
 from online_tapir.step import LANES, EagerStep, GraphedStep, Step, match_frugally
 from tapir_kernels import KernelsUnavailableError
 
 Resolution = Size | Literal["frame"] | None
-MIB = 2**20
-SHARE = 0.8  # of the free memory that points may have; the rest is for pictures and features
-WORK_PER_POINT = 64 * 1024  # bytes of working memory of a point, its cost maps first of all; the state is beside it
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,6 +62,7 @@ class Submitted:
     frame: Frame
     size: Size
     ids: NDArray[np.int32]  # [N] of the rows that were tracked on it
+    inspected: int | None  # one of them
     age_ns: int  # when it was submitted
     late_ns: int  # that queries on past frames took
 
@@ -89,10 +100,11 @@ class Tracker:
         self._graphs = graphs
         self._step: Step | None = None
         self._submitted: deque[Submitted] = deque()
-        self._state: TrackState | None = None
+        self._state: TrackState | None = None  # before the first frame, the rows that were loaded alone
         self._refinement: list[Size] = []
         self._rows = np.empty(0, np.int32)  # the id at each row of the state
         self._queries: list[Query] = []
+        self._inspected: int | None = None  # or was, before it was removed
         self._next_id = 0
         self._frames = 0
         self._last_frame: RememberedFrame | None = None
@@ -153,12 +165,25 @@ class Tracker:
     def remove(self, ids: ArrayLike) -> None:
         """Forgets points. QueryError, and nothing removed, where one of them is not there."""
         wanted = np.unique(np.asarray(ids, np.int32))
-        unknown = np.setdiff1d(wanted, self.ids)
-        if len(unknown):
-            raise QueryError(f"there is no point {unknown[0]}; it was removed before, or never added")
+        self._check_there(wanted)
         self._queries = [_without(query, wanted) for query in self._queries]
         for row in sorted(np.flatnonzero(np.isin(self._rows, wanted)), reverse=True):
             self._vacate(int(row))
+
+    @property
+    def inspected(self) -> int | None:
+        """The point of which `step` says what the model saw, too; None while there is no such point."""
+        there = self._inspected is not None and self._inspected in self.ids
+        return self._inspected if there else None
+
+    def inspect(self, id: int | None) -> None:
+        """From the next frame on `tracks.inspection` is what the model saw of this point, until its removal or None.
+
+        The tracks are the same to the bit. QueryError where there is no such point.
+        """
+        if id is not None:
+            self._check_there(np.array([id], np.int64))
+        self._inspected = id
 
     def clear(self) -> None:
         """Forgets every point; the window of frames stays."""
@@ -194,7 +219,7 @@ class Tracker:
         current = RememberedFrame(frame.id, self._frames, (frame.rgb.shape[0], frame.rgb.shape[1]))
         age_ns = self._clock.monotonic_ns() - frame.captured_ns
         self._refuse_outside(current)
-        with self._memory_errors():
+        with memory_errors(self._what_would_fit):
             step = self._prepared(current)
             watch = Stopwatch(self._clock)
             self._answer_late_queries()
@@ -202,8 +227,10 @@ class Tracker:
             step.take(frame.rgb, current)
             self._frames, self._last_frame = current.number + 1, current
             self._answer_queries(current)
-            step.track(len(self._rows), current.number & 1)
-        self._submitted.append(Submitted(frame, current.size, self._rows.copy(), max(0, age_ns), late_ns))
+            inspected = self.inspected
+            row = None if inspected is None else int(np.flatnonzero(self._rows == inspected)[0])
+            step.track(len(self._rows), current.number & 1, row)
+        self._submitted.append(Submitted(frame, current.size, self._rows.copy(), inspected, max(0, age_ns), late_ns))
 
     def collect(self) -> Tracks:
         """The second half of `step`: the tracks of the oldest frame that was submitted and not collected.
@@ -214,12 +241,12 @@ class Tracker:
             raise RuntimeError("no frame was submitted whose tracks could be collected; submit one first")
         assert self._step is not None
         asked = self._submitted.popleft()
-        values, times = self._step.read()
+        values, times, sight = self._step.read()
         order = np.argsort(asked.ids)
-        values = values[order]
-        occlusion, distance = values[:, 2].copy(), values[:, 3].copy()
-        initial = self.model.config.initial_resolution
-        above = self.model.config.visible_above
+        config = self.model.config
+        seen = None
+        if sight is not None and asked.inspected is not None:
+            seen = inspection(asked.inspected, sight, config, asked.size)
         return Tracks(
             frame_id=asked.frame.id,
             captured_ns=asked.frame.captured_ns,
@@ -227,13 +254,80 @@ class Tracker:
             width=asked.size[1],
             height=asked.size[0],
             ids=asked.ids[order],
-            xy=coordinates.rescale(torch.from_numpy(values[:, :2]), initial, asked.size).contiguous().numpy(),
-            visible=visibility(torch.from_numpy(occlusion), torch.from_numpy(distance), above).numpy(),
-            occlusion=_probability(occlusion),
-            uncertainty=_probability(distance),
-            model=self.model.config.name,
+            **answers(values[order], config, asked.size)._asdict(),
+            model=config.name,
             times=replace(times, capture=asked.age_ns, match=times.match + asked.late_ns),
+            inspection=seen,
         )
+
+    def save_state(self, path: str | Path) -> SavedState:
+        """Writes what is known of the points to a .safetensors file, for `load_state` of another tracker.
+
+        Frames are not kept. What was there stays until all is written. Raises StateError where it cannot be written,
+        and before the first frame.
+        """
+        saved = self.saved_state()
+        state_file.write(Path(path), saved)
+        return saved
+
+    @torch.inference_mode()
+    def saved_state(self) -> SavedState:
+        """What `save_state` writes, copied to the host, so that another thread may write it (`state_file.write`).
+
+        Points that were named on past frames are carried up to the newest first. A point that overflowed is left out.
+        """
+        if self._state is None or self._last_frame is None:
+            raise StateError("no frame has been tracked yet, so there is no state to save; save it after one")
+        with memory_errors(self._what_would_fit):
+            self._answer_late_queries()
+            live = self._state.rows(0, len(self._rows))
+            sound = live.sound().nonzero()[:, 0]
+            state = live.taken(sound, "cpu")
+        return SavedState(
+            self._origin(tuple(self._refinement)),
+            frame_id=self._last_frame.id,
+            frames=self._frames,
+            next_id=self._next_id,
+            ids=self._rows[sound.cpu().numpy()],
+            state=state,
+            waiting_ids=np.concatenate([np.empty(0, np.int32), *(query.ids for query in self._queries)]),
+            waiting_xy=np.concatenate([np.empty((0, 2), np.float32), *(query.xy for query in self._queries)]),
+        )
+
+    def load_state(self, path: str | Path) -> SavedState:
+        """Goes on with the points that `save_state` wrote, under their ids; says what was read.
+
+        For a new tracker, of the same model, before anything else. To the points the next frame, whatever its number,
+        comes right after the last; what came before can no longer be named. New ids begin where the old ones ended.
+        Raises StateError for a file that is missing, damaged, or does not fit this tracker and its model, ConfigError
+        where the device's memory is too small.
+        """
+        if self._frames or self._next_id:
+            raise StateError(
+                "this tracker has had frames or points, and a state is loaded into a new one; make another"
+            )
+        fixed = None if self._resolution == "frame" else tuple(self._resolutions((0, 0)))  # whatever the frame's size
+        saved = state_file.read(Path(path), self._origin(fixed), self.max_points)
+        assert saved.origin.resolutions is not None
+        self._refinement = list(saved.origin.resolutions)
+        with memory_errors(self._what_would_fit):
+            self._state = saved.state.taken(torch.arange(len(saved.ids)), self._device)
+        self._rows, self._next_id, self._frames = saved.ids.copy(), saved.next_id, saved.frames
+        if len(saved.waiting_ids):
+            self._queries.append(Query(saved.waiting_ids.copy(), saved.waiting_xy.copy(), None))
+        return saved
+
+    def _origin(self, resolutions: tuple[Size, ...] | None) -> Origin:
+        return Origin(self.model.config, self._digest, str(self._dtype).removeprefix("torch."), resolutions)
+
+    @cached_property
+    def _digest(self) -> str:
+        return state_file.digest(self.model)
+
+    def _check_there(self, ids: NDArray[np.integer[Any]]) -> None:
+        unknown = np.setdiff1d(ids, self.ids)
+        if len(unknown):
+            raise QueryError(f"there is no point {unknown[0]}; it was removed before, or never added")
 
     def _frame_of(self, rgb: NDArray[np.uint8] | Frame) -> Frame:
         """The next frame; a bare array is stamped now and numbered after the last."""
@@ -247,11 +341,17 @@ class Tracker:
     def _prepared(self, frame: RememberedFrame) -> Step:
         """What runs a frame; it and the state are made at the first, when the resolutions to refine at are known."""
         if self._step is None:
-            self._refinement = self._resolutions(frame)
+            refinement, loaded = self._resolutions(frame.size), self._state
+            if loaded is not None:
+                state_file.check_resolutions(tuple(self._refinement), tuple(refinement))
+            self._refinement = refinement
             self._state = TrackState.empty(
                 self.model.config, len(self._refinement), self.max_points, self._device, self._dtype
             )
             self._step = self._make_step(self._state)
+            if loaded is not None:  # only now: on a GPU the step has been tried out on these rows
+                count = len(self._rows)
+                self._state.rows(0, count).copy_(loaded.rows(0, count))
         return self._step
 
     def _make_step(self, state: TrackState) -> Step:
@@ -260,41 +360,40 @@ class Tracker:
             return GraphedStep(stages, self._window, self._device)
         return EagerStep(self.model, state, self._window, self._refinement)
 
-    def _resolutions(self, frame: RememberedFrame) -> list[Size]:
+    def _resolutions(self, size: Size) -> list[Size]:
         initial = self.model.config.initial_resolution
         if self._resolution is None:
             return [initial]
         if self._resolution == "frame":
-            return coordinates.refinement_resolutions(initial, frame.size, LOWRES_STRIDE)
+            return coordinates.refinement_resolutions(initial, size, LOWRES_STRIDE)
         height, width = self._resolution
         if height % LOWRES_STRIDE or width % LOWRES_STRIDE or min(height, width) < 2 * LOWRES_STRIDE:
             raise ConfigError(f"resolution {height}x{width} is not a multiple of {LOWRES_STRIDE} of at least 16x16")
         return [(height, width)]
 
-    @contextmanager
-    def _memory_errors(self) -> Iterator[None]:
-        """Says what would fit where the device's memory is too small."""
-        try:
-            yield
-        except torch.OutOfMemoryError as error:
-            raise ConfigError(self._what_would_fit()) from error
-
     def _what_would_fit(self) -> str:
-        made = self._step is not None
+        """Words for memory that ran out; gives back what there was, every point included."""
+        when = "making room" if self._step is None else "on a frame"
+        held = (self.max_points * self.bytes_per_point) + self._window.nbytes
         self._step = self._state = None
         self.clear()
-        meta = TrackState.empty(self.model.config, max(1, len(self._refinement)), 1, torch.device("meta"), self._dtype)
-        free, total = torch.cuda.mem_get_info(self._device)
-        # What this process holds but for the model may be had; it is not given back while its error is on its way.
-        held = torch.cuda.memory_reserved(self._device) - sum(tensor.nbytes for tensor in self.model.parameters())
-        free += max(0, held)
-        points = int(free * SHARE // (meta.bytes_per_point + WORK_PER_POINT))
-        sizes = ", ".join(f"{width}x{height}" for height, width in self.model.sizes(self._refinement))
+        config, sizes = self.model.config, self.model.sizes(self._refinement)
+        meta = TrackState.empty(config, max(1, len(self._refinement)), 1, torch.device("meta"), self._dtype)
+        need = Need(
+            points=self.max_points,
+            a_point=meta.bytes_per_point + WORK_PER_POINT,
+            frames=self._window.capacity,
+            a_pixel=bytes_a_pixel(config, self._dtype),
+            pixels=sum(map(math.prod, sizes)),
+            fixed=math.prod(config.initial_resolution),
+        )
+        model = sum(tensor.nbytes for tensor in self.model.parameters())
+        fits = what_would_fit(need, memory_of(self._device, model, held), sizes[-1])
         return (
-            f"{self._device} ran out of memory {'on a frame' if made else 'making room'}: {self.max_points} points of "
-            f"{meta.bytes_per_point / MIB:.2f} MiB and the features of {self._window.capacity} frames at {sizes}, with "
-            f"{free / MIB:.0f} of {total / MIB:.0f} MiB free; about {points} points would fit: lower --max-points, "
-            f"--window or --resolution, or use --dtype bfloat16"
+            f"{self._device} ran out of memory {when}: {need.points} points of {need.a_point / MIB:.2f} MiB and the "
+            f"features of {need.frames} frames at {', '.join(f'{width}x{height}' for height, width in sizes)}, "
+            f"{need.a_frame / MIB:.2f} MiB each, with {fits}: lower --max-points, --window-frames or --resolution, or "
+            f"use --dtype bfloat16"
         )
 
     def _refuse_outside(self, frame: RememberedFrame) -> None:
@@ -359,7 +458,3 @@ def warm_up(model: Tapir, points: int) -> None:
 def _without(query: Query, ids: NDArray[np.int32]) -> Query:
     keep = ~np.isin(query.ids, ids)
     return Query(query.ids[keep], query.xy[keep], query.frame_id)
-
-
-def _probability(logit: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.asarray(1 / (1 + np.exp(-logit.clip(-80, 80))), np.float32)

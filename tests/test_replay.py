@@ -61,11 +61,19 @@ BUSY = {
 }  # fmt: skip
 
 
-def record(folder: Path, model: Tapir, codec: Codec = "huffyuv", acts: dict[int, Any] = BUSY, **how: Any) -> Recording:
+def record(
+    folder: Path,
+    model: Tapir,
+    codec: Codec = "huffyuv",
+    acts: dict[int, Any] = BUSY,
+    tracker: Tracker | None = None,
+    **how: Any,
+) -> Recording:
     """Thirteen frames of the demo, on which points come and go."""
+    tracker = tracker or Tracker(model, SETTINGS.max_points, SETTINGS.window)
     sink = WriterSink(RecordingWriter(folder, SETTINGS, codec), "the recording")
     camera, stop = DemoCamera(49, 33, fps=0), threading.Event()
-    track_live(camera, tracker(model), Grid(3, 2), [sink], Status(), stop, control=Script(acts), frames=13, **how)
+    track_live(camera, tracker, Grid(3, 2), [sink], Status(), stop, control=Script(acts), frames=13, **how)
     sink.close()
     return Recording(folder)
 
@@ -143,6 +151,22 @@ def test_frames_and_points_that_are_missing_are_said(tmp_path: Path, make_model:
     assert not comparison.identical
     assert "2 frames that were tracked are missing" in str(comparison)
     assert "3 left out" in str(comparison)
+
+
+def test_points_of_a_saved_state_are_said_to_have_no_beginning_here(tmp_path: Path, make_model: Make) -> None:
+    before, model = tracker(make_model()), make_model()
+    before.add(points(11, 12, 30, 7))
+    before.step(DemoCamera(49, 33).scene.render(0))
+    before.save_state(tmp_path / "points")
+    resumed = tracker(model)
+    resumed.load_state(tmp_path / "points")
+    recording = record(tmp_path / "a", model, acts={1: lambda session: session.add(points(9, 9), 1)}, tracker=resumed)
+    comparison = replay(recording, tracker(model))
+    assert (comparison.frames, comparison.resumed, comparison.left_out) == (13, 2, 0)
+    assert [point.id for point in comparison.per_point] == [*range(2, 9)]
+    assert not comparison.identical
+    assert "2 more points went on from a saved state" in str(comparison)
+    assert comparison.as_json()["resumed"] == 2
 
 
 def test_a_replay_ends_when_told(tmp_path: Path, make_model: Make) -> None:

@@ -1,6 +1,7 @@
 """What a stream remembers of its points between frames: preallocated rows, one a point, outside the model."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -8,6 +9,7 @@ from torch import Tensor
 from online_tapir.model.config import TapirConfig
 from online_tapir.model.recent import Recent
 
+_RECENT = "recent."
 REMEMBERED = 4  # rows of tapir_kernels.mixer_step's memory: two past inputs, two sums that are due
 
 
@@ -43,6 +45,43 @@ class TrackState:
             else None,
         )
 
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor]) -> "TrackState":
+        """The state whose `tensors` these are."""
+        own = {name: tensor for name, tensor in tensors.items() if not name.startswith(_RECENT)}
+        recent = {name.removeprefix(_RECENT): tensor for name, tensor in tensors.items() if name.startswith(_RECENT)}
+        return cls(**own, recent=Recent(**recent) if recent else None)
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """All of it by name, as "memory" or "recent.age"."""
+        tensors = {name: getattr(self, name) for name in ("match_queries", "refine_queries", "memory", "previous_xy")}
+        if self.recent is not None:
+            tensors |= {_RECENT + field.name: getattr(self.recent, field.name) for field in fields(Recent)}
+        return tensors
+
+    def taken(self, rows: Tensor, device: torch.device | str) -> "TrackState":
+        """These rows [K] alone, in memory of their own on `device`."""
+        return TrackState.of(
+            {name: tensor.index_select(_row_axis(name), rows).to(device) for name, tensor in self.tensors.items()}
+        )
+
+    def sound(self) -> Tensor:
+        """Which rows are all numbers [N]. One that is not, because something overflowed, is of no use any more."""
+        sound = torch.ones(len(self.match_queries), dtype=torch.bool, device=self.match_queries.device)
+        for name, tensor in self.tensors.items():
+            if name == "previous_xy":  # NaN there is no fault
+                tensor = tensor.nan_to_num(0.0, posinf=torch.inf, neginf=-torch.inf)
+            others = [axis for axis in range(tensor.ndim) if axis != _row_axis(name) % tensor.ndim]
+            sound &= (tensor * 0).sum(dim=others) == 0  # 0 times what is no number is none
+        return sound
+
+    def copy_(self, other: "TrackState") -> None:
+        """Takes over what `other` remembers, in place."""
+        theirs = other.tensors
+        for name, mine in self.tensors.items():
+            mine.copy_(theirs[name])
+
     def rows(self, start: int, stop: int) -> "TrackState":
         """The same memory, seen through rows start..stop only."""
         return TrackState(
@@ -77,7 +116,9 @@ class TrackState:
 
     @property
     def bytes_per_point(self) -> int:
-        tensors = [self.match_queries, self.refine_queries, self.memory, self.previous_xy]
-        if self.recent is not None:
-            tensors += self.recent.tensors
-        return sum(tensor.nbytes for tensor in tensors) // max(1, len(self.match_queries))
+        return sum(tensor.nbytes for tensor in self.tensors.values()) // max(1, len(self.match_queries))
+
+
+def _row_axis(name: str) -> int:
+    """Of one of `tensors`."""
+    return -1 if name == f"{_RECENT}age" else -2

@@ -1,0 +1,282 @@
+"""What a tracker knows of its points between two frames, on disk: to go on from after a restart.
+
+One .safetensors file, of version 1; nothing in it could run. Its metadata:
+
+    format, version  "online-tapir/state", "1"; a higher version is refused
+    run              JSON: config, weights, dtype, resolutions (see `Origin`), frame_id, frames, next_id, saved_unix_ns
+    crc32            of `run` and the bytes of all tensors, in the order of their names
+
+Its tensors: `ids` int32 [N], `waiting_ids` int32 [M] and `waiting_xy` float32 [M, 2] of points that were named on the
+next frame, which never came; and those of a `TrackState` of N rows, by their names there. Pictures and their features
+are not kept.
+"""
+
+import json
+import os
+import time
+import zlib
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from online_tapir.errors import StateError
+from online_tapir.model.config import TapirConfig
+from online_tapir.model.coordinates import Size
+from online_tapir.model.state import TrackState
+from online_tapir.model.tapir import Tapir
+
+FORMAT, VERSION = "online-tapir/state", "1"
+MOST_RESOLUTIONS = 16  # that points are refined at, more than any frame is large enough for
+MOST_IDS = 2**31 - 1
+DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.int32: "I32"}
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What a state was made by; it fits no other."""
+
+    config: TapirConfig
+    weights: str  # SHA-256, see `digest`
+    dtype: str
+    resolutions: tuple[Size, ...] | None  # at which points are refined; None: not known before the first frame
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SavedState:
+    """The points of a tracker, and where it was. Tensors are on the host."""
+
+    origin: Origin
+    frame_id: int  # the last tracked; whoever goes on counts from anew
+    frames: int  # tracked so far; the memory turns with their parity
+    next_id: int
+    ids: NDArray[np.int32]  # [N] of the rows
+    state: TrackState  # N rows
+    waiting_ids: NDArray[np.int32]  # [M]
+    waiting_xy: NDArray[np.float32]  # [M, 2] image pixels of the next frame
+    saved_unix_ns: int = field(default_factory=time.time_ns)
+
+    @property
+    def points(self) -> int:
+        return len(self.ids) + len(self.waiting_ids)
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """As they lie in a file."""
+        own = {"ids": self.ids, "waiting_ids": self.waiting_ids, "waiting_xy": self.waiting_xy}
+        return {**self.state.tensors, **{name: torch.from_numpy(array) for name, array in own.items()}}
+
+
+def digest(model: Tapir) -> str:
+    """SHA-256 of the weights as they are computed with, the same on every device."""
+    found = sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        found.update(name.encode())
+        found.update(_bytes(tensor))
+    return found.hexdigest()
+
+
+def write(path: Path, saved: SavedState) -> None:
+    """Puts a state in place at once, whole and on the disk, or raises StateError; then what was there stays."""
+    head = {name: getattr(saved, name) for name in ("frame_id", "frames", "next_id", "saved_unix_ns")}
+    run = json.dumps({**asdict(saved.origin), **head})
+    tensors = saved.tensors
+    metadata = {"format": FORMAT, "version": VERSION, "run": run, "crc32": _checksum(run, tensors)}
+    content = save(tensors, metadata)
+    partial = _beside(path)
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise StateError(f"the points cannot be saved to {path}: {error.strerror or error}") from error
+
+
+def check_place(path: Path) -> None:
+    """StateError where a state could not be written to `path`, or what is there is none."""
+    partial = _beside(path)
+    try:
+        if path.exists() and not (path.is_file() and _is_state(path)):
+            raise StateError(f"{path} is there and is no saved state; name another file to save the points to")
+        partial.open("wb").close()
+        partial.unlink()
+    except OSError as error:
+        raise StateError(f"the points cannot be saved to {path}: {error.strerror or error}") from error
+
+
+def read(path: Path, wanted: Origin, room: int) -> SavedState:
+    """The state in a file, for a tracker of this origin that has room for so many points.
+
+    Raises StateError for a file that is missing, damaged, of a newer version, of another origin or with more points.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            run = _read_run(path, metadata)
+            origin = _check_origin(path, run, wanted)
+            _check_shapes(path, file, origin, room)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError as error:
+        raise StateError(f"there is no saved state {path}; check the path") from error
+    except (SafetensorError, OSError, RecursionError) as error:
+        raise StateError(f"{path} is no whole saved state ({error}); take an older one, or begin without it") from error
+    if metadata.get("crc32") != _checksum(metadata["run"], tensors):
+        raise _damaged(path, "its checksum is another")
+    return _check_content(path, origin, run, tensors)
+
+
+def _read_run(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    """What a file says of the run that it is of, of the right types."""
+    if metadata.get("format") != FORMAT:
+        raise StateError(f"{path} is a safetensors file, but no saved state; give one that --save-state wrote")
+    if metadata.get("version") != VERSION:
+        found = metadata.get("version", "none")[:40]
+        raise StateError(f"{path} has format version {found}, this program reads {VERSION}; upgrade it")
+    try:
+        run = json.loads(metadata["run"])
+        counts = {name: _whole(run[name]) for name in ("frame_id", "frames", "next_id", "saved_unix_ns")}
+        resolutions = tuple((_whole(height), _whole(width)) for height, width in run["resolutions"])
+        if not isinstance(run["config"], dict):
+            raise TypeError(f"a {type(run['config']).__name__} is no configuration")
+        known = {"config": run["config"], "weights": str(run["weights"]), "dtype": str(run["dtype"])}
+    except (ValueError, TypeError, LookupError, RecursionError) as error:
+        raise _damaged(path, f"it does not say well what it is of ({str(error)[:80]})") from error
+    if not 0 < len(resolutions) <= MOST_RESOLUTIONS or counts["next_id"] > MOST_IDS:
+        raise _damaged(path, f"{len(resolutions)} resolutions, {counts['next_id']} ids")
+    return {**known, **counts, "resolutions": resolutions}
+
+
+def _check_origin(path: Path, run: Mapping[str, Any], wanted: Origin) -> Origin:
+    """`wanted`, with the resolutions of the file; StateError says what is another."""
+    ours, usual = (json.loads(json.dumps(asdict(config))) for config in (wanted.config, TapirConfig()))
+    theirs = {**usual, **run["config"]}  # what is newer than the file was as it is by default
+    differing = sorted(name for name in {*ours, *theirs} if ours.get(name) != theirs.get(name))
+    if "name" in differing:
+        what = f"model {_shown(theirs['name'])}, and this is {_shown(ours['name'])}"
+    elif differing:
+        name = differing[0]
+        what = f"a model with {name} {_shown(theirs.get(name))}, and here it is {_shown(ours.get(name))}"
+    elif run["dtype"] != wanted.dtype:
+        what = f"{_shown(run['dtype'])}, and this computes in {wanted.dtype!r}"
+    elif run["weights"] != wanted.weights:
+        what = f"other weights of model {_shown(ours['name'])}"
+    else:
+        if wanted.resolutions is not None:
+            check_resolutions(run["resolutions"], wanted.resolutions)
+        return replace(wanted, resolutions=run["resolutions"])
+    raise StateError(f"{path} is a state of {what}; start with the same model and options, or begin without it")
+
+
+def check_resolutions(saved: tuple[Size, ...], wanted: tuple[Size, ...]) -> None:
+    """StateError where points are refined elsewhere than they were."""
+    if saved != wanted:
+        theirs, ours = (", ".join(f"{width}x{height}" for height, width in sizes) for sizes in (saved, wanted))
+        raise StateError(
+            f"the saved state is of points refined at {theirs}, and here that is {ours}; choose the same --resolution "
+            f"(`frame` follows the camera's size), or begin without it"
+        )
+
+
+def _check_shapes(path: Path, file: Any, origin: Origin, room: int) -> None:
+    """StateError unless the tensors are those of a state, of the right types and shapes; none is read."""
+    found = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+    found = {name: (tensor.get_dtype(), tuple(tensor.get_shape())) for name, tensor in found.items()}
+    points, waiting = (found.get(name, ("", ()))[1] for name in ("ids", "waiting_ids"))
+    if len(points) != 1 or len(waiting) != 1:
+        raise _damaged(path, "it has no ids")
+    if points[0] + waiting[0] > room:
+        raise StateError(
+            f"{path} has {points[0] + waiting[0]} points, and there is room for {room}; raise --max-points to go on"
+        )
+    dtype = getattr(torch, origin.dtype)
+    meta = torch.device("meta")
+    state = TrackState.empty(origin.config, len(origin.resolutions or ()), points[0], meta, dtype)
+    wanted = {name: (DTYPES[tensor.dtype], tuple(tensor.shape)) for name, tensor in state.tensors.items()}
+    wanted |= {"ids": ("I32", points), "waiting_ids": ("I32", waiting), "waiting_xy": ("F32", (*waiting, 2))}
+    for name in sorted({*wanted, *found}):
+        if found.get(name) != wanted.get(name):
+            raise _damaged(path, f"its {name[:40]} is {found.get(name, 'missing')}, not {wanted.get(name, 'there')}")
+
+
+def _check_content(path: Path, origin: Origin, run: Mapping[str, Any], tensors: dict[str, Tensor]) -> SavedState:
+    """The state, where every number of it may be."""
+    ids, waiting_ids, waiting_xy = (tensors.pop(name).numpy() for name in ("ids", "waiting_ids", "waiting_xy"))
+    state = TrackState.of(tensors)
+    if not (state.sound().all() and np.isfinite(waiting_xy).all()):
+        raise _damaged(path, "it has numbers that are not finite")
+    every = np.concatenate([ids, waiting_ids])
+    if len(np.unique(every)) < len(every) or (len(every) and not 0 <= every.min() <= every.max() < run["next_id"]):
+        raise _damaged(path, "its ids are not those of different points")
+    return SavedState(
+        origin,
+        run["frame_id"],
+        run["frames"],
+        run["next_id"],
+        ids,
+        state,
+        waiting_ids,
+        waiting_xy,
+        run["saved_unix_ns"],
+    )
+
+
+def _is_state(path: Path) -> bool:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get("format") == FORMAT
+    except SafetensorError:
+        return False
+
+
+def _checksum(run: str, tensors: Mapping[str, Tensor]) -> str:
+    found = zlib.crc32(run.encode())
+    for name in sorted(tensors):
+        found = zlib.crc32(_bytes(tensors[name]), found)
+    return f"{found:08x}"
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    """A tensor's bytes, row by row."""
+    flat = tensor.detach().cpu().contiguous().flatten()
+    return flat.view(torch.uint8).numpy().data if len(flat) else memoryview(b"")
+
+
+def _beside(path: Path) -> Path:
+    return path.parent / f"{path.name}.part"
+
+
+def _sync_folder(folder: Path) -> None:
+    """A file that was moved is there after a power cut, too."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+def _whole(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < 2**63:
+        raise ValueError(f"{_shown(value)} is no number of anything")
+    return value
+
+
+def _shown(value: object) -> str:
+    return repr(value)[:80]
+
+
+def _damaged(path: Path, why: str) -> StateError:
+    return StateError(f"{path} is damaged: {why}; take an older one, or begin without it")
