@@ -15,7 +15,8 @@ from online_tapir.recording.tables import Source
 from online_tapir.recording.video import Picture, VideoWriter
 from online_tapir.recording.writer import NOMINAL_FPS, Step, leave_room
 from online_tapir.records import Tracks
-from online_tapir.sinks.painting import Trails, paint_tracks
+from online_tapir.sinks.look import DEFAULT_COLOR, ColorMode
+from online_tapir.sinks.painting import Palette, Trails, paint_tracks
 
 LONGEST_STILL_S = 5.0  # a longer gap is shortened
 
@@ -23,7 +24,7 @@ LONGEST_STILL_S = 5.0  # a longer gap is shortened
 class PaintedVideo:
     """A writer (see `WriterSink`) of one file, which it replaces. Raises ConfigError or PublishError."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, color: ColorMode = DEFAULT_COLOR) -> None:
         if path.suffix.lower() != ".mp4":
             raise ConfigError(f"--save-video {path}: the painted video is MPEG-4; give a name that ends in .mp4")
         if not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
@@ -31,6 +32,7 @@ class PaintedVideo:
         self._path = path
         self._source = Source()
         self._trails = Trails()
+        self._palette = Palette(color)
         self._video: VideoWriter | None = None
         self._last: Picture = np.zeros((0, 0, 3), np.uint8)
         self._due_ns = 0  # of the clock that stamps frames: when the next picture of the video is shown
@@ -40,7 +42,8 @@ class PaintedVideo:
 
     def write(self, step: Step) -> None:
         leave_room(self._path.parent, step.frame.rgb.nbytes)
-        painted = paint_tracks(step.frame.rgb, step.tracks, self._trails.follow(self._timed(step.tracks)))
+        tracks = self._timed(step.tracks)
+        painted = paint_tracks(step.frame.rgb, tracks, self._palette.colors(tracks), self._trails.follow(tracks))
         video = self._video or self._open(step)
         late = self._late(step.frame.captured_ns) if self._source.live else 0
         if late < 0:

@@ -8,6 +8,7 @@ goes wrong in that thread ends the viewer with one reported line, never the trac
 
 import importlib.util
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -15,7 +16,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,14 +26,17 @@ from urllib.parse import quote, urlsplit
 from online_tapir.errors import ConfigError, PublishError
 from online_tapir.mailbox import Backlog, Closed, Mailbox
 from online_tapir.records import Frame, Tracks
+from online_tapir.sinks.look import DEFAULT_COLOR, DEFAULT_MEMORY, LIVE_FPS, LIVE_SIDE, ColorMode, Look
+from online_tapir.sinks.query_patches import QueryPatch, QueryPatches
 
 if TYPE_CHECKING:
+    from online_tapir.camera import Camera
+    from online_tapir.replenish import Queries
     from online_tapir.sinks.rerun_scene import Scene
 
 HOST = "127.0.0.1"  # rerun's own default is every interface: anyone near could watch
 GRPC_PORT = 9876
 WEB_PORT = 9090
-MEMORY_LIMIT = "2GB"  # of the viewer and of the server; both forget the oldest frames first
 BACKLOG_FRAMES = 32  # of a file: a second of video, 200 MB at 1920x1080
 START_SECONDS = 20.0
 CLOSE_SECONDS = 0.7
@@ -100,6 +104,7 @@ class Moment:
     tracks: Tracks
     latency_ms: float  # capture to publish
     fps: float | None  # over the last second; None while there are too few frames
+    query: QueryPatch | None = None  # of the point that is inspected
 
 
 class Box(Protocol):
@@ -113,31 +118,43 @@ class Box(Protocol):
 
 
 class RerunViewer:
-    """A sink that draws each frame with its points, trails and curves (see `rerun_scene`).
+    """A sink that draws each frame with its points, trails and curves, and the inspected point (see `rerun_scene`).
 
+    `fps` and `longest_side` say how many pictures a second and pixels a picture are drawn at most; None is `LIVE_FPS`
+    and `LIVE_SIDE` for a live viewer, no limit for a file. `memory` limits a viewer that is started here, as "2GB".
     `report` receives one line when there is something to open or the viewer has ended; it is called from the viewer's
     thread. Frames are drawn after `publish` has returned: do not write into `frame.rgb` again. Raises `PublishError`
-    when the file cannot be made or no viewer is installed.
+    when the file cannot be made or no viewer is installed, ConfigError for a `memory` that is none.
     """
 
     def __init__(
         self,
         mode: RerunMode,
         *,
+        color: ColorMode = DEFAULT_COLOR,
+        fps: float | None = None,
+        longest_side: int | None = None,
+        memory: str = DEFAULT_MEMORY,
         report: Callable[[str], None] = print,
         monotonic_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
         assert mode.way != "off", "a viewer that is off is no viewer"
         from online_tapir.sinks.rerun_scene import Scene
 
+        check_memory(memory)
+        if mode.way != "save":
+            fps, longest_side = fps or LIVE_FPS, longest_side or LIVE_SIDE
         self._mode = mode
+        self._memory = memory
         self._report = report
         self._monotonic_ns = monotonic_ns
         self._published_ns: deque[int] = deque()  # within the last second
         self._box: Box = Backlog[Moment](BACKLOG_FRAMES) if mode.way == "save" else Mailbox[Moment]()
         self._closing = threading.Event()
         self._server: Viewer | None = None
-        self._scene = Scene(flush_every=30 if mode.way == "save" else 1, stall_seconds=STALL_SECONDS)
+        self._patches = QueryPatches()
+        look = Look(color, fps, longest_side)
+        self._scene = Scene(look=look, flush_every=30 if mode.way == "save" else 1, stall_seconds=STALL_SECONDS)
         open_ = self._prepare(self._scene)
         self._thread = threading.Thread(target=self._run, args=(self._scene, open_), name="rerun", daemon=True)
         self._thread.start()
@@ -147,10 +164,23 @@ class RerunViewer:
         """Frames that were never drawn because newer ones came, or the file's backlog was full."""
         return self._box.dropped
 
+    def begin(self, camera: "Camera") -> None:
+        """A new source: its frames are numbered anew."""
+        self._patches = QueryPatches()
+
+    def named(self, queries: Sequence["Queries"]) -> None:
+        """Points that the next frame to be published is the first to have tracks of."""
+        self._patches.named(queries)
+
     def publish(self, frame: Frame, tracks: Tracks) -> None:
         """Leave the frame for the viewer, without waiting; nothing happens once the viewer has ended."""
+        if not self._thread.is_alive():
+            self._patches = QueryPatches()  # it holds a lot of memory
+            return
         now_ns = self._monotonic_ns()
-        moment = Moment(frame, tracks, (now_ns - tracks.captured_ns) / 1e6, self._rate(now_ns))
+        self._patches.follow(frame, tracks)
+        query = None if tracks.inspection is None else self._patches.get(tracks.inspection.id)
+        moment = Moment(frame, tracks, (now_ns - tracks.captured_ns) / 1e6, self._rate(now_ns), query)
         try:
             self._box.offer(moment)
         except Closed:
@@ -194,9 +224,9 @@ class RerunViewer:
         if mode.way == "connect":
             viewer = Viewer(mode.target)
         elif mode.way == "spawn":
-            viewer = Viewer.window()
+            viewer = Viewer.window(self._memory)
         else:
-            viewer = self._server = Viewer.serving()
+            viewer = self._server = Viewer.serving(self._memory)
 
         def wait_and_connect() -> None:
             viewer.wait(self._closing)
@@ -232,21 +262,21 @@ class Viewer:
         self._process = process
 
     @classmethod
-    def window(cls) -> "Viewer":
+    def window(cls, memory: str) -> "Viewer":
         """The window that is open already, or a new one; it outlives this program."""
         url = f"rerun+http://{HOST}:{GRPC_PORT}/proxy"
-        if _listens(HOST, GRPC_PORT):
+        if listens(HOST, GRPC_PORT):
             return cls(url)
-        arguments = ["--port", str(GRPC_PORT), "--memory-limit", MEMORY_LIMIT, "--hide-welcome-screen"]
-        return cls(url, "", _start(arguments))
+        arguments = ["--port", str(GRPC_PORT), "--memory-limit", memory, "--hide-welcome-screen"]
+        return cls(url, "", _start(arguments, memory))
 
     @classmethod
-    def serving(cls) -> "Viewer":
+    def serving(cls, memory: str) -> "Viewer":
         """A viewer for browsers, on the usual ports if they are free; it ends with this program."""
         port, web_port = _free_port(GRPC_PORT), _free_port(WEB_PORT)
         url = f"rerun+http://{HOST}:{port}/proxy"
         arguments = ["--serve-web", "--port", str(port), "--web-viewer-port", str(web_port)]
-        return cls(url, f"http://{HOST}:{web_port}/?url={quote(url, safe='')}", _start(arguments))
+        return cls(url, f"http://{HOST}:{web_port}/?url={quote(url, safe='')}", _start(arguments, memory))
 
     def wait(self, cancelled: threading.Event) -> None:
         """Return once it listens. Raises `PublishError` when it has ended instead or takes `START_SECONDS`."""
@@ -254,7 +284,7 @@ class Viewer:
         host, port = address.hostname or HOST, address.port
         deadline = time.monotonic() + START_SECONDS
         # Before connecting: rerun with nobody to connect to would hold up our exit.
-        while port is not None and not _listens(host, port):
+        while port is not None and not listens(host, port):
             if self._process is not None and self._process.poll() is not None:
                 raise PublishError("the viewer ended as it started (spawn needs a display, --rerun serve does not)")
             if time.monotonic() > deadline:
@@ -268,17 +298,23 @@ class Viewer:
             self._process.wait()
 
 
-def _start(arguments: list[str]) -> subprocess.Popen[bytes]:
+def check_memory(text: str) -> None:
+    """Raises ConfigError where rerun's viewer would not take this for an amount of memory."""
+    if re.fullmatch(r"\d+(\.\d+)?\s*(B|kB|MB|GB|TB|KiB|MiB|GiB|TiB|%)", text) is None:
+        raise ConfigError(f"--rerun-memory {text!r} is no amount of memory; write 2GB, 500MB or 25%, for instance")
+
+
+def _start(arguments: list[str], memory: str) -> subprocess.Popen[bytes]:
     program = find_viewer()
     if program is None:
         raise PublishError("rerun's viewer is not installed here; use --rerun save=FILE.rrd, or off")
-    common = [os.fspath(program), "--bind", HOST, "--server-memory-limit", MEMORY_LIMIT]
+    common = [os.fspath(program), "--bind", HOST, "--server-memory-limit", memory]
     quiet = subprocess.DEVNULL
     # In a session of its own, where Ctrl-C does not reach it: a window outlives us, a server is ended by `stop`.
     return subprocess.Popen([*common, *arguments], stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True)
 
 
-def _listens(host: str, port: int) -> bool:
+def listens(host: str, port: int) -> bool:
     try:
         with socket.create_connection((host, port), timeout=0.5):
             return True

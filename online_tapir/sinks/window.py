@@ -25,7 +25,8 @@ from online_tapir.errors import PublishError
 from online_tapir.points import Grid
 from online_tapir.records import Frame, Tracks
 from online_tapir.sinks import window_scene
-from online_tapir.sinks.painting import Picture, Trails
+from online_tapir.sinks.look import DEFAULT_COLOR, ColorMode
+from online_tapir.sinks.painting import Palette, Picture, Trails
 from online_tapir.sinks.window_scene import FIRST_SIZE, Fit, Moment, Standing, View, paint_view, waiting_picture
 from online_tapir.status import Rolling
 
@@ -102,6 +103,7 @@ class ClickWindow:
     def __init__(
         self,
         *,
+        color: ColorMode = DEFAULT_COLOR,
         open_screen: Callable[[OnMouse], Screen] | None = None,
         monotonic_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
@@ -118,6 +120,8 @@ class ClickWindow:
         # The main thread's own.
         self._on_screen: View | None = None
         self._trails = Trails()
+        self._palette = Palette(color)
+        self._pointer: tuple[int, int] | None = None  # column and row of the picture, where the mouse was seen last
         self._help = False
         self._quitting = False
 
@@ -140,7 +144,7 @@ class ClickWindow:
         answered = () if session.tracks is None else session.tracks.ids
         ids = frozenset(session.tracker.ids.tolist())
         waiting = {id: place for id, place in waiting.items() if id in ids and id not in answered}
-        self._standing = Standing(session.state, ids, waiting)
+        self._standing = Standing(session.state, ids, waiting, session.tracker.inspected)
 
     def beside(self, track: Callable[[], None], stop: threading.Event) -> None:
         """Runs `track` in a thread and the window in this one, until `track` returns; raises what it raises.
@@ -199,10 +203,10 @@ class ClickWindow:
 
     def _paint(self, view: View) -> Picture:
         tracks = view.tracks
-        return paint_view(view, tracks, self._trails.follow(tracks))
+        return paint_view(view, tracks, self._palette.colors(tracks), self._trails.follow(tracks))
 
     def _mouse(self, event: int, column: int, row: int) -> None:
-        view = self._on_screen
+        view, self._pointer = self._on_screen, (column, row)
         if view is None or event not in (cv2.EVENT_LBUTTONDOWN, cv2.EVENT_RBUTTONDOWN):
             return
         x, y = view.fit.to_image(column, row)
@@ -222,10 +226,23 @@ class ClickWindow:
                 wide = frame.rgb.shape[1] >= frame.rgb.shape[0]
                 xy = Grid(*(GRID if wide else GRID[::-1])).place(frame.rgb)
                 self._ask("add", xy=[(x, y) for x, y in xy.tolist()], frame_id=frame.id)
+            case "i":
+                self._inspect()
             case "h":
                 self._help = not self._help
             case "q" | window_scene.ESCAPE:
                 self._quit()
+
+    def _inspect(self) -> None:
+        """Inspects the point nearest to the mouse; where that is inspected already, or there is none, no longer."""
+        view, inspected = self._on_screen, self._standing.inspected
+        if view is None:
+            return
+        nearest = None if self._pointer is None else view.nearest(*view.fit.to_image(*self._pointer))
+        if nearest is not None and nearest != inspected:
+            self._ask("inspect", id=nearest)
+        elif inspected is not None:
+            self._ask("inspect")
 
     def _quit(self) -> None:
         self._ask("stop")

@@ -9,9 +9,11 @@ from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
-from online_tapir.records import Frame, Tracks
-from online_tapir.sinks.painting import Picture, Strips, line_unit, paint_tracks
+from online_tapir.records import Frame, Inspection, Tracks
+from online_tapir.sinks.inspection_pictures import blended, heat_overlay, stage_colors
+from online_tapir.sinks.painting import Picture, Strips, line_unit, paint_stages, paint_tracks
 
 LARGEST = (1280, 720)  # as the window opens; its user may resize it
 SMALLEST_WIDTH = 640
@@ -22,6 +24,7 @@ KEYS = {  # what each does
     "c": "remove all points",
     " ": "pause, and go on",
     "g": "a grid of points over the picture",
+    "i": "what the model sees of the point nearest to the mouse; again: no longer",
     "h": "show and hide this",
     "q": "quit",
     ESCAPE: "quit",
@@ -80,6 +83,7 @@ class Standing:
     state: str = "streaming"
     ids: frozenset[int] = frozenset()
     waiting: dict[int, tuple[float, float]] = field(default_factory=dict)  # image pixels, by id
+    inspected: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +98,9 @@ class View:
 
     @property
     def tracks(self) -> Tracks:
-        """Those of the frame, without the points that have been removed since."""
+        """Those of the frame, without the points that have been removed, or are inspected no more, since."""
         tracks = self.moment.tracks
+        seen = tracks.inspection
         living = np.array([id in self.standing.ids for id in tracks.ids.tolist()], np.bool_)
         return replace(
             tracks,
@@ -104,6 +109,7 @@ class View:
             visible=tracks.visible[living],
             occlusion=tracks.occlusion[living],
             uncertainty=tracks.uncertainty[living],
+            inspection=seen if seen is not None and seen.id == self.standing.inspected else None,
         )
 
     def nearest(self, x: float, y: float) -> int | None:
@@ -113,18 +119,27 @@ class View:
         return min(places, key=lambda id: float(np.hypot(places[id][0] - x, places[id][1] - y)), default=None)
 
 
-def paint_view(view: View, tracks: Tracks, trails: Strips) -> Picture:
-    """The picture of a view, RGB uint8 as large as its `fit` says; `trails` are those of its `tracks`."""
+def paint_view(view: View, tracks: Tracks, colors: NDArray[np.uint8], trails: Strips) -> Picture:
+    """The picture of a view, RGB uint8 as large as its `fit` says; `colors` [N, 3] and `trails` are of its `tracks`."""
     rgb, (width, height) = view.moment.frame.rgb, view.fit.shown
     smaller = width < rgb.shape[1]
     scaled = cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
-    picture = paint_tracks(np.asarray(scaled, np.uint8), tracks, trails)
+    picture = np.asarray(scaled, np.uint8)
+    inspection = tracks.inspection
+    if inspection is not None:
+        picture = blended(picture, heat_overlay(inspection.heat, (width, height)))
+    picture = paint_tracks(picture, tracks, colors, trails)
+    if inspection is not None:
+        xy = np.array([stage.xy for stage in inspection.stages]) * np.divide(view.fit.shown, view.fit.frame)
+        picture = paint_stages(picture, xy, stage_colors(inspection.stages))
     for id, (x, y) in view.standing.waiting.items():
         if id not in tracks.ids:
             column, row = int(x * width / view.fit.frame[0]), int(y * height / view.fit.frame[1])
             cv2.drawMarker(picture, (column, row), INK, cv2.MARKER_CROSS, round(12 * line_unit(picture)), 1)
     if view.help:
         _panel(picture, HELP, top=0)
+    elif view.standing.inspected is not None:
+        _panel(picture, [_report(view.standing.inspected, inspection)], top=0)
     _panel(picture, [_figures(view, tracks)])
     if view.notice or view.standing.state != "streaming":
         _panel(picture, [view.notice or view.standing.state.upper()], ALARM, above=1)
@@ -142,6 +157,17 @@ def _figures(view: View, tracks: Tracks) -> str:
     visible = int(tracks.visible.sum())
     figures = (f"{view.moment.fps:.1f} fps", f"{visible} of {len(tracks.ids)} points visible", "h: help")
     return "   ".join((f"{tracks.camera or 'camera'} #{tracks.frame_id}", *figures))
+
+
+def _report(id: int, inspection: Inspection | None) -> str:
+    """What each stage says of an inspected point."""
+    if inspection is None:
+        return f"point {id}: from the next frame on"
+    stages = [
+        f"{stage.name}: {stage.occlusion:.0%} / {stage.uncertainty:.0%}{'' if stage.visible else ' hidden'}"
+        for stage in inspection.stages
+    ]
+    return "   ".join((f"point {id}, occluded / uncertain", *stages))
 
 
 def _panel(

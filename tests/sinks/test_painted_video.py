@@ -13,7 +13,7 @@ from online_tapir.recording.video import read_video
 from online_tapir.recording.writer import Step
 from online_tapir.records import Frame, Tracks
 from online_tapir.sinks.painted_video import LONGEST_STILL_S, PaintedVideo
-from online_tapir.sinks.painting import identity_colors
+from online_tapir.sinks.painting import Palette
 
 MS = 1_000_000
 WIDTH, HEIGHT = 97, 65
@@ -45,7 +45,7 @@ def levels(pictures: list[NDArray[np.uint8]]) -> list[int]:
 def test_a_point_has_its_colour_at_its_place(tmp_path: Path) -> None:
     pictures = painted(tmp_path / "a.mp4", Source(), [step(i, 0) for i in range(7)])
     assert len(pictures) == 7
-    color = identity_colors(np.array([5], np.int32), np.array([True]))[0]
+    color = Palette().colors(step(0, 0).tracks)[0]
     found = pictures[-1][32, 48].astype(int)
     assert np.abs(found - color).max() < 60  # MPEG-4 halves the resolution of colours
     assert pictures[-1][:16].max() < 40

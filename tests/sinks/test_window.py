@@ -18,19 +18,20 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from online_tapir import Heartbeat, subscribe
+from online_tapir import Controller, Heartbeat, subscribe
 from online_tapir.control.protocol import ControlError, Request
 from online_tapir.demo import DemoScene
 from online_tapir.errors import PublishError
-from online_tapir.records import Frame, Tracks
+from online_tapir.records import Frame, Inspection, Stage, Tracks
 from online_tapir.sinks import window as window_module
-from online_tapir.sinks.painting import Picture
+from online_tapir.sinks.painting import Palette, Picture
 from online_tapir.sinks.window import ClickWindow, OnMouse, check_windows
 from online_tapir.sinks.window_scene import HELP, KEYS, Fit, Moment, Standing, View, paint_view
 
 LEFT, RIGHT = cv2.EVENT_LBUTTONDOWN, cv2.EVENT_RBUTTONDOWN
 LONG = 60.0  # seconds; only a broken program takes so long
 XY = np.array([[10, 10], [40, 30]], np.float32)
+STOOD_FOR = SimpleNamespace(ids=np.arange(2), inspected=None)  # a tracker
 
 
 def moment(frame_id: int = 5, width: int = 49, height: int = 33) -> Moment:
@@ -74,7 +75,9 @@ class ScriptedScreen:
     def close(self) -> None: ...
 
 
-def run(monkeypatch: pytest.MonkeyPatch, *script: Callable[..., Any], paused: bool = False) -> list[Request]:
+def run(
+    monkeypatch: pytest.MonkeyPatch, *script: Callable[..., Any], paused: bool = False, inspected: int | None = None
+) -> list[Request]:
     """What is asked of a run while a window goes through a script; steps get the window and its screen."""
     asked: list[Request] = []
     over = threading.Event()
@@ -86,7 +89,9 @@ def run(monkeypatch: pytest.MonkeyPatch, *script: Callable[..., Any], paused: bo
     monkeypatch.setattr(window_module, "obey", obey)
     clock = count(0, 10**9)  # a second passes at every look: a picture is always due
     session: Any = SimpleNamespace(
-        tracks=None, tracker=SimpleNamespace(ids=np.arange(2)), state="paused" if paused else "streaming"
+        tracks=None,
+        tracker=SimpleNamespace(ids=np.arange(2), inspected=inspected),
+        state="paused" if paused else "streaming",
     )
     steps = [lambda screen, step=step: step(window, screen) for step in script]
     screen = ScriptedScreen(*steps, lambda screen: over.set())
@@ -99,6 +104,10 @@ def run(monkeypatch: pytest.MonkeyPatch, *script: Callable[..., Any], paused: bo
 def publish(frame_id: int) -> Callable[[ClickWindow, ScriptedScreen], None]:
     shown = moment(frame_id)
     return lambda window, screen: window.publish(shown.frame, shown.tracks)
+
+
+def move(column: int, row: int) -> Callable[[ClickWindow, ScriptedScreen], None]:
+    return click(cv2.EVENT_MOUSEMOVE, column, row)
 
 
 def click(event: int, column: int, row: int) -> Callable[[ClickWindow, ScriptedScreen], None]:
@@ -146,7 +155,7 @@ def test_the_nearest_point_is_a_living_one_and_may_be_one_that_waits() -> None:
 def test_the_picture_is_as_large_as_the_window_and_shows_what_it_should() -> None:
     plain = view(fit=Fit((49, 33), (490, 330)))
     painted = [
-        paint_view(shown, shown.tracks, ([], np.zeros(0, np.intp)))
+        paint_view(shown, shown.tracks, Palette().colors(shown.tracks), ([], np.zeros(0, np.intp)))
         for shown in (
             plain,
             replace(plain, help=True),
@@ -154,10 +163,45 @@ def test_the_picture_is_as_large_as_the_window_and_shows_what_it_should() -> Non
             replace(plain, standing=Standing("paused", frozenset((0, 1)))),
             replace(plain, standing=Standing(ids=frozenset((0,)))),
             replace(plain, standing=Standing(ids=frozenset((0, 1, 2)), waiting={2: (25.0, 16.0)})),
+            replace(plain, standing=Standing(ids=frozenset((0, 1)), inspected=1)),
         )
     ]
     assert {picture.shape for picture in painted} == {(330, 490, 3)}
     assert len({picture.tobytes() for picture in painted}) == len(painted)
+
+
+def inspection(id: int = 1) -> Inspection:
+    """Seen at the left edge, half-way down, and moved from there to where point 1 is."""
+    heat = np.zeros((3, 5), np.float32)
+    heat[1, 0] = 1
+    stages = [Stage(name, np.array(xy, np.float32), 0.1, 0.2, True) for name, xy in (("match", (5, 16)), ("r", XY[1]))]
+    return Inspection(id, heat[None], heat, tuple(stages), ())
+
+
+def inspected_view(standing_id: int | None) -> View:
+    shown = moment()
+    tracks = replace(shown.tracks, inspection=inspection())
+    standing = Standing(ids=frozenset((0, 1)), inspected=standing_id)
+    return View(replace(shown, tracks=tracks), standing, Fit((49, 33), (490, 330)))
+
+
+def test_an_inspected_point_is_shown_by_its_heat_and_its_stages_where_they_lie() -> None:
+    plain, seen = (
+        paint_view(v, v.tracks, Palette().colors(v.tracks), ([], np.zeros(0, np.intp)))
+        for v in (inspected_view(None), inspected_view(1))
+    )
+    changed = (plain != seen).any(axis=2)
+    assert changed[150:180, 10:40].all()  # the hot place, and the first guess on it
+    assert changed[220:240, 225].any()  # the line from there to the last stage
+    assert changed[290:310, 390:410].any()  # which has a ring round it
+    assert not changed[60:140, 160:].any()
+    assert not changed[270:300, 160:290].any()
+
+
+@pytest.mark.parametrize("now", [None, 0])
+def test_what_is_inspected_no_more_is_not_shown(now: int | None) -> None:
+    assert inspected_view(1).tracks.inspection is not None
+    assert inspected_view(now).tracks.inspection is None
 
 
 def test_every_key_is_in_the_help() -> None:
@@ -198,6 +242,23 @@ def test_a_key_clears(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run(monkeypatch, press("c")) == [Request("clear", {})]
 
 
+def test_a_key_inspects_the_point_nearest_to_the_mouse_and_again_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    places = [tuple(int(v * Fit.at_first((49, 33)).shown[0] / 49) for v in xy) for xy in XY]
+    look = (publish(5), lambda *_: None)
+    for id, (column, row) in enumerate(places):
+        at = move(column + 20, row - 20)
+        assert run(monkeypatch, *look, at, press("i")) == [Request("inspect", {"id": id})]
+        assert run(monkeypatch, *look, at, press("i"), inspected=1 - id) == [Request("inspect", {"id": id})]
+        assert run(monkeypatch, *look, at, press("i"), inspected=id) == [Request("inspect", {})]
+
+
+def test_without_a_point_near_the_mouse_there_is_nothing_to_inspect(monkeypatch: pytest.MonkeyPatch) -> None:
+    look = (publish(5), lambda *_: None)
+    assert run(monkeypatch, move(5, 5), press("i")) == []  # no frame yet
+    assert run(monkeypatch, *look, press("i")) == []  # the mouse was never over the window
+    assert run(monkeypatch, *look, press("i"), inspected=1) == [Request("inspect", {})]
+
+
 @pytest.mark.parametrize("key", ["q", "\x1b"])
 def test_a_key_that_quits_stops_the_run(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
     assert quits(monkeypatch, press(key)) == [Request("stop", {})]
@@ -215,7 +276,7 @@ def quits(monkeypatch: pytest.MonkeyPatch, step: Callable[..., Any]) -> list[Req
     asked: list[Request] = []
     stop = threading.Event()
     monkeypatch.setattr(window_module, "obey", lambda session, request: (asked.append(request), stop.set(), {})[-1])
-    session: Any = SimpleNamespace(tracks=None, tracker=SimpleNamespace(ids=np.arange(2)), state="streaming")
+    session: Any = SimpleNamespace(tracks=None, tracker=STOOD_FOR, state="streaming")
     window = ClickWindow(open_screen=ScriptedScreen(lambda screen: step(window, screen)).open)
 
     def track() -> None:
@@ -232,7 +293,7 @@ def test_what_is_refused_is_said_in_the_window(monkeypatch: pytest.MonkeyPatch) 
 
     said: list[str] = []
     monkeypatch.setattr(window_module, "paint_view", lambda view, *_: said.append(view.notice) or view.moment.frame.rgb)
-    session: Any = SimpleNamespace(tracks=None, tracker=SimpleNamespace(ids=np.arange(2)), state="streaming")
+    session: Any = SimpleNamespace(tracks=None, tracker=STOOD_FOR, state="streaming")
     over = threading.Event()
 
     def serve(window: ClickWindow, screen: ScriptedScreen) -> None:
@@ -304,7 +365,7 @@ def xdotool(*words: object) -> str:
 def test_a_real_window_is_clicked_in_and_a_subscriber_sees_what_was_named(display: str, tmp_path: Path) -> None:
     width, height, scale = 320, 240, 2  # shown at twice its size
     words = ["--camera", "demo", "--size", f"{width}x{height}", "--fps", "10", "--points", "grid:2", "--window"]
-    words += ["--rerun", "off", "--threads", "1", "--heartbeat", "0.2", "--control", "off"]
+    words += ["--rerun", "off", "--threads", "1", "--heartbeat", "0.2", "--control", f"ipc://{tmp_path}/control"]
     words += ["--publish", f"ipc://{tmp_path}/tracks"]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "online_tapir", *words]
@@ -334,6 +395,11 @@ def test_a_real_window_is_clicked_in_and_a_subscriber_sees_what_was_named(displa
         place = [(column + 0.5) / scale, (row + 0.5) / scale]
         truth, _ = DemoScene(width, height).truth([place], paused_on, tracks.frame_id)
         assert_allclose(tracks.xy[tracks.ids == 4], truth, atol=4)
+
+        with Controller(f"ipc://{tmp_path}/control", timeout_ms=round(1000 * LONG)) as controller:
+            for inspected in (4, -1):
+                key("i")
+                until(lambda message, wanted=inspected: controller.status()["inspected"] == wanted)
 
         x, y = tracks.xy[tracks.ids == 4][0]
         click_at(3, round(x * scale), round(y * scale))
