@@ -10,6 +10,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager, suppress
+from datetime import datetime
 from functools import partial
 from json import dumps
 from pathlib import Path
@@ -37,7 +38,8 @@ if TYPE_CHECKING:
     from online_tapir.recording.writer import Writer
     from online_tapir.records import Sink
     from online_tapir.sinks.window import ClickWindow
-    from online_tapir.tracker import Resolution
+    from online_tapir.state_keeper import StateKeeper
+    from online_tapir.tracker import Resolution, Tracker
 
 USER_ERROR = 2
 WARM_UP_POINTS = 64
@@ -95,7 +97,9 @@ def live(config: Annotated[LiveConfig, Parameter(name="*")] = LiveConfig()) -> N
     from online_tapir.status import open_status
     from online_tapir.tracker import Tracker, warm_up
 
-    points, resolution = _point_source(config), _resolution(config.resolution)
+    _check_shown(config)
+    saved = _to_resume(config)
+    points, resolution = _point_source(config, resumed=saved is not None), _resolution(config.resolution)
     open_source, reconnect = _source(config)
     with closing(open_status(quiet=config.quiet, json_log=config.json_log)) as status, _stop_on_signal() as stop:
         with ExitStack() as opened:
@@ -126,6 +130,10 @@ def live(config: Annotated[LiveConfig, Parameter(name="*")] = LiveConfig()) -> N
                 resolution=resolution,
                 require_kernels=config.require_kernels,
             )
+            _resume(tracker, saved, config, status.note)
+            keeper = _keeper(config, tracker, status.note)
+            if keeper is not None:
+                opened.enter_context(keeper)
             camera = open_source()
             status.note(f"{camera.description}; model {model.config.name} on {next(model.parameters()).device}")
             track = partial(
@@ -142,6 +150,8 @@ def live(config: Annotated[LiveConfig, Parameter(name="*")] = LiveConfig()) -> N
                 pipeline=config.pipeline and tracker.overlaps,
                 control=control,
                 metrics=metrics,
+                keeper=keeper,
+                inspect=config.inspect,
                 window=window,
                 reopen=open_source if can_come_back(config.camera) else None,
                 reconnect=reconnect,
@@ -151,6 +161,11 @@ def live(config: Annotated[LiveConfig, Parameter(name="*")] = LiveConfig()) -> N
             else:
                 window.beside(track, stop)
         status.finish()
+
+
+def _check_shown(config: LiveConfig) -> None:
+    if config.inspect is not None and config.rerun == "off" and not config.window:
+        raise ConfigError("--inspect shows a point in Rerun or in a window; leave --rerun off out, or add --window")
 
 
 def _source(config: LiveConfig) -> tuple[Callable[[], "Camera"], "Reconnect"]:
@@ -173,14 +188,42 @@ def _source(config: LiveConfig) -> tuple[Callable[[], "Camera"], "Reconnect"]:
     return open_source, reconnect
 
 
-def _point_source(config: LiveConfig) -> "PointSource":
-    from online_tapir.points import MaskPoints, parse_points
+def _point_source(config: LiveConfig, resumed: bool) -> "PointSource":
+    from online_tapir.points import NOWHERE, MaskPoints, parse_points
 
+    if resumed and config.mask is None and config.points is None:
+        return NOWHERE
     if config.mask is None:
         return parse_points("auto:64" if config.points is None else config.points)
     if config.points is not None:
         raise ConfigError("--points and --mask both say what to follow; give one of them")
     return MaskPoints(config.mask, config.mask_id)
+
+
+def _to_resume(config: LiveConfig) -> Path | None:
+    """The file to go on from; None where this run begins anew, the first of those that save to it and go on from it."""
+    if config.save_state is None and config.save_state_every is not None:
+        raise ConfigError("--save-state-every says how often, and nothing says where; add --save-state FILE")
+    if config.resume is not None and config.resume == config.save_state and not os.path.exists(config.resume):
+        return None
+    return config.resume
+
+
+def _resume(tracker: "Tracker", saved: Path | None, config: LiveConfig, note: Callable[[str], None]) -> None:
+    if saved is not None:
+        state = tracker.load_state(saved)
+        when = datetime.fromtimestamp(state.saved_unix_ns / 1e9).astimezone().isoformat(" ", "seconds")
+        note(f"going on with the {state.points} points that were saved to {saved} at {when}, on frame {state.frame_id}")
+    elif config.resume is not None:
+        note(f"{config.resume} is not there yet: this run begins without saved points")
+
+
+def _keeper(config: LiveConfig, tracker: "Tracker", note: Callable[[str], None]) -> "StateKeeper | None":
+    if config.save_state is None:
+        return None
+    from online_tapir.state_keeper import StateKeeper
+
+    return StateKeeper(config.save_state, tracker, every_s=config.save_state_every, report=note)
 
 
 def _access(config: LiveConfig, note: Callable[[str], None]) -> Access:
@@ -211,7 +254,7 @@ def _open_window(config: LiveConfig) -> "ClickWindow | None":
         return None
     from online_tapir.sinks.window import ClickWindow
 
-    return ClickWindow()
+    return ClickWindow(color=config.color)
 
 
 def _open_metrics(config: LiveConfig, access: Access, note: Callable[[str], None]) -> "Metrics | None":
@@ -246,7 +289,14 @@ def _open_sinks(config: LiveConfig, access: Access, note: Callable[[str], None])
     else:
         mode = parse_rerun_mode(config.rerun)
     if mode.way != "off":
-        yield RerunViewer(mode, report=note)
+        yield RerunViewer(
+            mode,
+            color=config.color,
+            fps=config.rerun_fps,
+            longest_side=config.rerun_size,
+            memory=config.rerun_memory,
+            report=note,
+        )
 
 
 def _open_writers(config: LiveConfig, note: Callable[[str], None]) -> Iterator["Sink"]:
@@ -271,7 +321,7 @@ def _open_writers(config: LiveConfig, note: Callable[[str], None]) -> Iterator["
         writer = RecordingWriter(config.record, settings, config.record_video)
         yield WriterSink(writer, f"the recording {config.record}", report=note)
     if config.save_video is not None:
-        yield WriterSink(PaintedVideo(config.save_video), f"the video {config.save_video}", report=note)
+        yield WriterSink(PaintedVideo(config.save_video, config.color), f"the video {config.save_video}", report=note)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from online_tapir.control.protocol import DEFAULT_ADDRESS as CONTROL_ADDRESS
+from online_tapir.sinks.look import DEFAULT_COLOR, DEFAULT_MEMORY, LIVE_FPS, LIVE_SIDE, ColorMode
 from online_tapir.sinks.zmq import DEFAULT_ADDRESS
 
 Count = Number(gte=1)
@@ -118,6 +119,38 @@ class LiveConfig:
             "beside --window]"
         ),
     ] = None
+    rerun_fps: Annotated[
+        float | None,
+        Parameter(
+            help=f"Pictures a second that Rerun gets at most. [default: {LIVE_FPS:g} for a viewer, all in a file]",
+            validator=Number(gt=0),
+        ),
+    ] = None
+    rerun_size: Annotated[
+        int | None,
+        Parameter(
+            help="Pixels of their longer side at most; points stay where they are. "
+            f"[default: {LIVE_SIDE} for a viewer, all in a file]",
+            validator=Number(gte=16),
+        ),
+    ] = None
+    rerun_memory: Annotated[
+        str, Parameter(help="What a viewer and a server started here may each hold; the oldest goes first: 500MB, 25%.")
+    ] = DEFAULT_MEMORY
+    color: Annotated[
+        ColorMode,
+        Parameter(
+            help="What the colours of points tell: the row of the picture they began on, their identity, how likely "
+            "they are seen, how likely their position is off, or how fast they move."
+        ),
+    ] = DEFAULT_COLOR
+    inspect: Annotated[
+        int | None,
+        Parameter(
+            help="Show what the model sees of this point (ids count from 0): heat map, correlations, refinements.",
+            validator=Number(gte=0),
+        ),
+    ] = None
     window: Annotated[
         bool, Parameter(help="Show the picture in a window to click in: h in it tells the keys.", negative=())
     ] = False
@@ -134,6 +167,21 @@ class LiveConfig:
     ] = "huffyuv"
     save_video: Annotated[
         Path | None, Parameter(help="Video to write the frames into with the tracks painted on them: FILE.mp4.")
+    ] = None
+    save_state: Annotated[
+        Path | None,
+        Parameter(help="File to save the points to when the run is over, and on `online-tapir control save`."),
+    ] = None
+    save_state_every: Annotated[
+        float | None,
+        Parameter(help="Save them every so many seconds, too, in case the power fails.", validator=Number(gte=0.1)),
+    ] = None
+    resume: Annotated[
+        Path | None,
+        Parameter(
+            help="Go on with the points that --save-state has saved to this file; no others are placed unless --points "
+            "or --mask says so. Where both name the same file, the first run begins without one."
+        ),
     ] = None
     threads: Annotated[
         int | None, Parameter(help="CPU threads of the model. [default: torch's choice]", validator=Count)

@@ -23,6 +23,7 @@ from online_tapir.tracker import Tracker
 
 if TYPE_CHECKING:
     from online_tapir.metrics import Metrics
+    from online_tapir.state_keeper import StateKeeper
 
 POLL_SECONDS = 0.05  # how soon a stop or a request is noticed while no frame comes
 
@@ -57,24 +58,30 @@ def track_live(
     control: Control | None = None,
     window: Control | None = None,
     metrics: "Metrics | None" = None,
+    keeper: "StateKeeper | None" = None,
+    inspect: int | None = None,
     reopen: Callable[[], Camera] | None = None,
     reconnect: Reconnect | None = None,
 ) -> None:
     """Tracks `camera` until it ends, `stop` is set or `frames` have been tracked; closes it, and no sink.
 
-    Points are placed on the first frame. Between frames `control` and `window` are served; where none comes for
-    `heartbeat_s`, sinks that `beat` are told so. With `pipeline` a frame that is there already is on its way to the
-    device before the one that is computed there is waited for. Raises the camera's own error if it fails, and cannot be
-    had again by `reopen`, tried as `reconnect` says; points wait for it.
+    Points are placed on the first frame. Between frames `control`, `window` and `keeper` are served; where none comes
+    for `heartbeat_s`, sinks that `beat` are told so. With `pipeline` a frame that is there already is on its way to the
+    device before the one that is computed there is waited for. Point `inspect` is inspected as soon as there is such a
+    point. Raises the camera's own error if it fails, and cannot be had again by `reopen`, tried as `reconnect` says;
+    points wait for it.
     """
     truth = DemoTruth(camera.scene) if isinstance(camera, DemoCamera) else None
-    session = Session(camera, tracker, stop, replenish=replenish, heartbeat_s=heartbeat_s)
+    session = Session(
+        camera, tracker, stop, replenish=replenish, heartbeat_s=heartbeat_s, keeper=keeper, inspect=inspect
+    )
+    inspecting = Inspecting(session, status.note)
     silence = Silence(session, sinks, status.note)
     informed = [sink for sink in sinks if isinstance(sink, Informed)]
     for listener in informed:
         listener.begin(camera)
     published_ns = 0
-    controls = [one for one in (control, window) if one is not None]
+    controls = [one for one in (control, window, keeper) if one is not None]
     under_way: deque[tuple[Frame, list[Queries]]] = deque()
 
     def publish() -> None:
@@ -100,6 +107,7 @@ def track_live(
         for frame in _frames(capture, session, silence, controls, frames):
             if session.frame is None and not under_way:
                 session.begin(frame, points.place(frame.rgb))
+            inspecting.follow()
             under_way.append((frame, session.take_named()))
             tracker.submit(frame)
             while under_way and not (pipeline and len(under_way) == 1 and capture.mailbox.full):
@@ -140,6 +148,39 @@ def _frames(
         yield frame
 
 
+class Inspecting:
+    """Has the point inspected that a session waits for, once it is there, and says when an inspected one is gone."""
+
+    def __init__(self, session: Session, note: Callable[[str], None]) -> None:
+        self._session = session
+        self._note = note
+        self._waits = False
+        self._inspected: int | None = None  # on the frame before
+
+    def follow(self) -> None:
+        """Goes before every frame."""
+        if self._session.awaited is not None:
+            self._wait_for(self._session.awaited)
+        tracker = self._session.tracker
+        inspected, before = tracker.inspected, self._inspected
+        if inspected is None and before is not None and before not in tracker.ids:
+            self._note(f"point {before} is gone, and is inspected no more")
+        self._inspected = inspected
+
+    def _wait_for(self, id: int) -> None:
+        ids = self._session.tracker.ids
+        newest = max(ids.tolist(), default=-1)  # ids are given out in order, and never twice
+        if id in ids:
+            self._session.inspect(id)
+        elif id < newest:
+            self._session.inspect(None)
+            self._note(f"point {id} is gone, and cannot be inspected; `online-tapir control list` names the others")
+        elif not self._waits:
+            self._waits = True
+            so_far = f"the newest is {newest}" if len(ids) else "there are none"
+            self._note(f"point {id} is inspected as soon as it is there; so far {so_far}")
+
+
 class DemoTruth:
     """Compares tracks with the demo scene's own truth."""
 
@@ -150,17 +191,19 @@ class DemoTruth:
     def error_px(self, tracks: Tracks, named: Sequence[Queries]) -> NDArray[np.float32]:
         """How far each point of `tracks` is from its truth [N], image pixels; NaN where it is truly hidden.
 
-        `named` are the points that came in since the frame before.
+        `named` are the points that came in since the frame before. Infinite for points that were never named: they go
+        on from another run, and of where they belong nothing is known.
         """
         for queries in named:
             pairs = zip(queries.ids.tolist(), queries.xy, strict=True)
             self._queries.update((id, (queries.frame_id, place)) for id, place in pairs)
         ids = tracks.ids.tolist()
-        self._queries = {id: self._queries[id] for id in ids}  # forget the points that are gone
-        named_on = np.array([self._queries[id][0] for id in ids], np.int64)
-        error = np.full(len(ids), np.nan, np.float32)
-        for frame_id in np.unique(named_on).tolist():
-            rows = np.flatnonzero(named_on == frame_id)
+        self._queries = {id: self._queries[id] for id in ids if id in self._queries}  # forget the points that are gone
+        known = np.isin(tracks.ids, list(self._queries))
+        named_on = np.array([self._queries[id][0] if id in self._queries else 0 for id in ids], np.int64)
+        error = np.where(known, np.float32(np.nan), np.float32(np.inf))
+        for frame_id in np.unique(named_on[known]).tolist():
+            rows = np.flatnonzero(known & (named_on == frame_id))
             named_at = np.stack([self._queries[ids[row]][1] for row in rows])
             xy, visible = self._scene.truth(named_at, frame_id, tracks.frame_id)
             error[rows] = np.where(visible, np.linalg.norm(tracks.xy[rows] - xy, axis=1), np.nan)

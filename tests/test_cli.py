@@ -17,7 +17,7 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from online_tapir import Controller, cli, subscribe
+from online_tapir import Controller, Tracker, cli, load_model, subscribe
 from online_tapir.camera import CameraInfo
 from online_tapir.camera import opencv as opencv_camera
 from online_tapir.cli import main
@@ -214,6 +214,8 @@ def test_frames_too_small_to_track_are_refused(tmp_path: Path, capsys: pytest.Ca
         ("--device", "abacus"),
         ("--rerun", "sideways"),
         ("--rerun", "connect=nowhere"),
+        ("--inspect", "-1"),
+        ("--inspect", "3", "--rerun", "off"),
         ("--no-such-flag",),
         ("no-such-command",),
         ("listen", "5555"),
@@ -365,6 +367,58 @@ def test_a_signal_ends_the_run_with_a_summary_long_before_a_time_out(told_to_sto
     assert re.search(r"^\d+ frames in \d", last_words, re.MULTILINE)
     assert "Traceback" not in last_words
     assert seconds < LONG / 10  # about 0.3 on an idle machine
+
+
+def test_points_live_on_when_a_run_is_ended_and_started_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state, tracks, control = tmp_path / "points", f"ipc://{tmp_path}/tracks", f"ipc://{tmp_path}/control"
+    addresses = ("--publish", tracks, "--control", control)
+    run = (*DEMO[:4], "--rerun", "off", "--threads", "1", *addresses, "--save-state", state, "--resume", state)
+    with program(*run, "--points", "grid:2", stderr=subprocess.PIPE) as process:
+        address_of(process)
+        with (
+            subscribe(tracks, timeout_ms=1000 * LONG) as stream,
+            Controller(control, timeout_ms=1000 * LONG) as controller,
+        ):
+            next(stream)
+            controller.remove([1])
+            controller.add([[20, 20]])
+            assert controller.save_state().points == 4
+            assert state.exists()
+            controller.remove([2])
+        process.send_signal(signal.SIGTERM)
+        last_words = process.communicate(timeout=LONG)[1]
+        assert process.returncode == 0
+    assert "is not there yet: this run begins without saved points" in last_words
+    assert re.search(rf"3 points of frame \d+ saved to {state}", last_words)
+    main([str(word) for word in (*DEMO, *run[4:], "--frames", 3)])
+    assert "going on with the 3 points that were saved" in capsys.readouterr().err
+    listed = ("--points", "20,20", "--replenish", "--json-log")
+    main([str(word) for word in (*DEMO, *run[4:], "--frames", 3, *listed)])
+    *_, summary = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert (summary["frames"], summary["points"]) == (3, 4)
+    again = Tracker(load_model("small", device="cpu"))
+    again.load_state(state)
+    assert again.ids.tolist() == [0, 3, 4, 5]
+
+
+def test_a_state_that_does_not_fit_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    state = tmp_path / "points"
+    main([str(word) for word in (*DEMO, *RUN, "--publish", "off", "--frames", 1, "--save-state", state)])
+    capsys.readouterr()
+    for words, said in [
+        (("--resume", tmp_path / "gone"), "there is no saved state"),
+        (("--resume", state, "--dtype", "bfloat16"), "this computes in 'bfloat16'"),
+        (("--resume", state, "--iterations", 2), "with iterations 1, and here it is 2"),
+        (("--resume", state, "--resolution", "96x64"), "refined at 256x256, and here that is 96x64"),
+        (("--resume", state, "--max-points", 3), "has 4 points, and there is room for 3"),
+        (("--resume", state, "--points", "grid:2", "--max-points", 7), "4 points asked for beside the 4 there are"),
+        (("--save-state", tmp_path), "is there and is no saved state"),
+        (("--save-state", tmp_path / "gone" / "points"), "No such file or directory"),
+        (("--save-state-every", 9), "add --save-state FILE"),
+    ]:
+        assert said in tracking_refused(capsys, *DEMO, *words)
 
 
 def test_a_listener_in_another_process_gets_every_frame_of_a_file_in_order(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from online_tapir.demo import DemoCamera, DemoScene
 from online_tapir.errors import CameraError, QueryError
 from online_tapir.live import DemoTruth, track_live
 from online_tapir.model.tapir import Tapir
-from online_tapir.points import Grid, Listed
+from online_tapir.points import NOWHERE, Grid, Listed
 from online_tapir.records import Frame, Tracks
 from online_tapir.replenish import PATIENCE_FRAMES, Queries, Replenisher
 from online_tapir.sinks.wire import Heartbeat
@@ -90,6 +90,7 @@ class ScriptedTracker:
     def __init__(self, moves: Callable[[NDArray[np.float32], int, int], tuple[Any, Any]]) -> None:
         self.queries: dict[int, tuple[NDArray[np.float32], int | None]] = {}
         self.added = 0
+        self.inspected: int | None = None
         self._moves = moves
         self._submitted: list[Frame] = []
 
@@ -183,6 +184,60 @@ def test_a_pipelined_run_publishes_the_same_tracks_in_the_same_order(
     for one, other in zip(plain.tracks, pipelined.tracks, strict=True):
         np.testing.assert_array_equal(one.xy, other.xy)
         np.testing.assert_array_equal(one.ids, other.ids)
+
+
+def inspected(sink: ListSink) -> list[int | None]:
+    return [None if tracks.inspection is None else tracks.inspection.id for tracks in sink.tracks]
+
+
+@pytest.mark.parametrize("pipeline", [False, True])
+def test_the_point_that_is_asked_for_is_inspected_from_the_first_frame_on(
+    tracker: Tracker, make_frames: Callable[..., Pictures], pipeline: bool
+) -> None:
+    sink = ListSink()
+    status = track(SyntheticCamera(make_frames(4)), tracker, sinks=[sink], inspect=5, pipeline=pipeline)
+    assert inspected(sink) == [5, 5, 5, 5]
+    assert not any("point" in note for note in status.notes)
+
+
+def test_a_point_that_is_not_there_yet_is_waited_for_and_one_that_goes_is_said(
+    make_model: Callable[..., Tapir], make_frames: Callable[..., Pictures]
+) -> None:
+    def change(session: Session) -> None:
+        if session.tracks is not None and session.tracks.frame_id == 2 and len(session.tracker.ids) == 6:
+            session.add(np.array([[20, 20], [30, 30]], np.float32), 2)
+        if session.tracks is not None and session.tracks.frame_id == 5 and len(session.tracker.ids) == 8:
+            session.remove(np.array([7]))
+
+    sink, tracker = ListSink(), Tracker(make_model(), max_points=9, window=4)
+    control = ScriptedControl(after=-1, then=id, always=change)
+    status = track(SyntheticCamera(make_frames(8)), tracker, sinks=[sink], control=control, inspect=7)
+    assert inspected(sink) == [None, None, None, 7, 7, 7, None, None]
+    assert [note for note in status.notes if "point" in note] == [
+        "point 7 is inspected as soon as it is there; so far the newest is 5",
+        "point 7 is gone, and is inspected no more",
+    ]
+
+
+def test_whoever_chooses_another_point_or_none_ends_the_waiting(
+    make_model: Callable[..., Tapir], make_frames: Callable[..., Pictures]
+) -> None:
+    for chosen in (3, None):
+        sink, tracker = ListSink(), Tracker(make_model(), max_points=9, window=4)
+        control = ScriptedControl(after=1, then=lambda session, id=chosen: session.inspect(id))  # type: ignore[misc]
+        adding = ScriptedControl(after=2, then=lambda session: session.add(np.full((1, 2), 20, np.float32), 2))
+        track(SyntheticCamera(make_frames(5)), tracker, sinks=[sink], control=control, window=adding, inspect=6)
+        assert inspected(sink) == [None, None, chosen, chosen, chosen]
+
+
+def test_a_point_that_went_before_it_was_inspected_is_not_waited_for(
+    tracker: Tracker, make_frames: Callable[..., Pictures]
+) -> None:
+    tracker.add([[7, 7]])
+    tracker.remove([0])
+    status = track(SyntheticCamera(make_frames(3)), tracker, Grid(2, 2), inspect=0)
+    (said,) = [note for note in status.notes if "point 0" in note]
+    assert "is gone, and cannot be inspected" in said
 
 
 def test_no_more_frames_than_asked_for_are_tracked(tracker: Tracker, make_frames: Callable[..., Pictures]) -> None:
@@ -314,6 +369,20 @@ def test_an_error_is_the_distance_from_the_truth_in_pixels_of_the_frame() -> Non
     error = truth.error_px(moved, [Queries(np.array([3, 5], np.int32), named, 2)])
     np.testing.assert_allclose(error[tracks.visible], 5, atol=1e-4)
     assert np.isnan(error[~tracks.visible]).all()
+
+
+def test_points_that_were_never_named_are_left_out_of_the_error() -> None:
+    camera = DemoCamera(96, 64, fps=0)
+    tracker = ScriptedTracker(camera.scene.truth)
+    tracker.add(np.array([[10, 12], [80, 50]], np.float32), 0)  # by a run before this one
+    status = track(camera, tracker, frames=3)
+    errors = [error for error in status.errors if error is not None]
+    assert {tuple(np.isinf(error).tolist()) for error in errors} == {(True, True, *6 * [False])}
+    assert status.summary().occlusion_accuracy == 1
+    assert status.summary().error_px is not None
+
+    resumed = track(DemoCamera(96, 64, fps=0), tracker, NOWHERE, frames=3)
+    assert (resumed.summary().error_px, resumed.summary().occlusion_accuracy) == (None, None)
 
 
 def test_a_source_without_truth_has_no_error(tracker: Tracker, make_frames: Callable[..., Pictures]) -> None:

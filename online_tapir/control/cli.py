@@ -90,6 +90,17 @@ def replenish(
 
 
 @control_app.command
+def inspect(
+    id: Annotated[int | Literal["off"], Parameter(help="A point, as `control list` names it, or off.")],
+    *,
+    where: Where = HERE,
+) -> None:
+    """Show in Rerun or the window what the model sees of one point: its heat map, correlations, refinements."""
+    with _controller(where) as controller:
+        controller.inspect(None if id == "off" else id)
+
+
+@control_app.command
 def pause(*, where: Where = HERE) -> None:
     """Track and publish nothing but heartbeats, until `resume`."""
     with _controller(where) as controller:
@@ -134,6 +145,14 @@ def set_(
     """Change options of the run; prints all that can be changed."""
     with _controller(where) as controller:
         print(json.dumps(controller.set(heartbeat_s=heartbeat, patience_frames=patience)))
+
+
+@control_app.command
+def save(*, where: Where = HERE) -> None:
+    """Have the points written to the file that the run was started with, by --save-state."""
+    with _controller(where) as controller:
+        saved = controller.save_state()
+    print(f"{saved.points} points of frame {saved.frame_id} saved")
 
 
 @control_app.command

@@ -17,6 +17,7 @@ from online_tapir.control import protocol
 from online_tapir.control.protocol import ControlError, Request
 from online_tapir.errors import ConfigError
 
+SAVED_EVERY_S = 0.05  # seconds between questions whether the points are on the disk
 ATTEMPTS = 2  # within a time-out; the second is answered, and not done again, when only the answer was lost
 _MAX_REPLY_BYTES = 256 * 2**20  # a snapshot may be large
 _OPTIONS = {
@@ -37,6 +38,14 @@ class PointList:
     xy: NDArray[np.float32]  # [N, 2] image pixels
     visible: NDArray[np.bool_]  # [N]
     waiting: NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class SavedPoints:
+    """How many points a run has saved, and as of which frame."""
+
+    frame_id: int
+    points: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,6 +116,10 @@ class Controller:
         """Puts new points where lost ones leave, so that there are `points`, None as many as now; or stops doing so."""
         self._ask("replenish", on=on, points=points)
 
+    def inspect(self, id: int | None) -> None:
+        """Shows what the model sees of a point, where the run shows anything; None shows it no longer."""
+        self._ask("inspect", id=id)
+
     def pause(self) -> None:
         """Tracks and publishes nothing but heartbeats, until `resume`; a live source's frames pass by unseen."""
         self._ask("pause")
@@ -125,6 +138,18 @@ class Controller:
     def set(self, *, heartbeat_s: float | None = None, patience_frames: int | None = None) -> dict[str, Any]:
         """Changes seconds between heartbeats, frames a point may be hidden before it is replaced; returns both."""
         return self._ask("set", heartbeat_s=heartbeat_s, patience_frames=patience_frames)
+
+    def save_state(self) -> SavedPoints:
+        """Has the run save its points to the file of its --save-state, and waits until they are on the disk."""
+        asked = self._ask("save")
+        deadline = time.monotonic() + self.timeout_ms / 1000
+        while (status := self.status())["saves"] < asked["save"]:
+            if time.monotonic() > deadline:
+                raise ControlError("not_saved", f"the points are not written after {self.timeout_ms / 1000:g} s")
+            time.sleep(SAVED_EVERY_S)
+        if status["save_error"]:
+            raise ControlError("not_saved", status["save_error"])
+        return SavedPoints(asked["frame_id"], asked["points"])
 
     def stop(self) -> None:
         """Ends the run."""

@@ -85,6 +85,14 @@ def replenish(session: Session, on: bool, points: int | None = None) -> Result:
     return {"on": on, "points": session.replenishing or 0}
 
 
+def inspect(session: Session, id: int | None = None) -> Result:
+    try:
+        session.inspect(id)
+    except QueryError as error:
+        raise ControlError("unknown_point", str(error)) from error
+    return {"inspected": _inspected(session)}
+
+
 def pause(session: Session) -> Result:
     session.pause()
     return {"paused": True}
@@ -97,6 +105,7 @@ def resume(session: Session) -> Result:
 
 def status(session: Session) -> Result:
     tracks, window = session.tracks, session.tracker.frame_ids
+    saved = None if session.keeper is None else session.keeper.outcome
     heartbeat = asdict(session.heartbeat())
     del heartbeat["published_unix_ns"]
     return {
@@ -114,6 +123,9 @@ def status(session: Session) -> Result:
         "reason": session.health.reason,
         "replenish": session.replenishing is not None,
         "replenish_points": session.replenishing or 0,
+        "inspected": _inspected(session),
+        "saves": 0 if saved is None else saved.number,
+        "save_error": "" if saved is None else saved.error,
         **_options(session),
     }
 
@@ -145,6 +157,14 @@ def set_options(session: Session, heartbeat_s: float | None = None, patience_fra
     return _options(session)
 
 
+def save(session: Session) -> Result:
+    _newest(session)
+    if session.keeper is None:
+        raise ControlError("not_saved", "this run was started without --save-state, and so has no file for its points")
+    saved = session.keeper.save()
+    return {"save": saved.number, "frame_id": saved.state.frame_id, "points": saved.state.points}
+
+
 def stop(session: Session) -> Result:
     session.stop.set()
     return {"stopping": True}
@@ -154,6 +174,11 @@ def _newest(session: Session) -> Frame:
     if session.frame is None:
         raise ControlError("no_frame", "no frame has been tracked yet; ask again when one has come")
     return session.frame
+
+
+def _inspected(session: Session) -> int:
+    inspected = session.tracker.inspected
+    return -1 if inspected is None else inspected
 
 
 def _options(session: Session) -> Result:
@@ -166,10 +191,12 @@ _COMMANDS: dict[str, Callable[..., Result]] = {
     "clear": clear,
     "list": list_points,
     "replenish": replenish,
+    "inspect": inspect,
     "pause": pause,
     "resume": resume,
     "status": status,
     "snapshot": snapshot,
     "set": set_options,
+    "save": save,
     "stop": stop,
 }

@@ -28,18 +28,24 @@ A ROUTER socket answers; a DEALER or a REQ socket asks. Every request is answere
     list                                                             frame_id: int, points: [[id, x, y, visible], ...],
                                                                      waiting: [id, ...] (named, not yet on a frame)
     replenish   on: bool, points: int                                on: bool, points: int
+    inspect     id: int                                              inspected: int
     pause                                                            paused: true
     resume                                                           paused: false
     status                                                           camera, model, state, frame_id, ...
     snapshot    format: "jpeg" or "png"                              frame_id, width, height, captured_unix_ns: int,
                                                                      format: str, image: bin
     set         heartbeat_s: float, patience_frames: int             all of them, as they are now
+    save                                                             save: int, frame_id: int, points: int
     stop                                                             stopping: true
 
 x and y are image pixels as on the wire, or with `normalised` 0 to 1 of the frame's width and height. `frame_id` is a
 frame of the rolling window, by default the newest; points arrive caught up, with the next frame. Ids are never used
 twice. A frame_id is -1 before the first frame. `replenish` puts new points where lost ones leave, so that there are as
-many as when it was called, or `points`; adding, removing and clearing move that number along.
+many as when it was called, or `points`; adding, removing and clearing move that number along. `inspect` shows what the
+model sees of one point, where the run shows anything (Rerun, the window), until it is removed; without an id, or of
+none, `inspected` is -1. `save` has the points
+written to the file that the run was started with (--save-state), and does not wait for it: it is done once `saves` of
+the status is no less than `save`, and `save_error` is empty where it went well.
 """
 
 import math
@@ -69,6 +75,7 @@ ERRORS = {
     "outside_frame": "a point outside the picture",
     "no_room": "more points than there is room for",
     "unknown_point": "a point that is not there",
+    "not_saved": "the run has no file to save its points to, or it could not be written (said by the client itself)",
     "no_answer": "nobody answered in time (said by the client itself)",
 }
 
@@ -223,10 +230,14 @@ def _points(value: Any, key: str) -> list[tuple[float, float]]:
 
 
 def _ids(value: Any, key: str) -> list[int]:
-    ids = [_whole(id, "an id") for id in _items(value, key)]
-    if any(id >= 2**31 for id in ids):
-        raise ControlError("unknown_point", f"no id is as large as {max(ids)}")
-    return ids
+    return [_id(id, "an id") for id in _items(value, key)]
+
+
+def _id(value: Any, key: str) -> int:
+    id = _whole(value, key)
+    if id >= 2**31:
+        raise ControlError("unknown_point", f"no id is as large as {id}")
+    return id
 
 
 def _wrong(key: str, value: Any, wanted: str) -> ControlError:
@@ -240,11 +251,13 @@ ARGUMENTS: dict[str, dict[str, Callable[[Any, str], Any]]] = {
     "clear": {},
     "list": {},
     "replenish": {"on": _flag, "points": _whole},
+    "inspect": {"id": _id},
     "pause": {},
     "resume": {},
     "status": {},
     "snapshot": {"format": _text},
     "set": {"heartbeat_s": _number, "patience_frames": _whole},
+    "save": {},
     "stop": {},
 }
 REQUIRED = {"add": ("xy",), "remove": ("ids",), "replenish": ("on",)}

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 REQUESTS_A_FRAME = 16
 NS_A_FRAME = 5_000_000  # then the rest waits for the next frame
 REQUESTS_A_SECOND, BURST = 100.0, 200.0  # of one connection
-COST = {"snapshot": 20.0, "list": 5.0}  # in requests; others are 1
+COST = {"snapshot": 20.0, "save": 20.0, "list": 5.0}  # in requests; others are 1
 REPEATABLE = {"list", "status", "snapshot"}  # these change nothing, and are done again when asked again
 _REMEMBERED = 256  # answers, and connections
 _LINGER_MS = 200  # at the end, for the last answers to leave

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,9 @@ from online_tapir.records import Frame, Tracks
 from online_tapir.replenish import PATIENCE_FRAMES, Queries, Replenisher
 from online_tapir.sinks.wire import Heartbeat, State
 from online_tapir.tracker import Tracker
+
+if TYPE_CHECKING:
+    from online_tapir.state_keeper import StateKeeper
 
 
 class Session:
@@ -25,6 +29,8 @@ class Session:
         *,
         replenish: bool = False,
         heartbeat_s: float = 1.0,
+        keeper: "StateKeeper | None" = None,
+        inspect: int | None = None,
         monotonic_ns: Callable[[], int] = time.monotonic_ns,
         unix_ns: Callable[[], int] = time.time_ns,
     ) -> None:
@@ -32,6 +38,8 @@ class Session:
         self.tracker = tracker
         self.stop = stop
         self.heartbeat_s = heartbeat_s
+        self.keeper = keeper  # None: this run saves its points nowhere
+        self.awaited = inspect  # a point that is not there yet: it is inspected as soon as it is
         self.patience_frames = PATIENCE_FRAMES
         self.frame: Frame | None = None  # the newest tracked
         self.tracks: Tracks | None = None
@@ -74,6 +82,11 @@ class Session:
     def clear(self) -> None:
         self.tracker.clear()
         self._hold()
+
+    def inspect(self, id: int | None) -> None:
+        """From the next frame on this point is inspected; None: no point is, and none is waited for."""
+        self.tracker.inspect(id)
+        self.awaited = None
 
     @property
     def replenishing(self) -> int | None:

@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,9 @@ from numpy.typing import NDArray
 from online_tapir.camera import SyntheticCamera
 from online_tapir.control.server import ControlServer
 from online_tapir.control.session import Session
+from online_tapir.errors import QueryError
 from online_tapir.records import Frame, Tracks
+from online_tapir.state_keeper import Outcome
 
 
 class ListTracker:
@@ -22,6 +25,7 @@ class ListTracker:
         self.max_points = max_points
         self.frame_ids = [3, 4, 5]
         self.ids = np.empty(0, np.int32)
+        self.inspected: int | None = None
         self._added = 0
 
     def add(self, xy: NDArray[np.float32], frame_id: int | None = None) -> NDArray[np.int32]:
@@ -35,6 +39,39 @@ class ListTracker:
 
     def clear(self) -> None:
         self.ids = self.ids[:0]
+
+    def inspect(self, id: int | None) -> None:
+        if id is not None and id not in self.ids:
+            raise QueryError(f"there is no point {id}")
+        self.inspected = id
+
+
+class ListKeeper:
+    """In place of what saves a run's points: nothing is done with at the first look, and all at the second."""
+
+    def __init__(self, error: str) -> None:
+        self._asked = 0
+        self._outcomes = iter([Outcome()])
+        self._error = error
+
+    def save(self) -> Any:
+        self._asked += 1
+        return SimpleNamespace(number=self._asked, state=SimpleNamespace(frame_id=5, points=7))
+
+    @property
+    def outcome(self) -> Outcome:
+        return next(self._outcomes, Outcome(self._asked, self._error))
+
+
+@pytest.fixture
+def keeps(session: Session) -> Callable[[str], None]:
+    """Lets the session save its points from now on: with what error, "" for none."""
+
+    def keeps(error: str) -> None:
+        keeper: Any = ListKeeper(error)
+        session.keeper = keeper
+
+    return keeps
 
 
 @pytest.fixture

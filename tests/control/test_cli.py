@@ -32,6 +32,10 @@ def test_points_are_added_listed_and_removed(control: Callable[..., str], sessio
     assert control("add", "12,8", "30.5,2", "--frame", 4) == "0 1\n"
     assert control("add", "0.5,0.5 1,1", "--normalised") == "2 3\n"
     assert control("list").splitlines()[0] == "0 - - waiting for a frame"
+    assert control("inspect", 2) == ""
+    assert session.tracker.inspected == 2
+    assert control("inspect", "off") == ""
+    assert session.tracker.inspected is None
     assert control("remove", 0, 3) == ""
     assert session.tracker.ids.tolist() == [1, 2]
     assert control("clear") == "2 points forgotten\n"
@@ -51,6 +55,11 @@ def test_the_run_is_paused_resumed_set_and_stopped(control: Callable[..., str], 
     assert session.stop.is_set()
 
 
+def test_what_was_saved_is_printed(control: Callable[..., str], keeps: Callable[[str], None]) -> None:
+    keeps("")
+    assert control("save") == "7 points of frame 5 saved\n"
+
+
 @pytest.mark.parametrize(("name", "begins"), [("now.png", b"\x89PNG"), ("now.jpg", b"\xff\xd8")])
 def test_a_snapshot_is_written_and_its_frame_printed(
     control: Callable[..., str], tmp_path: Path, name: str, begins: bytes
@@ -67,6 +76,9 @@ def test_a_snapshot_is_written_and_its_frame_printed(
         (("add", "50,8"), "outside_frame"),
         (("add", "12,8", "--frame", "1"), "frame_left_window"),
         (("remove", "7"), "unknown_point"),
+        (("save",), "not_saved"),
+        (("inspect", "7"), "unknown_point"),
+        (("inspect", "none"), "none"),
         (("snapshot", "/no/such/folder/now.png"), "cannot write"),
         (("fly",), "fly"),
     ],

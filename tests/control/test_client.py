@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from online_tapir.control.server import ControlServer
 from online_tapir.control.session import Session
 from online_tapir.errors import ConfigError
 from online_tapir.security import Access, load_keys, new_keys, trust
+from online_tapir.state_keeper import Outcome
 
 Served = Callable[[ControlServer, Session], AbstractContextManager[None]]
 
@@ -36,6 +38,10 @@ def test_every_call_reaches_the_run(controller: Controller, session: Session) ->
     assert controller.status()["replenish_points"] == 3
     controller.replenish(False)
     assert controller.set(heartbeat_s=0.5)["heartbeat_s"] == session.heartbeat_s == 0.5
+    controller.inspect(1)
+    assert controller.status()["inspected"] == session.tracker.inspected == 1
+    controller.inspect(None)
+    assert controller.status()["inspected"] == -1
     controller.pause()
     assert controller.status()["state"] == "paused"
     controller.resume()
@@ -62,11 +68,39 @@ def test_a_refusal_is_raised_with_its_name(controller: Controller) -> None:
         (lambda: controller.add([[1, 2]], frame_id=1), "frame_left_window"),
         (lambda: controller.add([1, 2]), "bad_request"),
         (lambda: controller.remove([99]), "unknown_point"),
+        (lambda: controller.inspect(99), "unknown_point"),
         (lambda: controller.snapshot("tiff"), "bad_request"),
     ]:
         with pytest.raises(ControlError) as refusal:
             call()
         assert refusal.value.name == name
+
+
+def test_points_are_saved_once_they_are_on_the_disk_or_else_it_is_said(
+    controller: Controller, keeps: Callable[[str], None]
+) -> None:
+    with pytest.raises(ControlError, match="started without --save-state"):
+        controller.save_state()
+    keeps("")
+    saved = controller.save_state()
+    assert (saved.frame_id, saved.points) == (5, 7)
+    keeps("the disk is full")
+    with pytest.raises(ControlError, match="not_saved: the disk is full"):
+        controller.save_state()
+
+
+def test_a_save_that_takes_too_long_is_given_up(
+    server: ControlServer, session: Session, served: Served, keeps: Callable[[str], None]
+) -> None:
+    keeps("")
+    keeper: Any = session.keeper
+    keeper._outcomes = repeat(Outcome())
+    with (
+        served(server, session),
+        Controller(server.address, timeout_ms=200) as controller,
+        pytest.raises(ControlError, match=r"not_saved: the points are not written after 0.2 s"),
+    ):
+        controller.save_state()
 
 
 def test_nobody_there_is_said_in_time_with_the_address() -> None:

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -16,6 +17,7 @@ from online_tapir.control.protocol import ControlError, Request
 from online_tapir.control.session import Session
 from online_tapir.model.tapir import Tapir
 from online_tapir.records import Frame
+from online_tapir.state_keeper import StateKeeper
 from online_tapir.tracker import Tracker
 
 HEIGHT, WIDTH, ROOM, WINDOW = 33, 49, 7, 4
@@ -183,6 +185,25 @@ def test_replenish_fills_up_to_a_number_and_ends_when_told(run: Run) -> None:
     assert len(run.ask("list")["points"]) == 4
 
 
+def test_a_point_is_inspected_from_the_next_frame_on_until_it_is_told_or_goes(run: Run) -> None:
+    assert run.ask("status")["inspected"] == -1
+    run.ask("add", xy=[(20, 20)])
+    assert run.ask("inspect", id=2) == {"inspected": 2}  # before its first frame
+    run.step()
+    assert run.session.tracks is not None
+    assert run.session.tracks.inspection is not None
+    assert (run.session.tracks.inspection.id, run.ask("status")["inspected"]) == (2, 2)
+    for id in (3, 2**31 - 1):
+        assert run.refused("inspect", id=id) == "unknown_point"
+    assert run.ask("status")["inspected"] == 2
+    run.ask("remove", ids=[2])
+    assert run.ask("status")["inspected"] == -1
+    run.ask("inspect", id=1)
+    assert run.ask("inspect") == {"inspected": -1}
+    run.step()
+    assert run.session.tracks.inspection is None
+
+
 def test_the_status_tells_the_state_and_how_long_it_has_lasted(run: Run) -> None:
     status = run.ask("status")
     assert (status["state"], status["frame_id"], status["points"], status["room"]) == ("streaming", 5, 2, ROOM - 2)
@@ -199,6 +220,26 @@ def test_options_that_can_change_are_told_and_changed_together(run: Run) -> None
     assert run.ask("set") == {"heartbeat_s": 1.0, "patience_frames": 45}
     assert run.ask("set", heartbeat_s=0.25, patience_frames=7) == {"heartbeat_s": 0.25, "patience_frames": 7}
     assert run.session.heartbeat_s == 0.25
+
+
+def test_points_are_saved_to_the_runs_own_file_and_the_status_says_when(run: Run, tmp_path: Path) -> None:
+    tracker = run.session.tracker
+    with StateKeeper(tmp_path / "points", tracker, report=lambda note: None) as keeper:
+        run.session.keeper = keeper
+        run.ask("add", xy=[(20, 20)])
+        assert run.ask("save") == {"save": 1, "frame_id": 5, "points": 3}
+    status = run.ask("status")
+    assert (status["saves"], status["save_error"]) == (2, "")
+    again = Tracker(tracker.model)
+    again.load_state(tmp_path / "points")
+    assert again.ids.tolist() == [0, 1, 2]
+
+
+def test_without_a_file_of_its_own_or_a_frame_a_run_saves_nothing(run: Run) -> None:
+    assert run.refused("save") == "not_saved"
+    assert (run.ask("status")["saves"], run.ask("status")["save_error"]) == (0, "")
+    run.session.frame = None
+    assert run.refused("save") == "no_frame"
 
 
 def test_stop_sets_the_event_that_ends_the_run(run: Run) -> None:

@@ -98,6 +98,8 @@ def test_every_command_is_documented_with_its_arguments() -> None:
         (asking("add", xy=[[0, 0]], frame_id=1.0), "bad_request", "frame_id is 1.0"),
         (asking("remove", ids=[1, -1]), "bad_request", "an id is -1"),
         (asking("remove", ids=[2**40]), "unknown_point", "no id is as large"),
+        (asking("inspect", id="3"), "bad_request", "id is str, not a whole number"),
+        (asking("inspect", id=2**31), "unknown_point", "no id is as large as 2147483648"),
         (asking("replenish", on=1), "bad_request", "on is 1, not true or false"),
         (asking("set", heartbeat_s=b"1"), "bad_request", "heartbeat_s is bytes, not a finite number"),
     ],
