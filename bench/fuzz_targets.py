@@ -182,6 +182,29 @@ def safetensors(folder: Path) -> Target:
     return Target(from_file(path, checkpoint.inspect), [path.read_bytes()], spoil_safetensors)
 
 
+def saved_states(folder: Path) -> Target:
+    """With any checksum, or nothing behind it would ever be read."""
+    from bench.stub import tiny_model
+    from online_tapir import state_file
+    from online_tapir.tracker import Tracker
+
+    known = vars(state_file)
+    checksum, known["_checksum"] = known["_checksum"], lambda run, tensors: "any"
+    path = folder / "points.safetensors"
+    tracker = Tracker(tiny_model(), max_points=7)
+    for xy in ([[3, 3], [9, 9]], [[5, 5]]):
+        tracker.add(xy)
+        tracker.step(np.zeros((33, 49, 3), np.uint8))
+    tracker.add([[7, 7]])
+    origin = tracker.save_state(path).origin
+    return Target(
+        from_file(path, lambda path: state_file.read(path, origin, tracker.max_points)),
+        [path.read_bytes()],
+        spoil_safetensors,
+        lambda: known.update(_checksum=checksum),
+    )
+
+
 def haiku_pickles(folder: Path) -> Target:
     from online_tapir.model import haiku
 
@@ -210,6 +233,7 @@ TARGETS: dict[str, Callable[[Path], Target]] = {
     "mask arrays": mask_arrays,
     "mask images": mask_images,
     "safetensors": safetensors,
+    "saved states": saved_states,
     "Haiku pickles": haiku_pickles,
     "PyTorch pickles": torch_pickles,
 }
@@ -295,11 +319,13 @@ def spoil_map(body: dict[Any, Any], rng: random.Random) -> None:
 
 
 def spoil_safetensors(case: bytes, rng: random.Random) -> bytes:
-    """A header with another value in it, most often in the configuration; or as `spoil_text` does."""
+    """A header with another value in it, most often in what it says of a model or a run; or as `spoil_text` does."""
     end = 8 + int.from_bytes(case[:8], "little")
     try:
         header = json.loads(case[8:end])
-        config = json.loads(header["__metadata__"]["config"])
+        told = next(key for key in ("config", "run") if key in header["__metadata__"])
+        whole = json.loads(header["__metadata__"][told])
+        config = whole["config"] if told == "run" and rng.random() < 0.5 else whole
         assert isinstance(config, dict)
         assert config
     except Exception:  # it has been spoilt before
@@ -311,7 +337,7 @@ def spoil_safetensors(case: bytes, rng: random.Random) -> bytes:
         name = rng.choice(list(config))
         odd = [one for one in ODD_VALUES if not isinstance(one, bytes)]
         config[name] = rng.choice((*odd, [rng.choice(odd)] * 4, 7, [7, 33]))
-        header["__metadata__"]["config"] = json.dumps(config)
+        header["__metadata__"][told] = json.dumps(whole)
     else:
         spoil_map(header, rng)
     try:

@@ -260,10 +260,11 @@ def _beside(path: Path) -> Path:
 
 
 def _sync_folder(folder: Path) -> None:
-    """A file that was moved is there after a power cut, too."""
+    """A file that was moved is there after a power cut, too, on a disk that can promise that of a folder."""
     opened = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(opened)
+        with suppress(OSError):
+            os.fsync(opened)
     finally:
         os.close(opened)
 

@@ -24,7 +24,7 @@ def parsed(words: list[str]) -> tuple[str, LiveConfig | None]:
 
 
 def unit_commands() -> list[list[str]]:
-    """ExecStart, and the other one that the comments offer."""
+    """ExecStart, and the others that the comments offer."""
     text = UNIT.replace("\\\n#", "")
     lines = re.findall(r"^(?:#\s+)?ExecStart=(.+)$", text, re.MULTILINE)
     return [shlex.split(line.replace("%S", "/var/lib")) for line in lines]
@@ -37,7 +37,7 @@ def instruction(name: str) -> list[str]:
     return words
 
 
-@pytest.mark.parametrize("words", unit_commands(), ids=["as it is", "as the comments offer"])
+@pytest.mark.parametrize("words", unit_commands(), ids=["as it is", "of a stream with keys", "resumed"])
 def test_the_unit_starts_a_command_that_parses(words: list[str]) -> None:
     assert words[0] == "/opt/online-tapir/bin/online-tapir"
     name, config = parsed(words[1:])

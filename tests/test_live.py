@@ -322,6 +322,14 @@ def test_replenish_keeps_the_number_of_points(make_frames: Callable[..., Picture
     assert tracker.added > 6 * 7
 
 
+def test_replenish_keeps_the_number_of_points_that_a_run_goes_on_with(make_frames: Callable[..., Pictures]) -> None:
+    tracker, sink = ScriptedTracker(gone_after_three), ListSink()
+    tracker.add(np.array([[10, 12], [80, 50]], np.float32), 0)
+    track(SyntheticCamera(make_frames(9)), tracker, NOWHERE, sinks=[sink], replenish=True)
+    assert {len(tracks.ids) for tracks in sink.tracks} == {2}
+    assert tracker.added > 2
+
+
 def test_without_replenish_lost_points_stay(make_frames: Callable[..., Pictures]) -> None:
     tracker, sink = ScriptedTracker(gone_after_three), ListSink()
     track(SyntheticCamera(make_frames(7)), tracker, sinks=[sink])

@@ -483,6 +483,24 @@ def test_what_cannot_be_written_leaves_what_was_there(
         tracker.save_state(tmp_path / "gone" / "points")
 
 
+def test_a_state_is_put_in_place_once_it_is_whole_and_on_the_disk(
+    saved: Path, model: Tapir, make_frames: MakeFrames, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, seen = saved.read_bytes(), list[bytes]()
+
+    def fsync(file: int) -> None:
+        seen.append(saved.read_bytes())
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    tracker = started(model)
+    tracker.step(make_frames(1, HEIGHT, WIDTH)[0])
+    tracker.save_state(saved)
+    new = saved.read_bytes()
+    assert new != whole
+    assert seen == [whole, new]  # of the file beside it, then of the folder
+    assert [path.name for path in tmp_path.iterdir()] == ["points"]
+
+
 def test_a_place_is_checked_before_there_is_anything_to_write(tmp_path: Path, saved: Path) -> None:
     state_file.check_place(saved)
     state_file.check_place(tmp_path / "new")

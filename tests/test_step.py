@@ -152,6 +152,23 @@ def test_adding_and_removing_points_moves_no_buffer(model: Tapir, make_frames: M
     assert captures.made == 4
 
 
+@pytest.mark.parametrize("kind", [Tracker, GraphTracker])
+def test_what_is_saved_while_frames_are_under_way_is_of_the_newest(
+    model: Tapir, make_frames: MakeFrames, captures: Captures, tmp_path: Path, kind: type[Tracker]
+) -> None:
+    whole, again = kind(model, 8), kind(model, 8)
+    frames = make_frames(4)
+    whole.add(scattered(5))
+    for frame in frames[:2]:
+        whole.submit(frame)
+    assert whole.save_state(tmp_path / "points").frame_id == 1
+    while whole.in_flight:
+        whole.collect()
+    again.load_state(tmp_path / "points")
+    for frame in frames[2:]:
+        assert_identical(again.step(frame), whole.step(frame))
+
+
 def test_what_is_tried_before_the_first_frame_leaves_resumed_points_as_they_are(
     model: Tapir, make_frames: MakeFrames, captures: Captures, tmp_path: Path
 ) -> None:
