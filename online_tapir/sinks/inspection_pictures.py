@@ -5,6 +5,7 @@ Plain pictures for any screen, RGB or RGBA uint8 [h, w, C]; sizes are (width, he
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import cv2
@@ -189,8 +190,14 @@ def _upsampled(values: NDArray[np.float32], size: Size) -> NDArray[np.float32]:
 
 def _colored(shares: NDArray[np.float32], colormap: int) -> Picture:
     """Shares 0..1 [h, w] in the colours of one of OpenCV's maps."""
-    bgr = cv2.applyColorMap((shares * 255).astype(np.uint8), colormap)
-    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
+    return _color_table(colormap)[(shares * 255).astype(np.uint8)]
+
+
+@cache
+def _color_table(colormap: int) -> NDArray[np.uint8]:
+    """RGB [256, 3]; OpenCV makes its own anew for every picture, however small."""
+    bgr = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], colormap)
+    return np.array(bgr.reshape(256, 3)[:, ::-1])
 
 
 def _overlay(shares: NDArray[np.float32], alpha: NDArray[np.float32], colormap: int) -> Overlay:

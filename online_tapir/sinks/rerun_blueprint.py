@@ -21,7 +21,7 @@ CURVES = {  # entity: (title, colour)
     "curves/latency": ("Latency, ms", (255, 179, 64)),
     "curves/visible": ("Visible points", (112, 219, 130)),
 }
-STAGE_CURVES = {  # of probabilities; entity, with a line for each stage beneath it: title
+STAGE_CURVES = {  # of probabilities, a line for each stage; entity: title
     "inspector/occluded": "Occluded",
     "inspector/inaccurate": "Inaccurate",
     "inspector/visible": "Visible",

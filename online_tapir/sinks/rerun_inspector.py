@@ -28,12 +28,12 @@ from online_tapir.sinks.query_patches import QueryPatch
 from online_tapir.sinks.rerun_blueprint import CLOSE_UP_SIDE, OVERLAYS, STAGE_CURVES, VERDICT
 from online_tapir.sinks.rerun_images import WHITE, caption, png_overlay, size_within, smaller, stretched
 
-OVERLAY_SIDE = 128  # pixels of the longer side of a map, whose cells are 32 a side or so
+OVERLAY_SIDE = 96  # pixels of the longer side of a map, whose cells are 32 a side or so
 CLOSE_UPS = (33, 65, 129, 257, 513)  # image pixels a side, odd; the smallest that shows the stages of the last second
 CLOSE_UP_PIXELS = 129  # at most, of its picture
 CLOSE_UP_SHARE = 0.4  # of that side, from its middle, is how far out a stage still shows well
 STAGE_RADIUS = 3.5
-QUERIES_FPS = 1.0  # a query's patch stays as it is; again and again it is logged for viewers that come late
+AGAIN_FPS = 1.0  # what stays as it is is logged again and again, for viewers that come late
 PATH_ORDER, STAGE_ORDER = 32.0, 33.0  # above the points of all tracks
 LEGEND_STEP = 6.0  # units of the close-up between the lines of its legend
 AT_REST = (
@@ -56,8 +56,8 @@ class Inspector:
     def __init__(self, recording: rr.RecordingStream) -> None:
         self._log = recording.log
         self._id: int | None = None
-        self._described: set[str] = set()  # the stages whose curves have their colours
-        self._queries = Pace(QUERIES_FPS)
+        self._described: list[str] = []  # the stages whose curves have their colours
+        self._again = Pace(AGAIN_FPS)
         self._past: deque[Past] = deque(maxlen=TRAIL_FRAMES)  # the last second, now the last
 
     def draw(self, rgb: Picture, tracks: Tracks, query: QueryPatch | None) -> None:
@@ -67,22 +67,26 @@ class Inspector:
         if shown != self._id:
             self._clear()
         self._id = shown
+        again = self._again.due(tracks.captured_ns)
         if inspection is None:
-            self._log("inspector/what", rr.TextDocument(AT_REST, media_type="text/markdown"))
+            if again:
+                self._log("inspector/what", rr.TextDocument(AT_REST, media_type="text/markdown"))
             return
         self._remember(inspection, tracks)
         self._draw_maps(inspection, (tracks.width, tracks.height))
         self._draw_path(inspection.stages)
         self._draw_close_up(inspection.stages, rgb)
         self._draw_curves(inspection.stages)
-        if self._queries.due(tracks.captured_ns):
-            self._draw_query(query)
-        self._draw_correlations(inspection.correlations)
+        self._log("inspector/correlations", rr.Image(correlations_picture(inspection.correlations)))
         self._log("inspector/what", rr.TextDocument(report(inspection, query), media_type="text/markdown"))
+        if again:
+            self._draw_legend(inspection.stages)
+            self._draw_query(query)
+            self._draw_guesses(inspection.correlations)
 
     def _clear(self) -> None:
         self._past.clear()
-        self._queries = Pace(QUERIES_FPS)
+        self._again = Pace(AGAIN_FPS)
         for entity in ("camera/inspector", "inspector"):
             self._log(entity, rr.Clear(recursive=True))
 
@@ -137,6 +141,9 @@ class Inspector:
             rr.LineStrips2D([xy], colors=WHITE, radii=rr.Radius.ui_points(1.25), draw_order=PATH_ORDER),
         )
         self._mark("inspector/close_up/stages", xy, stages)
+
+    def _draw_legend(self, stages: Sequence[Stage]) -> None:
+        """The names of the stages in their colours, in a corner of the close-up."""
         step = min(LEGEND_STEP, (CLOSE_UP_SIDE - 2) / len(stages))
         self._log(
             "inspector/close_up/legend",
@@ -150,14 +157,14 @@ class Inspector:
         )
 
     def _draw_curves(self, stages: Sequence[Stage]) -> None:
-        for stage, color in zip(stages, stage_hues(len(stages)), strict=True):
-            values = (stage.occlusion, stage.uncertainty, (1 - stage.occlusion) * (1 - stage.uncertainty))
-            for entity, value in zip(STAGE_CURVES, values, strict=True):
-                line: list[object] = [*entity.split("/"), stage.name]
-                if stage.name not in self._described:
-                    self._log(line, rr.SeriesLines(colors=color, names=stage.name, widths=1.5), static=True)
-                self._log(line, rr.Scalars(value))
-        self._described.update(stage.name for stage in stages)
+        names = [stage.name for stage in stages]
+        occluded, inaccurate = np.array([(stage.occlusion, stage.uncertainty) for stage in stages]).T
+        for entity, values in zip(STAGE_CURVES, (occluded, inaccurate, (1 - occluded) * (1 - inaccurate)), strict=True):
+            if names != self._described:
+                lines = rr.SeriesLines(colors=stage_hues(len(stages)), names=names, widths=[1.5] * len(stages))
+                self._log(entity, lines, static=True)
+            self._log(entity, rr.Scalars(values))
+        self._described = names
 
     def _draw_query(self, query: QueryPatch | None) -> None:
         if query is None or query.crop is None:
@@ -167,11 +174,10 @@ class Inspector:
         cross = [[(x - arm, y), (x + arm, y)], [(x, y - arm), (x, y + arm)]]
         self._log("inspector/query/place", rr.LineStrips2D(cross, colors=WHITE, radii=rr.Radius.ui_points(1.0)))
 
-    def _draw_correlations(self, correlations: Sequence[Correlations]) -> None:
-        """A row of patches for each refinement, a dot of its colour before it; where the guess was has a dot, too."""
+    def _draw_guesses(self, correlations: Sequence[Correlations]) -> None:
+        """A dot where the guess was in every patch, and one of the colour of its stage before every row of patches."""
         log, middles = self._log, correlations_middles(correlations)  # [R, M, 2]
         colors = stage_hues(1 + len(correlations))[1:]
-        log("inspector/correlations", rr.Image(correlations_picture(correlations)))
         log(
             "inspector/correlations/guesses",
             rr.Points2D(middles.reshape(-1, 2), colors=WHITE, radii=rr.Radius.ui_points(1.0)),

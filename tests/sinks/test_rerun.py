@@ -3,7 +3,9 @@
 import queue
 import sys
 import threading
+import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -16,9 +18,13 @@ from numpy.testing import assert_allclose, assert_array_equal
 from online_tapir.errors import ConfigError, PublishError
 from online_tapir.mailbox import Closed
 from online_tapir.records import Frame, Tracks
+from online_tapir.replenish import Queries
 from online_tapir.sinks import painting, rerun_scene
 from online_tapir.sinks import rerun as viewer_module
+from online_tapir.sinks.look import LIVE_FPS, LIVE_SIDE, Look
 from online_tapir.sinks.rerun import Backlog, Moment, RerunMode, RerunViewer, default_mode, parse_rerun_mode
+from online_tapir.sinks.rerun_blueprint import CURVES, OVERLAYS, STAGE_CURVES
+from tests.sinks.test_rerun_inspector import inspection
 
 MS = 1_000_000
 FRAME = Frame(0, 0, 0, np.zeros((17, 33, 3), np.uint8))
@@ -145,12 +151,13 @@ def test_trails_are_bounded_at_any_frame_rate() -> None:
 
 
 def record(path: Path, frames: int, **options: Any) -> list[str]:
-    """Record some frames with points that come, hide and go; returns what was reported."""
+    """Record some frames with points that come, hide and go, one inspected; returns what was reported."""
     said: list[str] = []
     viewer = RerunViewer(RerunMode("save", str(path)), report=said.append, **options)
     for time_ms in range(frames):
         points: dict[int, tuple[float, float] | None] = {time_ms // 4: (1, 2), 100: None if time_ms % 3 else (3, 4)}
-        viewer.publish(FRAME, tracks(time_ms, points if time_ms else {}))
+        seen = inspection(id=100) if 3 < time_ms < 7 else None
+        viewer.publish(FRAME, replace(tracks(time_ms, points if time_ms else {}), inspection=seen))
     viewer.close()
     viewer.close()
     return said
@@ -160,7 +167,8 @@ def test_a_recording_is_written_whole(tmp_path: Path) -> None:
     path = tmp_path / "out.rrd"
     assert record(path, frames=9) == []
     assert path.read_bytes()[:4] in (b"RRF2", b"RRF1", b"RRF0")
-    for entity in (b"camera/picture", b"camera/points", b"camera/trails", *map(str.encode, rerun_scene.CURVES)):
+    entities = ["camera/picture", "camera/points", "camera/trails", *CURVES, *OVERLAYS, *STAGE_CURVES]
+    for entity in map(str.encode, entities):
         assert entity in path.read_bytes()
 
 
@@ -180,6 +188,64 @@ class Obstacle:
     def close(self) -> None: ...
     def abandon(self) -> None:
         self.abandoned = True
+
+
+def test_a_live_viewer_gets_less_than_a_file_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[Look] = []
+
+    def scene(look: Look, **_: object) -> Obstacle:
+        looks.append(look)
+        return Obstacle(lambda moment: None)
+
+    monkeypatch.setattr(rerun_scene, "Scene", scene)
+    live, file = RerunMode("connect", "rerun+http://127.0.0.1:1/proxy"), RerunMode("save", "x.rrd")
+    for mode in (live, file):
+        RerunViewer(mode).close()
+        RerunViewer(mode, fps=5, longest_side=320, color="speed").close()
+    asked = Look("speed", 5, 320)
+    assert looks == [Look(fps=LIVE_FPS, longest_side=LIVE_SIDE), asked, Look(fps=None, longest_side=None), asked]
+
+
+@pytest.mark.parametrize("memory", ["", "2", "GB", "-1GB", "2 XB", "many", "1e3MB"])
+def test_what_is_no_amount_of_memory_is_refused(memory: str) -> None:
+    with pytest.raises(ConfigError, match="no amount of memory; write 2GB"):
+        RerunViewer(RerunMode("save", "x.rrd"), memory=memory)
+
+
+@pytest.mark.parametrize("way", ["window", "serving"])
+def test_a_viewer_that_is_started_has_the_limit_that_was_asked_for(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[list[str]] = []
+    monkeypatch.setattr(viewer_module, "find_viewer", lambda: Path("rerun"))
+    monkeypatch.setattr(viewer_module, "listens", lambda *_: False)
+    monkeypatch.setattr(viewer_module.subprocess, "Popen", lambda words, **_: started.append(words))
+    getattr(viewer_module.Viewer, way)("123MB")
+    (words,) = started
+    limits = [words[index + 1] for index, word in enumerate(words) if word.endswith("memory-limit")]
+    assert limits == ["123MB"] * (2 if way == "window" else 1)
+
+
+def test_the_inspected_point_comes_with_its_query(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Moment] = []
+    monkeypatch.setattr(rerun_scene, "Scene", lambda **_: Obstacle(drawn.append))
+    viewer = RerunViewer(RerunMode("save", "x.rrd"))
+    viewer.named([Queries(np.array([3], np.int32), np.array([[5.5, 6.5]], np.float32), 0)])
+    viewer.publish(FRAME, tracks(0, {3: (5, 5)}))
+    viewer.publish(replace(FRAME, id=1), replace(tracks(1, {3: (5, 5)}), inspection=inspection(id=3)))
+    viewer.close()
+    assert drawn[0].query is None
+    assert drawn[1].query is not None
+    assert (drawn[1].query.frame_id, drawn[1].query.xy.tolist()) == (0, [5.5, 6.5])
+
+
+def test_a_viewer_that_has_ended_holds_no_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    viewer = viewer_with(monkeypatch, Obstacle(lambda moment: None), [])
+    frame = replace(FRAME, rgb=FRAME.rgb.copy())
+    held = weakref.ref(frame.rgb)
+    viewer.publish(frame, tracks(0, {}))
+    del frame
+    viewer.close()
+    viewer.publish(FRAME, tracks(1, {}))
+    assert held() is None
 
 
 def viewer_with(monkeypatch: pytest.MonkeyPatch, scene: Obstacle, said: list[str]) -> RerunViewer:

@@ -102,7 +102,7 @@ def test_every_map_lies_over_the_whole_picture(planes: int) -> None:
     for entity in maps:
         _, transform = log.all(entity)
         ((across, down, _),) = values(transform.scale)
-        assert_allclose((128 * across, 72 * down), (WIDTH, HEIGHT))
+        assert_allclose((96 * across, 54 * down), (WIDTH, HEIGHT))
 
 
 @pytest.mark.parametrize("reach", [0.0, 3.0, 11.0, 40.0, 100.0, 300.0])
@@ -141,17 +141,26 @@ def test_trails_are_of_the_first_guess_and_of_the_last_refinement() -> None:
 def test_every_stage_has_a_line_in_every_curve_described_once() -> None:
     log = drawn(inspection(), inspection())
     for entity, expected in zip(STAGE_CURVES, (lambda o: o, lambda o: 0.25, lambda o: (1 - o) * 0.75), strict=True):
-        for index, name in enumerate(("match", "refine 1", "refine 2")):
-            told = [(what[0], static) for path, what, static in log.entries if path == f"{entity}/{name}"]
-            assert [static for _, static in told] == [True, False, False]
-            assert_allclose(values(told[-1][0].scalars), [expected(0.1 * index)], rtol=1e-6)
+        told = [(what[0], static) for path, what, static in log.entries if path == entity]
+        assert [static for _, static in told] == [True, False, False]
+        assert told[0][0].names.as_arrow_array().to_pylist() == ["match", "refine 1", "refine 2"]
+        assert_allclose(values(told[-1][0].scalars), [expected(0.1 * index) for index in range(3)], rtol=1e-6)
 
 
 def test_what_is_over_is_cleared_and_how_to_begin_is_said() -> None:
     log = drawn(inspection(), inspection(), None, None)
     assert log.cleared.count("camera/inspector") == log.cleared.count("inspector") == 2  # before the first and after it
     assert log.last("inspector/what").text.as_arrow_array().to_pylist() == [AT_REST]
-    assert [path for path, _, _ in log.entries[-1:]] == ["inspector/what"]
+    assert log.entries[-1][0] == "inspector/what"
+
+
+def test_what_stays_as_it_is_is_logged_again_for_those_who_come_late() -> None:
+    log = drawn(*[inspection()] * 91, *[None] * 61, of=query())
+    logged = [path for path, _, _ in log.entries]
+    for entity in ("inspector/query/picture", "inspector/close_up/legend", "inspector/correlations/guesses"):
+        assert logged.count(entity) in (3, 4)  # of three seconds
+    assert logged.count("inspector/correlations") == 91
+    assert logged[-2:] == ["inspector/what"] * 2
 
 
 def test_another_point_begins_anew() -> None:
@@ -183,7 +192,7 @@ def test_a_report_tells_how_far_each_refinement_moved_the_point() -> None:
 
 
 def test_every_refinement_has_its_patches_and_a_mark_at_their_middles() -> None:
-    log = drawn(inspection(planes=1), inspection(planes=3))
+    log = drawn(inspection(planes=1, id=6), inspection(planes=3, id=7))
     guesses = values(log.last("inspector/correlations/guesses").positions)
     assert len(guesses) == 2 * 2 * 4
     assert len(values(log.last("inspector/correlations/stages").positions)) == 2
