@@ -39,7 +39,6 @@ from online_tapir.subscriber import Subscription, subscribe
 
 START_S = 90.0  # for the program to load and publish, on a machine that is busy
 NOTICE_S = 20.0  # for a failure to be told, or frames to come again; a stream's time-outs are five seconds
-SILENCE_S = 2.0  # that nobody else's trouble may cause
 UNANSWERED_S = 10.0  # after which no more answers are waited for
 END_S = 20.0
 LOOK_S = 0.5  # between looks at whether the program still runs
@@ -63,21 +62,27 @@ class Settings:
         tuple[str, ...], Parameter(help="Only these. [default: all]", consume_multiple=True, negative=())
     ] = ()
     threads: Annotated[int, Parameter(help="CPU threads of the program's model.", validator=Count)] = 1
+    silence: Annotated[
+        float, Parameter(help="Seconds without a frame that nobody else's trouble may cause; more on a busy machine.")
+    ] = 2.0
     seed: Annotated[int, Parameter(help="Of random moments.", validator=Count)] = 1
 
 
 class Program:
     """A run of `online-tapir`, and what it publishes."""
 
-    def __init__(self, process: psutil.Popen, stream: "Subscription[Tracks | Heartbeat]", log: Path) -> None:
+    def __init__(
+        self, process: psutil.Popen, stream: "Subscription[Tracks | Heartbeat]", log: Path, silence_s: float
+    ) -> None:
         self.process = process
         self.stream = stream
         self.log = log
+        self.silence_s = silence_s
 
-    def frames(self, count: int = GOES_ON, within_s: float = SILENCE_S) -> Tracks:
-        """The last of so many more frames; Unexpected when one of them takes longer than `within_s`."""
+    def frames(self, count: int = GOES_ON, within_s: float | None = None) -> Tracks:
+        """The last of so many more frames; Unexpected when one takes longer than `within_s`, or `silence_s`."""
         for _ in range(count):
-            last = self._wait(lambda message: isinstance(message, Tracks), within_s, "no frame")
+            last = self._wait(lambda message: isinstance(message, Tracks), within_s or self.silence_s, "no frame")
         assert isinstance(last, Tracks)
         return last
 
@@ -141,7 +146,7 @@ def program(settings: Settings, *words: str, camera: str = "demo", ready: bool =
             command = [sys.executable, "-m", "online_tapir", *flags, *words]
             process = psutil.Popen(command, env=environment, stdin=DEVNULL, stdout=out, stderr=out)
         try:
-            one = Program(process, stream, log)
+            one = Program(process, stream, log, settings.silence)
             if ready:
                 one.frames(1, START_S)
                 one.frames()
@@ -417,8 +422,8 @@ def flood(address: str, one: Program) -> Counter[str]:
                 looked_s = now_s
                 if one.skip():
                     seen_s = now_s
-                elif now_s - seen_s > SILENCE_S:
-                    raise Unexpected(f"no frame for {SILENCE_S:g} s after {answers.total()} answers")
+                elif now_s - seen_s > one.silence_s:
+                    raise Unexpected(f"no frame for {one.silence_s:g} s after {answers.total()} answers")
         return answers
     finally:
         dealer.close(linger=0)

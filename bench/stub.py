@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from online_tapir.errors import QueryError
 from online_tapir.records import Frame, Tracks
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class StubTracker:
 
     def __init__(self, max_points: int, window: int = 32) -> None:
         self.max_points = max_points
+        self.inspected: int | None = None
         self._submitted: deque[Frame] = deque()
         self._window: deque[int] = deque(maxlen=window)
         self._xy: dict[int, NDArray[np.float32]] = {}
@@ -88,6 +90,11 @@ class StubTracker:
 
     def clear(self) -> None:
         self._xy.clear()
+
+    def inspect(self, id: int | None) -> None:
+        if id is not None and id not in self._xy:
+            raise QueryError(f"there is no point {id}")
+        self.inspected = id
 
     def submit(self, frame: Frame) -> None:
         self._submitted.append(frame)

@@ -70,6 +70,8 @@ def control(address: str, seen: Seen, over: threading.Event) -> None:
                 controller.remove(controller.list().ids[: len(ids)])
                 seen.answers["all"] = seen.answers.get("all", 0) + 1
             except ControlError as error:
+                if over.is_set():  # the run may have ended before it was asked
+                    break
                 seen.answers[error.name] = seen.answers.get(error.name, 0) + 1
 
 
