@@ -8,7 +8,7 @@ picture. All is arithmetic on (seed, t): there are no files, and nothing is kept
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -86,6 +86,16 @@ class Sticker:
     motion: Motion
 
 
+class Anchors(NamedTuple):
+    """Points on layers: 0 is the ground, i + 1 sticker i."""
+
+    layer: NDArray[np.intp]  # [N]
+    places: Points  # [N, 2] pixels of their layers' textures
+
+    def joined(self, more: "Anchors") -> "Anchors":
+        return Anchors(np.concatenate([self.layer, more.layer]), np.concatenate([self.places, more.places]))
+
+
 class DemoScene:
     """A picture for every frame number, and the truth about its points; the same seed and size give the same scene.
 
@@ -119,15 +129,25 @@ class DemoScene:
         A point belongs to the topmost layer at its place. It is visible when it lies in the picture and no other layer
         is above it there.
         """
+        return self.seen(self.anchor(xy, at), to)
+
+    def anchor(self, xy: ArrayLike, at: int) -> Anchors:
+        """What the points seen at xy [N, 2] on frame `at` lie on, and where, for `seen`."""
         here: Points = np.asarray(xy, np.float64).reshape(-1, 2)
-        layer = self._topmost(here, at)  # [N]
-        there = np.empty_like(here)
+        layer = self._topmost(here, at)
+        places = np.empty_like(here)
         for i, motion in enumerate(self._motions()):
-            mine = layer == i
-            between = np.asarray(motion.at(to) @ np.linalg.inv(motion.at(at)))
-            there[mine] = transform(between, here[mine])
+            places[layer == i] = transform(np.asarray(np.linalg.inv(motion.at(at))), here[layer == i])
+        return Anchors(layer, places)
+
+    def seen(self, anchors: Anchors, t: int) -> tuple[Array, NDArray[np.bool_]]:
+        """Where points are on frame t, and whether they are visible, as `truth` has it."""
+        there = np.empty_like(anchors.places)
+        for i, motion in enumerate(self._motions()):
+            mine = anchors.layer == i
+            there[mine] = transform(motion.at(t), anchors.places[mine])
         inside = ((there >= 0) & (there <= (self.width, self.height))).all(axis=1)
-        return there.astype(np.float32), inside & (self._topmost(there, to) == layer)
+        return there.astype(np.float32), inside & (self._topmost(there, t) == anchors.layer)
 
     def _motions(self) -> list[Motion]:
         return [self._ground_motion, *(sticker.motion for sticker in self._stickers)]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from online_tapir.camera import Camera, Capture, Reconnect
 from online_tapir.control.session import Session
-from online_tapir.demo import DemoCamera, DemoScene
+from online_tapir.demo import Anchors, DemoCamera, DemoScene
 from online_tapir.mailbox import Closed
 from online_tapir.points import PointSource
 from online_tapir.records import Frame, Sink, Tracks
@@ -186,7 +186,8 @@ class DemoTruth:
 
     def __init__(self, scene: DemoScene) -> None:
         self._scene = scene
-        self._queries: dict[int, tuple[int, NDArray[np.float32]]] = {}  # by point id: a frame, and where on it
+        self._ids: NDArray[np.int32] = np.empty(0, np.int32)  # [K] of the points that were named
+        self._anchors = scene.anchor(np.empty((0, 2)), 0)  # of K points
 
     def error_px(self, tracks: Tracks, named: Sequence[Queries]) -> NDArray[np.float32]:
         """How far each point of `tracks` is from its truth [N], image pixels; NaN where it is truly hidden.
@@ -195,16 +196,14 @@ class DemoTruth:
         on from another run, and of where they belong nothing is known.
         """
         for queries in named:
-            pairs = zip(queries.ids.tolist(), queries.xy, strict=True)
-            self._queries.update((id, (queries.frame_id, place)) for id, place in pairs)
-        ids = tracks.ids.tolist()
-        self._queries = {id: self._queries[id] for id in ids if id in self._queries}  # forget the points that are gone
-        known = np.isin(tracks.ids, list(self._queries))
-        named_on = np.array([self._queries[id][0] if id in self._queries else 0 for id in ids], np.int64)
-        error = np.where(known, np.float32(np.nan), np.float32(np.inf))
-        for frame_id in np.unique(named_on[known]).tolist():
-            rows = np.flatnonzero(known & (named_on == frame_id))
-            named_at = np.stack([self._queries[ids[row]][1] for row in rows])
-            xy, visible = self._scene.truth(named_at, frame_id, tracks.frame_id)
-            error[rows] = np.where(visible, np.linalg.norm(tracks.xy[rows] - xy, axis=1), np.nan)
+            anchors = self._scene.anchor(queries.xy, queries.frame_id)
+            self._ids = np.concatenate([self._ids, queries.ids])
+            self._anchors = self._anchors.joined(anchors)
+        there = np.isin(self._ids, tracks.ids)
+        self._ids = self._ids[there]  # forget the points that are gone
+        self._anchors = Anchors(self._anchors.layer[there], self._anchors.places[there])
+        rows = np.searchsorted(tracks.ids, self._ids)
+        xy, visible = self._scene.seen(self._anchors, tracks.frame_id)
+        error = np.full(len(tracks.ids), np.inf, np.float32)
+        error[rows] = np.where(visible, np.linalg.norm(tracks.xy[rows] - xy, axis=1), np.nan)
         return error
