@@ -119,7 +119,8 @@ def test_heartbeats_come_to_those_who_want_them_and_break_a_silence(publisher: Z
         assert (seen.camera, seen.state) == ("1", "stalled")
         assert seen.seconds > 0
         with pytest.raises(TimeoutError):
-            next(stream)
+            while next(stream).frame_id == 0:  # tracks from before it heard, on a socket of their own
+                pass
 
 
 def test_a_subscriber_of_tracks_never_sees_a_heartbeat(publisher: ZmqPublisher) -> None:
