@@ -40,6 +40,7 @@ WEB_PORT = 9090
 BACKLOG_FRAMES = 32  # of a file: a second of video, 200 MB at 1920x1080
 START_SECONDS = 20.0
 CLOSE_SECONDS = 0.7
+FILE_CLOSE_SECONDS = 10.0  # to write what waits; a viewer that hangs is not waited for so long
 STALL_SECONDS = 30.0
 RATE_FRAMES = 5  # fewer give no frame rate worth a curve
 
@@ -187,15 +188,19 @@ class RerunViewer:
             return
 
     def close(self) -> None:
-        """Draw what is left, for `CLOSE_SECONDS` at most, and end; a spawned viewer stays open. May be called twice."""
+        """Draw what is left and end; a spawned viewer stays open. May be called twice.
+
+        For `CLOSE_SECONDS` at most, into a file for `FILE_CLOSE_SECONDS`.
+        """
         if self._closing.is_set():
             return
         self._closing.set()
         self._box.close()
-        self._thread.join(CLOSE_SECONDS)
+        limit_s = FILE_CLOSE_SECONDS if self._mode.way == "save" else CLOSE_SECONDS
+        self._thread.join(limit_s)
         if self._thread.is_alive():
             self._scene.abandon()
-            self._report(f"Rerun ({self._mode}) was still busy after {CLOSE_SECONDS} s; its last frames are missing")
+            self._report(f"Rerun ({self._mode}) was still busy after {limit_s:g} s; its last frames are missing")
         if self._server is not None:
             self._server.stop()
         if self._mode.way == "save" and self.dropped:

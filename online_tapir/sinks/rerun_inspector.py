@@ -26,9 +26,9 @@ from online_tapir.sinks.pace import Pace
 from online_tapir.sinks.painting import RIM, RIM_WIDTH, TRAIL_FRAMES, TRAIL_NS, Picture
 from online_tapir.sinks.query_patches import QueryPatch
 from online_tapir.sinks.rerun_blueprint import CLOSE_UP_SIDE, OVERLAYS, STAGE_CURVES, VERDICT
-from online_tapir.sinks.rerun_images import WHITE, caption, png_overlay, size_within, smaller, stretched
+from online_tapir.sinks.rerun_images import WHITE, caption, size_within, smaller, smooth_overlay, stretched
 
-OVERLAY_SIDE = 96  # pixels of the longer side of a map, whose cells are 32 a side or so
+OVERLAY_SIDE = 80  # pixels of the longer side of a map, whose cells are 32 a side or so
 CLOSE_UPS = (33, 65, 129, 257, 513)  # image pixels a side, odd; the smallest that shows the stages of the last second
 CLOSE_UP_PIXELS = 129  # at most, of its picture
 CLOSE_UP_SHARE = 0.4  # of that side, from its middle, is how far out a stage still shows well
@@ -103,7 +103,7 @@ class Inspector:
         self._log(VERDICT, caption(verdict, frame))
         maps = [heat_overlay(inspection.heat, size), *(cost_overlay(cost, size) for cost in inspection.cost)]
         for entity, overlay in zip(OVERLAYS, maps, strict=False):
-            self._log(entity, png_overlay(overlay), stretched(size, frame))
+            self._log(entity, smooth_overlay(overlay), stretched(size, frame))
 
     def _draw_path(self, stages: Sequence[Stage]) -> None:
         """Over the picture: from the first guess to the last, and both their trails."""

@@ -267,7 +267,7 @@ def test_a_viewer_that_fails_ends_with_one_line_and_publishing_goes_on(monkeypat
 
 
 def test_a_viewer_that_hangs_holds_up_neither_publish_nor_close(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(viewer_module, "CLOSE_SECONDS", 0.01)
+    monkeypatch.setattr(viewer_module, "FILE_CLOSE_SECONDS", 0.01)
     go_on = threading.Event()
     said: list[str] = []
     scene = Obstacle(lambda moment: bool(go_on.wait()) and None)
