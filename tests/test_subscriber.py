@@ -108,19 +108,23 @@ def hearing(publisher: ZmqPublisher, camera: str | None = None) -> Subscription[
     return stream
 
 
+def next_new(stream: Subscription[Tracks | Heartbeat]) -> Tracks | Heartbeat:
+    """The next message of after it heard; tracks and heartbeats from before, each on a socket of their own, may lag."""
+    while (seen := next(stream)).frame_id == 0:
+        pass
+    return seen
+
+
 def test_heartbeats_come_to_those_who_want_them_and_break_a_silence(publisher: ZmqPublisher) -> None:
     with hearing(publisher, "1") as stream:
         publisher.beat(beat(camera="10"))
         publisher.beat(beat("stalled", camera="1"))
-        seen = next(stream)
-        while seen.frame_id == 0:
-            seen = next(stream)
+        seen = next_new(stream)
         assert isinstance(seen, Heartbeat)
         assert (seen.camera, seen.state) == ("1", "stalled")
         assert seen.seconds > 0
         with pytest.raises(TimeoutError):
-            while next(stream).frame_id == 0:  # tracks from before it heard, on a socket of their own
-                pass
+            next_new(stream)
 
 
 def test_a_subscriber_of_tracks_never_sees_a_heartbeat(publisher: ZmqPublisher) -> None:
