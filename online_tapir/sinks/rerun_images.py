@@ -6,7 +6,6 @@ import rerun as rr
 
 from online_tapir.sinks.inspection_pictures import Overlay, Size
 from online_tapir.sinks.painting import Picture
-from online_tapir.sinks.rerun_versions import known
 
 WHITE = (240, 240, 245)
 OVERLAY_ORDER = 1.0  # rerun draws pictures at -10, lines at 20, points at 30
@@ -23,10 +22,14 @@ def jpeg_bytes(rgb: Picture, quality: int) -> bytes:
     return data.tobytes()
 
 
-def smooth_overlay(rgba: Overlay) -> rr.Image:
-    """A translucent picture over others, enlarged smoothly: not compressed, or viewer 0.41 would show its pixels."""
-    smooth = known(rr.Image.__init__, {"magnification_filter": "linear"})
-    return rr.Image(rgba, draw_order=OVERLAY_ORDER, **smooth)
+def png_overlay(rgba: Overlay) -> rr.EncodedImage:
+    """A translucent picture over others.
+
+    Viewer 0.41 sees through it to a compressed picture only if it is compressed itself, and shows its pixels as they
+    are: what is to look smooth needs enough of them.
+    """
+    _, data = cv2.imencode(".png", cv2.cvtColor(rgba, cv2.COLOR_RGBA2BGRA))
+    return rr.EncodedImage(contents=data.tobytes(), media_type="image/png", draw_order=OVERLAY_ORDER)
 
 
 def smaller(rgb: Picture, longest: int | None) -> Picture:

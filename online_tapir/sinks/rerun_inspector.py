@@ -1,7 +1,7 @@
 """The inspected point in the Rerun viewer: what the model saw of it, and how it was refined from stage to stage.
 
-Maps lie over the picture as translucent overlays of few pixels, which the viewer enlarges smoothly. The close-up has a
-space of its own, `CLOSE_UP_SIDE` units wide whatever number of pixels it shows, so that its view keeps still.
+Maps lie over the picture as translucent overlays of fewer pixels. The close-up has a space of its own, `CLOSE_UP_SIDE`
+units wide whatever number of pixels it shows, so that its view keeps still.
 """
 
 from collections import deque
@@ -26,9 +26,9 @@ from online_tapir.sinks.pace import Pace
 from online_tapir.sinks.painting import RIM, RIM_WIDTH, TRAIL_FRAMES, TRAIL_NS, Picture
 from online_tapir.sinks.query_patches import QueryPatch
 from online_tapir.sinks.rerun_blueprint import CLOSE_UP_SIDE, OVERLAYS, STAGE_CURVES, VERDICT
-from online_tapir.sinks.rerun_images import WHITE, caption, size_within, smaller, smooth_overlay, stretched
+from online_tapir.sinks.rerun_images import WHITE, caption, png_overlay, size_within, smaller, stretched
 
-OVERLAY_SIDE = 80  # pixels of the longer side of a map, whose cells are 32 a side or so
+OVERLAY_SIDE = 160  # pixels of the longer side of a map, whose cells are 32 a side or so
 CLOSE_UPS = (33, 65, 129, 257, 513)  # image pixels a side, odd; the smallest that shows the stages of the last second
 CLOSE_UP_PIXELS = 129  # at most, of its picture
 CLOSE_UP_SHARE = 0.4  # of that side, from its middle, is how far out a stage still shows well
@@ -103,7 +103,7 @@ class Inspector:
         self._log(VERDICT, caption(verdict, frame))
         maps = [heat_overlay(inspection.heat, size), *(cost_overlay(cost, size) for cost in inspection.cost)]
         for entity, overlay in zip(OVERLAYS, maps, strict=False):
-            self._log(entity, smooth_overlay(overlay), stretched(size, frame))
+            self._log(entity, png_overlay(overlay), stretched(size, frame))
 
     def _draw_path(self, stages: Sequence[Stage]) -> None:
         """Over the picture: from the first guess to the last, and both their trails."""

@@ -102,7 +102,7 @@ def test_every_map_lies_over_the_whole_picture(planes: int) -> None:
     for entity in maps:
         _, transform = log.all(entity)
         ((across, down, _),) = values(transform.scale)
-        assert_allclose((80 * across, 45 * down), (WIDTH, HEIGHT))
+        assert_allclose((160 * across, 90 * down), (WIDTH, HEIGHT))
 
 
 @pytest.mark.parametrize("reach", [0.0, 3.0, 11.0, 40.0, 100.0, 300.0])
