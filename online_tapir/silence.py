@@ -1,8 +1,12 @@
-"""What is said while no frame comes, and how many points were found again when frames came back."""
+"""What is said while no frame comes, and how many points were found again when frames came back, or after a restart."""
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
 
 from online_tapir.camera import Health
 from online_tapir.control.session import Session
@@ -35,6 +39,8 @@ class Silence:
         self._recovery = Recovery(report)
         self._monotonic_ns = monotonic_ns
         self._last_ns = monotonic_ns()
+        if len(session.tracker.ids):
+            self._recovery.resumed(session.tracker.ids)
 
     def goes_on(self, health: Health) -> None:
         """No frame is published now; called again and again until one is."""
@@ -55,40 +61,57 @@ class Silence:
         self._recovery.tracked(tracks)
 
 
+@dataclass(slots=True)
+class _Absence:
+    """Points that are looked for since no frame came."""
+
+    wanted: set[int]
+    after_ns: int | None  # when the last frame before it was captured; None: that was in the run before
+    back_ns: int | None = None  # when the first new frame was captured
+    found: set[int] = field(default_factory=set)
+
+    def __str__(self) -> str:
+        if self.after_ns is None:
+            before, it = "that were saved", "the first frame"
+        else:
+            assert self.back_ns is not None
+            away_s = (self.back_ns - self.after_ns) / 1e9
+            before, it = f"that were visible before a silence of {away_s:.1f} s", "it"
+        within = f"within {FOUND_WITHIN_NS / 1e9:g} s of {it}"
+        return f"{len(self.found)} of the {len(self.wanted)} points {before} were found again {within}"
+
+
 class Recovery:
-    """Reports, a second after frames came back, how many of the points that were visible before are so again."""
+    """Reports, a second after frames came back, how many of the points that were there before are seen again."""
 
     def __init__(self, report: Callable[[str], None]) -> None:
         self._report = report
-        self._last: Tracks | None = None  # before the source was lost
-        self._back_ns: int | None = None  # when its first new frame was captured
-        self._found: set[int] = set()
+        self._absence: _Absence | None = None
+
+    def resumed(self, ids: NDArray[np.int32]) -> None:
+        """Points [N] go on from another run, and no frame has come yet."""
+        self._absence = _Absence(set(ids.tolist()), after_ns=None)
 
     def lost(self, last: Tracks) -> None:
         """The source is away, and `last` was the last that it gave. Called as often as one likes."""
-        if self._back_ns is not None:  # it has just been back, and is lost again
-            self._conclude()
-        self._last = last
+        if self._absence is not None and self._absence.back_ns is not None:  # it has just been back, and is lost again
+            self._conclude(self._absence)
+        self._absence = _Absence(_visible(last), last.captured_ns)
 
     def tracked(self, tracks: Tracks) -> None:
         """A frame came."""
-        if self._last is None:
+        absence = self._absence
+        if absence is None:
             return
-        if self._back_ns is None:
-            self._back_ns = tracks.captured_ns
-        self._found |= _visible(tracks) & _visible(self._last)
-        if tracks.captured_ns - self._back_ns >= FOUND_WITHIN_NS:
-            self._conclude()
+        if absence.back_ns is None:
+            absence.back_ns = tracks.captured_ns
+        absence.found |= _visible(tracks) & absence.wanted
+        if tracks.captured_ns - absence.back_ns >= FOUND_WITHIN_NS:
+            self._conclude(absence)
 
-    def _conclude(self) -> None:
-        assert self._last is not None
-        assert self._back_ns is not None
-        away_s = (self._back_ns - self._last.captured_ns) / 1e9
-        self._report(
-            f"{len(self._found)} of the {len(_visible(self._last))} points that were visible before a silence of "
-            f"{away_s:.1f} s were found again within {FOUND_WITHIN_NS / 1e9:g} s of it"
-        )
-        self._last, self._back_ns, self._found = None, None, set()
+    def _conclude(self, absence: _Absence) -> None:
+        self._report(str(absence))
+        self._absence = None
 
 
 def _visible(tracks: Tracks) -> set[int]:

@@ -38,17 +38,18 @@ class BeatingSink:
 
 
 class Points:
-    """In place of a tracker."""
+    """In place of a tracker, with so many points from the run before."""
 
-    ids = np.arange(7, dtype=np.int32)
+    def __init__(self, resumed: int) -> None:
+        self.ids = np.arange(resumed, dtype=np.int32)
 
 
 class Run:
     """A session, its silence and a clock."""
 
-    def __init__(self, heartbeat_s: float) -> None:
+    def __init__(self, heartbeat_s: float, resumed: int = 0) -> None:
         self.clock, self.sink, self.notes = StepClock(5 * SECOND, 1_000 * SECOND), BeatingSink(), list[str]()
-        tracker: Any = Points()
+        tracker: Any = Points(resumed)
         now: dict[str, Callable[[], int]] = {"monotonic_ns": self.clock.monotonic_ns}
         self.session = Session(
             SyntheticCamera([PICTURE], name="desk"),
@@ -86,7 +87,7 @@ def test_frames_put_heartbeats_off() -> None:
 
 
 def test_a_heartbeat_tells_the_state_its_beginning_on_the_wall_clock_and_the_last_frame() -> None:
-    run = Run(1.0)
+    run = Run(1.0, resumed=7)
     run.goes_on(1, Health("stalled", since_ns=3 * SECOND))
     (beat,) = run.sink.heartbeats
     assert (beat.camera, beat.state, beat.frame_id, beat.points) == ("desk", "stalled", -1, 7)
@@ -110,6 +111,24 @@ def test_how_many_points_came_back_is_told_a_second_after_the_source() -> None:
     assert run.notes == [
         "2 of the 4 points that were visible before a silence of 3.5 s were found again within 1 s of it"
     ]
+
+
+def test_how_many_points_of_the_run_before_are_seen_again_is_told_a_second_after_the_first_frame() -> None:
+    run = Run(1.0, resumed=4)
+    run.goes_on(3, Health("lost", 0))
+    run.frame(tracks(8.5, {0, 5}))
+    run.frame(tracks(9, {2, 6}))
+    assert run.notes == []
+    run.frame(tracks(9.5, {0}))
+    run.frame(tracks(20, {1, 3}))
+    assert run.notes == ["2 of the 4 points that were saved were found again within 1 s of the first frame"]
+
+
+def test_a_run_that_begins_without_points_looks_for_none() -> None:
+    run = Run(1.0)
+    run.frame(tracks(5, {0, 1}))
+    run.frame(tracks(7, {0, 1}))
+    assert run.notes == []
 
 
 def test_frames_that_are_merely_late_cost_nothing() -> None:
