@@ -18,10 +18,12 @@ from torch import Tensor
 from online_tapir import weights_store
 from online_tapir.errors import ConfigError, WeightsError
 from online_tapir.model import haiku, public
+from online_tapir.model.backbone import EXTRA_EXPANSION
 from online_tapir.model.config import PRESETS, TapirConfig, preset
 from online_tapir.model.memory import MIB, memory_errors, memory_of, ran_out
 from online_tapir.model.public import Shape
 from online_tapir.model.tapir import Tapir
+from tapir_kernels import PATCH_SAMPLES
 
 FORMAT = "online-tapir/weights"
 VERSION = "1"
@@ -330,7 +332,7 @@ def _check_there(path: Path) -> None:
 def _config_of(fields: Any, state: dict[str, Tensor]) -> TapirConfig:
     """The configuration that a file tells, where its tensors could be such a model's; ValueError or TypeError else.
 
-    A model is built to compare the tensors with: one that is told too deep or too wide would never be done.
+    A model is built to compare the tensors with. It may not take more memory than they do, whatever is told.
     """
     if not isinstance(fields, dict):
         raise ValueError(f"a {type(fields).__name__} is no configuration")
@@ -342,10 +344,25 @@ def _config_of(fields: Any, state: dict[str, Tensor]) -> TapirConfig:
             raise TypeError(f"{field.name} is {str(told)[:40]}")
     layers = (*config.blocks, config.extra_convs, config.mixer_depth, config.pyramid_levels)
     widths = (config.stem_width, *config.widths, config.match_width, config.mixer_width, config.mixer_expansion)
-    widest = max((side for tensor in state.values() for side in tensor.shape), default=0)
-    if min(layers) < 0 or sum(layers) > len(state) or not 0 < min(widths) <= max(widths) <= widest:
+    if min(layers) < 0 or sum(layers) > len(state) or min(widths) < 1:
         raise ValueError(f"layers {layers} of widths {widths} are not what its {len(state)} tensors are of")
+    held, needed = sum(tensor.numel() for tensor in state.values()), _main_weights(config)
+    if needed > held:
+        raise ValueError(f"such a model has more than {needed:,} weights, and there are {held:,}")
     return config
+
+
+def _main_weights(config: TapirConfig) -> int:
+    """How many weights the layers have whose size grows with the square of anything: nearly all of a model's."""
+    around = 3 * 3
+    sources = (config.stem_width, *config.widths)
+    groups = zip(sources, config.widths, config.blocks, strict=False)
+    convs = sum(around * (source * width + (2 * blocks - 1) * width**2) for source, width, blocks in groups)
+    extra = config.extra_convs * 2 * around * EXTRA_EXPANSION * config.lowres_channels**2
+    head = around * 2 * config.match_width**2
+    mixer = config.mixer_depth * 2 * config.mixer_expansion * config.mixer_width**2
+    around_mixer = config.mixer_width * (2 * config.feature_channels + PATCH_SAMPLES * config.grids)
+    return convs + extra + head + mixer + around_mixer
 
 
 def _kind(value: object) -> object:

@@ -39,6 +39,11 @@ class TapirConfig:
                 f"initial resolution {height}x{width} is not a multiple of {LOWRES_STRIDE} of at least "
                 f"{2 * LOWRES_STRIDE}; choose one that is, 256x256 for instance"
             )
+        if not self.described_by or sorted({*self.described_by, LOWRES_GROUP}) != list(self.described_by):
+            raise ConfigError(
+                f"a point is described by groups {str(self.described_by)[:40]}; name some of 0 to {LOWRES_GROUP} in "
+                f"their order, the last of them {LOWRES_GROUP}"
+            )
         if self.iterations < 1:
             raise ConfigError(f"{self.iterations} iterations asked for; a model refines at least once")
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from online_tapir import load_model, weights_store
 from online_tapir.errors import ConfigError, WeightsError
-from online_tapir.model import public
+from online_tapir.model import checkpoint, public
 from online_tapir.model.checkpoint import DTYPES, read_weights, save_weights
 from online_tapir.model.config import PRESETS, TapirConfig
 from online_tapir.model.state import TrackState
@@ -278,6 +279,8 @@ def test_a_safetensors_file_of_another_kind_is_refused(tmp_path: Path, metadata:
         {"blocks": True},
         {"described_by": {}},
         {"described_by": [7]},
+        {"described_by": [0] * 5000 + [3]},
+        {"described_by": []},
         {"stem_width": 0},
         {"softmax_temperature": "20"},
         [],
@@ -294,6 +297,37 @@ def test_a_configuration_that_no_model_has_is_refused_before_one_is_built(
     save_file(model.state_dict(), tmp_path / "odd.safetensors", metadata)
     with pytest.raises(WeightsError, match=r"odd\.safetensors"):
         read_weights(tmp_path / "odd.safetensors")
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"stem_width": 4000, "widths": [4000] * 4},
+        {"blocks": [7] * 4, "widths": [800] * 4},
+        {"extra_convs": 7, "widths": [8, 8, 8, 400]},
+        {"match_width": 4000},
+        {"mixer_width": 2000},
+        {"mixer_expansion": 2**20},
+        {"mixer_width": 400, "pyramid_levels": 40},
+    ],
+    ids=str,
+)
+def test_no_more_is_built_than_a_file_has_weights_for(
+    make_model: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: dict[str, Any]
+) -> None:
+    model = make_model()
+    path = tmp_path / "odd.safetensors"
+    metadata = {"format": "online-tapir/weights", "version": "1", "config": json.dumps(asdict(model.config) | told)}
+    save_file(model.state_dict() | {"wide": torch.zeros(2**13)}, path, metadata)
+    monkeypatch.setattr(checkpoint, "Tapir", None)
+    with pytest.raises(WeightsError, match=r"more than .* weights"):
+        read_weights(path)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_the_weights_that_are_counted_before_a_model_is_built_are_nearly_all_it_has(name: str) -> None:
+    counted, all_ = checkpoint._main_weights(PRESETS[name]), sum(p.numel() for p in Tapir(PRESETS[name]).parameters())
+    assert 0.9 * all_ < counted <= all_
 
 
 def test_a_zip_file_that_contradicts_itself_is_called_cut(tmp_path: Path) -> None:
