@@ -113,6 +113,8 @@ def train_model(
     model = Tapir(PRESETS["small"].scaled(width)) if start is None else load_model(start, device="cpu")
     model.requires_grad_(True).to(target)
     model.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if config.compile:
+        model.backbone.compile()
     bank = TextureBank.procedural(PROCEDURAL_TEXTURES, seed=0)
     held_out = TextureBank.procedural(PROCEDURAL_TEXTURES, seed=1)
     if textures is not None:

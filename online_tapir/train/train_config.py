@@ -39,5 +39,9 @@ class TrainConfig:
     average: Annotated[float, Parameter(help="Decay of the running average of the weights, a step.")] = 0.999
     seed: Annotated[int, Parameter(help="First seed of the clips; a run uses the ones that follow.")] = 0
     bf16: Annotated[bool, Parameter(help="Train in bfloat16 autocast.", negative=())] = False
+    compile: Annotated[
+        bool,
+        Parameter(help="Compile the backbone first: half a minute and a C++ compiler for faster steps.", negative=()),
+    ] = False
     validate_every: Annotated[int, Parameter(help="Steps between validations.", validator=Positive)] = 500
     checkpoint_every: Annotated[int, Parameter(help="Steps between checkpoints.", validator=Positive)] = 100
