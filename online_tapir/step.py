@@ -31,6 +31,7 @@ from tapir_kernels import resize_rgb8
 
 LANES = 2  # frames that may be under way: one is computed while the next is brought
 WARM_UPS = 3  # runs before a capture, in which kernels are compiled and convolutions choose their algorithms
+CACHED_MAPS = 256  # cost maps that are made and read at a time on a CPU, whose cache does not hold many more
 BATCHES = 8  # that points are matched in, where they are too many for what is left of the memory
 T = TypeVar("T")
 
@@ -263,18 +264,27 @@ def match_frugally(model: Tapir, pyramid: FeaturePyramid, state: TrackState, tap
 
     Matching changes no state, and it takes the most; where memory runs out later, a frame cannot be begun again.
     """
+    rows = len(state.match_queries)
+    at_once = min(rows, CACHED_MAPS) if state.match_queries.device.type == "cpu" else rows
     try:
-        return model.match(pyramid, state, taps).estimate
+        return _matched(model, pyramid, state, taps, at_once)
     except (RuntimeError, MemoryError) as error:
         if not ran_out(error):
             raise
-        rows = len(state.match_queries)
-        batch = math.ceil(rows / BATCHES)
-        logger.warning("out of memory while matching %d points; they are matched %d at a time", rows, batch)
+        at_once = math.ceil(at_once / BATCHES)
+        logger.warning("out of memory while matching %d points; they are matched %d at a time", rows, at_once)
     torch.cuda.empty_cache()
+    return _matched(model, pyramid, state, taps, at_once)
+
+
+def _matched(model: Tapir, pyramid: FeaturePyramid, state: TrackState, taps: Taps | None, at_once: int) -> Estimate:
+    """The first guess for every row, so many of them at a time."""
+    rows = len(state.match_queries)
+    if rows <= at_once:
+        return model.match(pyramid, state, taps).estimate
     parts = []
-    for start in range(0, rows, batch):
-        stop = min(start + batch, rows)
+    for start in range(0, rows, at_once):
+        stop = min(start + at_once, rows)
         taps_there = None if taps is None else taps.within(start, stop)
         parts.append(model.match(pyramid, state.rows(start, stop), taps_there).estimate)
     return Estimate(

@@ -137,6 +137,20 @@ def test_the_static_step_gives_the_tracks_of_the_dynamic_one(
     assert captures.made == 4, "encode, match, and refine for either parity, whatever came"
 
 
+@pytest.mark.parametrize("at_once", [1, 7, 32])
+def test_points_that_are_matched_a_few_at_a_time_take_the_same_tracks(
+    model: Tapir, make_frames: MakeFrames, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    whole, parts = Tracker(model, 33), Tracker(model, 33)
+    for tracker in (whole, parts):
+        tracker.add(scattered(33))
+    for frame in make_frames(3):
+        expected = whole.step(frame)
+        with monkeypatch.context() as patched:
+            patched.setattr(step_module, "CACHED_MAPS", at_once)
+            assert_same(parts.step(frame), expected)
+
+
 def test_adding_and_removing_points_moves_no_buffer(model: Tapir, make_frames: MakeFrames, captures: Captures) -> None:
     tracker = GraphTracker(model, 8)
     frames = make_frames(6)
