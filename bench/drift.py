@@ -1,9 +1,11 @@
-"""How far half precision strays: the same points on the same frames of the demo, tracked in each dtype and in float32.
+"""How far half precision strays, and what it saves: the same points on the same frames, in each dtype and in float32.
 
-Distances are pixels of the frame, over the points that both call visible; the frames are tracked unpaced, by `step`
-alone. A CPU has few instructions for float16, so its times there say nothing of a GPU's.
+Distances are pixels of the demo's frame, over the points that both call visible. The trackers step in turn, so that
+whatever else the machine does falls on all of them. A CPU may have instructions for bfloat16, and has few for float16,
+so its times say nothing of a GPU's.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -16,6 +18,12 @@ from online_tapir.model.checkpoint import load_model
 from online_tapir.points import Corners
 from online_tapir.records import Tracks
 from online_tapir.tracker import Tracker
+
+WARM_UP = 5
+INTERVAL = (
+    "a step: from the picture in memory to positions in memory; times are the ratio of its median to float32's, after "
+    f"{WARM_UP} frames"
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,25 +47,37 @@ def main(
     plot: PlotFile = None,
 ) -> None:
     """Measure how far tracks in half precision are from those in float32."""
-    exact = tracked(settings, "float32")
+    tracks = tracked(settings, dict.fromkeys(("float32", *settings.dtypes)))
+    exact = tracks["float32"]
     spreads, facts = {}, {}
     for dtype in settings.dtypes:
-        found = tracked(settings, dtype)
-        spreads[dtype] = Spread.of(distances(exact, found))
-        facts[f"{dtype}_visible_differs"] = visible_differs(exact, found)
+        spreads[dtype] = Spread.of(distances(exact, tracks[dtype]))
+        facts[f"{dtype}_visible_differs"] = visible_differs(exact, tracks[dtype])
+        facts[f"{dtype}_time"] = round(step_ms(tracks[dtype]) / step_ms(exact), 3)
     print_table(
         f"{settings.model}, {settings.points} points, {settings.frames} frames; px from float32", spreads, facts
     )
-    finish("drift", settings, {"px": spreads, **facts}, json, plot)
+    finish("drift", settings, {"px": spreads, **facts}, json, plot, interval=INTERVAL)
 
 
-def tracked(settings: Settings, dtype: str) -> list[Tracks]:
-    """The demo's first frames, tracked in `dtype`."""
+def tracked(settings: Settings, dtypes: Iterable[str]) -> dict[str, list[Tracks]]:
+    """The demo's first frames, tracked in every one of `dtypes`."""
     scene = DemoScene()
-    model = load_model(settings.model, device=settings.device, dtype=dtype)
-    tracker = Tracker(model, max_points=settings.points, window=1)
-    tracker.add(Corners(settings.points).place(scene.render(0)))
-    return [tracker.step(scene.render(t)) for t in range(settings.frames)]
+    corners = Corners(settings.points).place(scene.render(0))
+    trackers: dict[str, Tracker] = {}
+    for dtype in dtypes:
+        model = load_model(settings.model, device=settings.device, dtype=dtype)
+        trackers[dtype] = Tracker(model, max_points=settings.points, window=1)
+        trackers[dtype].add(corners)
+    frames = map(scene.render, range(settings.frames))
+    steps = [[tracker.step(frame) for tracker in trackers.values()] for frame in frames]
+    return {dtype: list(tracks) for dtype, tracks in zip(trackers, zip(*steps, strict=True), strict=True)}
+
+
+def step_ms(tracks: list[Tracks]) -> float:
+    """The median time of a step."""
+    times = [one.times for one in tracks[WARM_UP if len(tracks) > 2 * WARM_UP else 0 :]]
+    return float(np.median([t.upload + t.encode + t.match + t.refine + t.download for t in times])) / 1e6
 
 
 def distances(exact: list[Tracks], found: list[Tracks]) -> np.ndarray[tuple[int], np.dtype[np.float32]]:

@@ -3,7 +3,7 @@
 Each target of `bench.fuzz_targets` runs in a process of its own, begun with good bytes; half of the cases are spoilt
 from within, so that they get past the first check. A failure is anything but an error of the project's own: another
 exception, more memory asked for than a sane reader needs, a case that takes longer than `--slowest`, a process that
-dies. Memory of the process is compared from a fifth of its cases on.
+dies. Memory of the process is compared from a fifth of its cases on, without what was freed and is kept for later use.
 """
 
 import json

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bench import drift
-from online_tapir.records import Tracks
+from online_tapir.records import StageTimes, Tracks
 
 
 def tracks(shift: float, visible: list[bool]) -> Tracks:
@@ -28,3 +28,12 @@ def test_float32_does_not_stray_from_itself(capsys: pytest.CaptureFixture[str]) 
     results = json.loads(capsys.readouterr().out.splitlines()[-1])["results"]
     assert results["px"]["float32"]["max"] == 0
     assert results["float32_visible_differs"] == 0
+    assert results["float32_time"] == 1
+
+
+def test_the_time_of_a_step_is_the_sum_of_its_stages_and_what_is_slow_at_first_is_left_out() -> None:
+    slow, usual = (
+        replace(tracks(0, []), times=StageTimes(capture=10**9, upload=1, encode=2, match=3, refine=4, download=n))
+        for n in (10**9, 999_990)
+    )
+    assert drift.step_ms([slow] * drift.WARM_UP + [usual] * (drift.WARM_UP + 1)) == 1
