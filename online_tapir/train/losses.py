@@ -29,6 +29,7 @@ class LossWeights:
     correlation: float = 0.1  # the same of the bare dot products, so that features learn to be told apart
     first_guess: float = 0.5  # all of the first guess's losses, beside 1 for the last refinement's
     earlier: float = 0.7  # each refinement counts this much of the next one
+    returned: float = 3.0  # frames on which a point is seen again, beside 1 for those before it was hidden
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,30 +39,36 @@ class Truth:
     xy: Tensor  # [BT, N, 2]
     visible: Tensor  # [BT, N] bool
     tracked: Tensor  # [BT, N] bool: from the query on
+    returned: Tensor  # [BT, N] bool: seen again, after it has been hidden since the query
 
     @classmethod
     def of(cls, clips: Clips) -> "Truth":
         frames = clips.frames.shape[1]
         alive = torch.arange(frames, device=clips.xy.device)[:, None] >= clips.query_frame[:, None]  # [B, T, N]
+        visible = clips.visible.transpose(1, 2)  # [B, T, N]
+        returned = visible & (alive & ~visible).cumsum(dim=1).bool()
         return cls(
-            clips.xy.transpose(1, 2).flatten(0, 1),
-            clips.visible.transpose(1, 2).flatten(0, 1),
-            alive.flatten(0, 1),
+            clips.xy.transpose(1, 2).flatten(0, 1), visible.flatten(0, 1), alive.flatten(0, 1), returned.flatten(0, 1)
         )
+
+    def sights(self, weights: "LossWeights") -> Tensor:
+        """What each frame counts where positions are compared, [BT, N]: nothing before the query and while hidden."""
+        return (self.visible & self.tracked) * torch.where(self.returned, weights.returned, 1.0)
 
 
 def clip_loss(tracks: ClipTracks, truth: Truth, temperature: float, weights: LossWeights) -> Tensor:
     """The training loss of one batch of clips; heat maps and dot products are softened by `temperature`."""
     size = tracks.grids.size
     first = estimate_loss(tracks.match.estimate, truth, weights)
-    first = first + weights.heat * heat_loss(tracks.match.heat * temperature, truth, size)
+    first = first + weights.heat * heat_loss(tracks.match.heat * temperature, truth, size, weights)
     levels = tracks.grids.describing
     for features, grid in zip(
         torch.split(tracks.queries, [level.shape[3] for level in levels], dim=2), levels, strict=True
     ):
         if size[0] < LEAST_STRIDE * grid.shape[1]:
             continue  # so fine a grid looks alike in many places, and there it is only asked which way to move
-        first = first + weights.correlation * heat_loss(cost_volume(features, grid) * temperature, truth, size)
+        correlations = cost_volume(features, grid) * temperature
+        first = first + weights.correlation * heat_loss(correlations, truth, size, weights)
     total = weights.first_guess * first
     for index, estimate in enumerate(reversed(tracks.refined)):
         total = total + weights.earlier**index * estimate_loss(estimate, truth, weights)
@@ -70,7 +77,7 @@ def clip_loss(tracks: ClipTracks, truth: Truth, temperature: float, weights: Los
 
 def estimate_loss(estimate: Estimate, truth: Truth, weights: LossWeights) -> Tensor:
     """Position on visible points, occlusion on all, and whether the position is to be trusted (TAPIR, section 3.4)."""
-    seen = truth.visible & truth.tracked
+    seen = truth.sights(weights)
     error = (estimate.xy - truth.xy).square().sum(dim=-1).add(1e-10).sqrt()  # [BT, N] pixels
     capped = error.clamp_max(weights.position_cap_px)
     huber = F.smooth_l1_loss(capped, torch.zeros_like(error), beta=1.0, reduction="none")
@@ -87,7 +94,7 @@ def estimate_loss(estimate: Estimate, truth: Truth, weights: LossWeights) -> Ten
     )
 
 
-def heat_loss(logits: Tensor, truth: Truth, size: tuple[int, int]) -> Tensor:
+def heat_loss(logits: Tensor, truth: Truth, size: tuple[int, int], weights: LossWeights) -> Tensor:
     """Cross-entropy of heat maps [BT, N, H, W] (logits) against the truth, spread over its four nearest cells."""
     height, width = logits.shape[2:]
     cells = coordinates.rescale(truth.xy, size, (height, width)) - 0.5
@@ -101,7 +108,7 @@ def heat_loss(logits: Tensor, truth: Truth, size: tuple[int, int]) -> Tensor:
             y = (corner[..., 1].long() + down).clamp(0, height - 1)
             weight = (share[..., 0] if across else 1 - share[..., 0]) * (share[..., 1] if down else 1 - share[..., 1])
             total = total - weight * log_probability.gather(2, (y * width + x)[..., None])[..., 0]
-    return _mean(total, truth.visible & truth.tracked)
+    return _mean(total, truth.sights(weights))
 
 
 def _mean(values: Tensor, counted: Tensor) -> Tensor:

@@ -17,7 +17,8 @@ def truth(frames: int = 5, points: int = 7) -> Truth:
     generator = torch.Generator().manual_seed(0)
     xy = torch.rand(frames, points, 2, generator=generator) * 64
     visible = torch.rand(frames, points, generator=generator) < 0.7
-    return Truth(xy, visible, torch.arange(frames)[:, None] >= torch.arange(points) % 3)
+    never = torch.zeros(frames, points, dtype=torch.bool)
+    return Truth(xy, visible, torch.arange(frames)[:, None] >= torch.arange(points) % 3, never)
 
 
 def answer(wanted: Truth) -> Estimate:
@@ -67,15 +68,33 @@ def test_trusting_a_wrong_position_costs() -> None:
     assert loss(wrong, wanted) > loss(doubting, wanted) + 1
 
 
+def test_an_error_costs_more_where_a_point_has_been_hidden() -> None:
+    wanted = truth()
+    seen = wanted.visible & wanted.tracked
+    row = torch.zeros_like(seen)
+    row[4] = seen[4]
+    wrong = moved(answer(wanted), row, 3.0)
+    back = replace(wanted, returned=row)
+    assert loss(wrong, back) > 1.5 * loss(wrong, wanted)
+    assert float(estimate_loss(wrong, back, LossWeights(returned=1.0))) == pytest.approx(loss(wrong, wanted))
+
+
+def test_a_point_is_back_once_it_is_seen_after_it_was_hidden_since_its_query() -> None:
+    visible = torch.tensor([[[1, 1, 0, 1, 1], [0, 1, 1, 1, 1], [0, 1, 0, 0, 0]]]).bool()  # B, N, T
+    clips = Clips(torch.zeros(1, 5, 3, 16, 16), torch.zeros(1, 3, 5, 2), visible, torch.tensor([[0, 1, 1]]))
+    assert Truth.of(clips).returned.T.tolist() == [[0, 0, 0, 1, 1], [0] * 5, [0] * 5]
+
+
 def test_a_heat_map_that_peaks_at_the_truth_costs_least() -> None:
-    wanted = Truth(
-        torch.tensor([[[20.0, 12.0]]]), torch.ones(1, 1, dtype=torch.bool), torch.ones(1, 1, dtype=torch.bool)
-    )
+    yes = torch.ones(1, 1, dtype=torch.bool)
+    wanted = Truth(torch.tensor([[[20.0, 12.0]]]), yes, yes, ~yes)
     costs = []
     for x in range(8):
         heat = torch.zeros(1, 1, 4, 8)
         heat[0, 0, 1, x] = 10
-        costs.append(float(heat_loss(heat, wanted, (32, 64))))  # cells of 8 pixels: the truth is the centre of (2, 1)
+        costs.append(
+            float(heat_loss(heat, wanted, (32, 64), LossWeights()))
+        )  # cells of 8 pixels: the truth is the centre of (2, 1)
     assert min(range(8), key=costs.__getitem__) == 2
     assert costs[2] < 0.01
 
