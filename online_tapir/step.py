@@ -31,7 +31,7 @@ from tapir_kernels import resize_rgb8
 
 LANES = 2  # frames that may be under way: one is computed while the next is brought
 WARM_UPS = 3  # runs before a capture, in which kernels are compiled and convolutions choose their algorithms
-CACHED_MAPS = 256  # cost maps that are made and read at a time on a CPU, whose cache does not hold many more
+LARGEST = 16 * 2**20  # bytes of what a layer makes on a CPU; much more leaves the cache, and is mapped anew each time
 BATCHES = 8  # that points are matched in, where they are too many for what is left of the memory
 T = TypeVar("T")
 
@@ -89,7 +89,7 @@ class EagerStep:
         state, taps = self._state.rows(0, rows), None if inspected is None else Taps(inspected)
         first = match_frugally(self._model, self._pyramid, state, taps)
         match_ns = self._watch.lap()
-        best = self._model.refine(self._pyramid, first, state, phase, taps)[-1]
+        best = refine_all(self._model, self._pyramid, first, state, phase, taps)
         refine_ns = self._watch.lap()
         values = packed(best).cpu().numpy()
         sight = None if taps is None else taps.sight.filled(taps.sight.flat().cpu())
@@ -264,34 +264,58 @@ def match_frugally(model: Tapir, pyramid: FeaturePyramid, state: TrackState, tap
 
     Matching changes no state, and it takes the most; where memory runs out later, a frame cannot be begun again.
     """
-    rows = len(state.match_queries)
-    at_once = min(rows, CACHED_MAPS) if state.match_queries.device.type == "cpu" else rows
+
+    def match(rows: slice, state: TrackState, taps: Taps | None) -> Estimate:
+        return model.match(pyramid, state, taps).estimate
+
+    cells = math.prod(pyramid.match.coarse.shape[1:3])
+    at_once = _rows_at_once(state, model.config.match_width * cells)
     try:
-        return _matched(model, pyramid, state, taps, at_once)
+        return _in_batches(match, state, taps, at_once)
     except (RuntimeError, MemoryError) as error:
         if not ran_out(error):
             raise
         at_once = math.ceil(at_once / BATCHES)
-        logger.warning("out of memory while matching %d points; they are matched %d at a time", rows, at_once)
+        logger.warning(
+            "out of memory while matching %d points; they are matched %d at a time", len(state.match_queries), at_once
+        )
     torch.cuda.empty_cache()
-    return _matched(model, pyramid, state, taps, at_once)
+    return _in_batches(match, state, taps, at_once)
 
 
-def _matched(model: Tapir, pyramid: FeaturePyramid, state: TrackState, taps: Taps | None, at_once: int) -> Estimate:
-    """The first guess for every row, so many of them at a time."""
+def refine_all(
+    model: Tapir, pyramid: FeaturePyramid, first: Estimate, state: TrackState, phase: int, taps: Taps | None = None
+) -> Estimate:
+    """The best estimate for every row, of which `first` is the first guess; `state` advances by one frame."""
+
+    def refine(rows: slice, state: TrackState, taps: Taps | None) -> Estimate:
+        return model.refine(pyramid, first.rows(rows), state, phase, taps)[-1]
+
+    return _in_batches(
+        refine, state, taps, _rows_at_once(state, model.config.mixer_expansion * model.config.mixer_width)
+    )
+
+
+def _rows_at_once(state: TrackState, widest: int) -> int:
+    """How many rows a stage is given, whose widest layer makes so many numbers of a row."""
+    queries = state.match_queries
+    rows = len(queries)
+    return rows if queries.device.type != "cpu" else min(rows, max(1, LARGEST // (widest * queries.element_size())))
+
+
+def _in_batches(
+    stage: Callable[[slice, TrackState, Taps | None], Estimate], state: TrackState, taps: Taps | None, at_once: int
+) -> Estimate:
+    """What a stage makes of every row, given so many of them at a time, and the taps where their row is among them."""
     rows = len(state.match_queries)
     if rows <= at_once:
-        return model.match(pyramid, state, taps).estimate
+        return stage(slice(0, rows), state, taps)
     parts = []
     for start in range(0, rows, at_once):
         stop = min(start + at_once, rows)
         taps_there = None if taps is None else taps.within(start, stop)
-        parts.append(model.match(pyramid, state.rows(start, stop), taps_there).estimate)
-    return Estimate(
-        torch.cat([part.xy for part in parts], dim=1),
-        torch.cat([part.occlusion for part in parts], dim=1),
-        torch.cat([part.expected_distance for part in parts], dim=1),
-    )
+        parts.append(stage(slice(start, stop), state.rows(start, stop), taps_there))
+    return Estimate.joined(parts)
 
 
 def pinned(shape: Sequence[int], dtype: torch.dtype) -> Tensor:

@@ -40,7 +40,7 @@ from online_tapir.picture import MIN_SIDE, rgb_to_rgb8
 from online_tapir.points import check_inside
 from online_tapir.records import Frame, Tracks
 from online_tapir.state_file import Origin, SavedState
-from online_tapir.step import LANES, EagerStep, GraphedStep, Step, match_frugally
+from online_tapir.step import LANES, EagerStep, GraphedStep, Step, match_frugally, refine_all
 from tapir_kernels import KernelsUnavailableError
 
 Resolution = Size | Literal["frame"] | None
@@ -435,7 +435,7 @@ class Tracker:
         state = self._state.rows(start, stop)
         for frame in frames:
             pyramid = self._window.pyramid(frame)
-            self.model.refine(pyramid, match_frugally(self.model, pyramid, state), state, frame.number & 1)
+            refine_all(self.model, pyramid, match_frugally(self.model, pyramid, state), state, frame.number & 1)
 
     def _vacate(self, row: int) -> None:
         """Removes a row; the last one moves into its place, so that live rows stay together."""

@@ -137,17 +137,18 @@ def test_the_static_step_gives_the_tracks_of_the_dynamic_one(
     assert captures.made == 4, "encode, match, and refine for either parity, whatever came"
 
 
-@pytest.mark.parametrize("at_once", [1, 7, 32])
-def test_points_that_are_matched_a_few_at_a_time_take_the_same_tracks(
-    model: Tapir, make_frames: MakeFrames, monkeypatch: pytest.MonkeyPatch, at_once: int
+@pytest.mark.parametrize("largest", [1, 7_000, 16_000, 40_000])
+def test_points_that_are_tracked_a_few_at_a_time_take_the_same_tracks(
+    model: Tapir, make_frames: MakeFrames, monkeypatch: pytest.MonkeyPatch, largest: int
 ) -> None:
+    """One by one; a few of them, and in one go at the most."""
     whole, parts = Tracker(model, 33), Tracker(model, 33)
     for tracker in (whole, parts):
         tracker.add(scattered(33))
     for frame in make_frames(3):
         expected = whole.step(frame)
         with monkeypatch.context() as patched:
-            patched.setattr(step_module, "CACHED_MAPS", at_once)
+            patched.setattr(step_module, "LARGEST", largest)
             assert_same(parts.step(frame), expected)
 
 
