@@ -31,7 +31,9 @@ from tapir_kernels import resize_rgb8
 
 LANES = 2  # frames that may be under way: one is computed while the next is brought
 WARM_UPS = 3  # runs before a capture, in which kernels are compiled and convolutions choose their algorithms
-LARGEST = 16 * 2**20  # bytes of what a layer makes on a CPU; much more leaves the cache, and is mapped anew each time
+# What the widest layer of a stage may make on a CPU, in bytes; more of it falls out of the cache, and is mapped anew by
+# malloc each time. The mixer has weights that are read again for every batch, and so prefers larger ones.
+MATCH_BYTES, REFINE_BYTES = 4 * 2**20, 16 * 2**20
 BATCHES = 8  # that points are matched in, where they are too many for what is left of the memory
 T = TypeVar("T")
 
@@ -269,7 +271,7 @@ def match_frugally(model: Tapir, pyramid: FeaturePyramid, state: TrackState, tap
         return model.match(pyramid, state, taps).estimate
 
     cells = math.prod(pyramid.match.coarse.shape[1:3])
-    at_once = _rows_at_once(state, model.config.match_width * cells)
+    at_once = _rows_at_once(state, model.config.match_width * cells, MATCH_BYTES)
     try:
         return _in_batches(match, state, taps, at_once)
     except (RuntimeError, MemoryError) as error:
@@ -291,16 +293,15 @@ def refine_all(
     def refine(rows: slice, state: TrackState, taps: Taps | None) -> Estimate:
         return model.refine(pyramid, first.rows(rows), state, phase, taps)[-1]
 
-    return _in_batches(
-        refine, state, taps, _rows_at_once(state, model.config.mixer_expansion * model.config.mixer_width)
-    )
+    widest = model.config.mixer_expansion * model.config.mixer_width
+    return _in_batches(refine, state, taps, _rows_at_once(state, widest, REFINE_BYTES))
 
 
-def _rows_at_once(state: TrackState, widest: int) -> int:
+def _rows_at_once(state: TrackState, widest: int, most_bytes: int) -> int:
     """How many rows a stage is given, whose widest layer makes so many numbers of a row."""
     queries = state.match_queries
     rows = len(queries)
-    return rows if queries.device.type != "cpu" else min(rows, max(1, LARGEST // (widest * queries.element_size())))
+    return rows if queries.device.type != "cpu" else min(rows, max(1, most_bytes // (widest * queries.element_size())))
 
 
 def _in_batches(

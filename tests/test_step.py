@@ -148,7 +148,8 @@ def test_points_that_are_tracked_a_few_at_a_time_take_the_same_tracks(
     for frame in make_frames(3):
         expected = whole.step(frame)
         with monkeypatch.context() as patched:
-            patched.setattr(step_module, "LARGEST", largest)
+            patched.setattr(step_module, "MATCH_BYTES", largest)
+            patched.setattr(step_module, "REFINE_BYTES", largest)
             assert_same(parts.step(frame), expected)
 
 
