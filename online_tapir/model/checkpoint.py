@@ -344,7 +344,7 @@ def _config_of(fields: Any, state: dict[str, Tensor]) -> TapirConfig:
             raise TypeError(f"{field.name} is {str(told)[:40]}")
     layers = (*config.blocks, config.extra_convs, config.mixer_depth, config.pyramid_levels)
     widths = (config.stem_width, *config.widths, config.match_width, config.mixer_width, config.mixer_expansion)
-    if min(layers) < 0 or sum(layers) > len(state) or min(widths) < 1:
+    if min(layers) < 0 or sum(layers) > len(state) or min(*config.blocks, *widths) < 1:
         raise ValueError(f"layers {layers} of widths {widths} are not what its {len(state)} tensors are of")
     held, needed = sum(tensor.numel() for tensor in state.values()), _main_weights(config)
     if needed > held:

@@ -277,6 +277,7 @@ def test_a_safetensors_file_of_another_kind_is_refused(tmp_path: Path, metadata:
         {"widths": [2**20] * 4},
         {"widths": [8, 8, 8]},
         {"blocks": True},
+        {"blocks": [0, 1, 1, 1]},
         {"described_by": {}},
         {"described_by": [7]},
         {"described_by": [0] * 5000 + [3]},
