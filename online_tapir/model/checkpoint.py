@@ -355,8 +355,8 @@ def _config_of(fields: Any, state: dict[str, Tensor]) -> TapirConfig:
 def _main_weights(config: TapirConfig) -> int:
     """How many weights the layers have whose size grows with the square of anything: nearly all of a model's."""
     around = 3 * 3
-    sources = (config.stem_width, *config.widths)
-    groups = zip(sources, config.widths, config.blocks, strict=False)
+    sources = (config.stem_width, *config.widths[:-1])
+    groups = zip(sources, config.widths, config.blocks, strict=True)
     convs = sum(around * (source * width + (2 * blocks - 1) * width**2) for source, width, blocks in groups)
     extra = config.extra_convs * 2 * around * EXTRA_EXPANSION * config.lowres_channels**2
     head = around * 2 * config.match_width**2

@@ -51,7 +51,7 @@ class Truth:
             clips.xy.transpose(1, 2).flatten(0, 1), visible.flatten(0, 1), alive.flatten(0, 1), returned.flatten(0, 1)
         )
 
-    def sights(self, weights: "LossWeights") -> Tensor:
+    def sights(self, weights: LossWeights) -> Tensor:
         """What each frame counts where positions are compared, [BT, N]: nothing before the query and while hidden."""
         return (self.visible & self.tracked) * torch.where(self.returned, weights.returned, 1.0)
 

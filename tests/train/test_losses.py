@@ -92,9 +92,8 @@ def test_a_heat_map_that_peaks_at_the_truth_costs_least() -> None:
     for x in range(8):
         heat = torch.zeros(1, 1, 4, 8)
         heat[0, 0, 1, x] = 10
-        costs.append(
-            float(heat_loss(heat, wanted, (32, 64), LossWeights()))
-        )  # cells of 8 pixels: the truth is the centre of (2, 1)
+        cost = heat_loss(heat, wanted, (32, 64), LossWeights())  # cells of 8 pixels: the truth is the centre of (2, 1)
+        costs.append(float(cost))
     assert min(range(8), key=costs.__getitem__) == 2
     assert costs[2] < 0.01
 
