@@ -7,6 +7,8 @@ from online_tapir.errors import ConfigError
 GROUP_STRIDES = (1, 2, 2, 1)
 LOWRES_GROUP = 3
 LOWRES_STRIDE = 8
+TRUNKS = ("resnet", "lean")
+LEAN_GROUPS = (1, LOWRES_GROUP)  # the ResNet's groups of strides 4 and 8, which a lean trunk's grids stand for
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,8 +16,10 @@ class TapirConfig:
     """The shape of a model. The defaults are causal BootsTAPIR as published (arXiv 2402.00847)."""
 
     name: str = "bootstapir"
+    trunk: str = "resnet"  # or "lean": see model/lean.py
     stem_width: int = 64
-    widths: tuple[int, int, int, int] = (64, 128, 256, 256)  # channels of the four groups; strides 1, 2, 2, 1
+    widths: tuple[int, int, int, int] = (64, 128, 256, 256)  # of a ResNet's groups; of a lean trunk at strides 4 to 32
+    grid_widths: tuple[int, ...] = ()  # of a lean trunk: channels of its grids at strides 4 and 8
     blocks: tuple[int, int, int, int] = (2, 2, 2, 2)
     described_by: tuple[int, ...] = (1, LOWRES_GROUP)  # groups whose features describe a point, the coarse one last
     extra_convs: int = 5  # convolutional blocks after the backbone, on the coarse grid
@@ -39,6 +43,13 @@ class TapirConfig:
                 f"initial resolution {height}x{width} is not a multiple of {LOWRES_STRIDE} of at least "
                 f"{2 * LOWRES_STRIDE}; choose one that is, 256x256 for instance"
             )
+        if self.trunk not in TRUNKS or (self.trunk == "lean") != (len(self.grid_widths) == 2):
+            raise ConfigError(
+                f"trunk {self.trunk[:20]!r} with grids of {str(self.grid_widths)[:40]} channels: a lean trunk has two, a "
+                f"resnet names none; choose {' or '.join(TRUNKS)}"
+            )
+        if self.trunk == "lean" and self.described_by != LEAN_GROUPS:
+            raise ConfigError(f"a lean trunk describes points at strides 4 and 8: described_by is {LEAN_GROUPS}")
         if not self.described_by or sorted({*self.described_by, LOWRES_GROUP}) != list(self.described_by):
             raise ConfigError(
                 f"a point is described by groups {str(self.described_by)[:40]}; name some of 0 to {LOWRES_GROUP} in "
@@ -54,11 +65,19 @@ class TapirConfig:
             return max(8, round(channels * width / 8) * 8)
 
         stem, one, two, three, four = (times(channels) for channels in (self.stem_width, *self.widths))
-        return replace(self, stem_width=stem, widths=(one, two, three, four), mixer_width=times(self.mixer_width))
+        grids = tuple(times(channels) for channels in self.grid_widths)
+        return replace(
+            self,
+            stem_width=stem,
+            widths=(one, two, three, four),
+            grid_widths=grids,
+            mixer_width=times(self.mixer_width),
+        )
 
     @property
     def lowres_channels(self) -> int:
-        return self.widths[LOWRES_GROUP]
+        """Channels of the coarse grid, on which points are matched."""
+        return self.described_channels[-1]
 
     @property
     def feature_channels(self) -> int:
@@ -68,7 +87,7 @@ class TapirConfig:
     @property
     def described_channels(self) -> list[int]:
         """Channels of each grid that describes a point, fine to coarse."""
-        return [self.widths[group] for group in self.described_by]
+        return list(self.grid_widths) or [self.widths[group] for group in self.described_by]
 
     @property
     def match_planes(self) -> int:
@@ -99,6 +118,23 @@ PRESETS = {
     "bootstapir": TapirConfig(),
     "tapir": TapirConfig(name="tapir", extra_convs=0, pyramid_levels=0),
 }
+
+# The second `small`, in training: its weights replace those of the first once they are better.
+LEAN_SMALL = TapirConfig(
+    name="small",
+    trunk="lean",
+    stem_width=24,
+    widths=(48, 96, 128, 128),
+    grid_widths=(64, 192),
+    extra_convs=0,
+    mixer_width=192,
+    mixer_depth=4,
+    iterations=1,
+    visible_above=0.4,
+    peak_inputs=True,
+    motion_inputs=True,
+    recent_inputs=True,
+)
 
 
 def preset(name: str) -> TapirConfig:

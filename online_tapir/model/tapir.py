@@ -17,6 +17,7 @@ from online_tapir.model.config import TapirConfig
 from online_tapir.model.coordinates import Size
 from online_tapir.model.estimate import Estimate
 from online_tapir.model.grids import Grids, describe
+from online_tapir.model.lean import LeanBackbone
 from online_tapir.model.matching import Match, MatchingHead
 from online_tapir.model.refine import Refiner
 from online_tapir.model.state import TrackState
@@ -45,7 +46,7 @@ class Tapir(nn.Module):
     def __init__(self, config: TapirConfig) -> None:
         super().__init__()
         self.config = config
-        self.backbone = Backbone(config)
+        self.backbone = LeanBackbone(config) if config.trunk == "lean" else Backbone(config)
         self.matching = MatchingHead(config)
         self.refiner = Refiner(config)
 

@@ -13,11 +13,12 @@ from rich.console import Console
 
 from online_tapir.errors import ConfigError
 from online_tapir.model.checkpoint import choose_device, load_model, save_weights
-from online_tapir.model.config import PRESETS
+from online_tapir.model.config import LEAN_SMALL, PRESETS
 from online_tapir.model.tapir import Tapir
 from online_tapir.tracker import Tracker
 from online_tapir.train.baselines import DenseFlow, LucasKanade, LucasKanadeWithRecovery
 from online_tapir.train.contact_sheet import contact_sheet, draw_truth
+from online_tapir.train.distil import DistilConfig, distil
 from online_tapir.train.evaluate import (
     MakeTracker,
     Report,
@@ -33,6 +34,7 @@ from online_tapir.train.scenes import SceneConfig, make_clips
 from online_tapir.train.tapvid import query_first_videos, strided_videos
 from online_tapir.train.textures import TextureBank
 from online_tapir.train.train_config import TrainConfig
+from online_tapir.train.views import Photographs
 
 PROCEDURAL_TEXTURES = 96
 VALIDATION_CLIPS = 12
@@ -128,6 +130,22 @@ def train_model(
         out / "small.safetensors", averaged, {"stage": json.dumps({"steps": config.steps, "size": config.size})}
     )
     console.print(f"weights in {out / 'small.safetensors'}; use them with --model")
+
+
+def distil_model(out: Path, config: DistilConfig, teacher: str, textures: Path) -> None:
+    """Teaches a lean backbone the grids of `teacher` on the photographs in `textures`; writes `out`/small.safetensors."""
+    torch.manual_seed(config.seed)
+    console = Console(highlight=False)
+    model = distil(
+        load_model(teacher, device="cpu", dtype=torch.bfloat16),
+        LEAN_SMALL,
+        config,
+        Photographs.from_folder(textures),
+        out,
+        lambda record: console.print("  ".join(f"{name} {value:g}" for name, value in record.items())),
+    )
+    save_weights(out / "small.safetensors", model, {"stage": json.dumps({"distilled": config.steps})})
+    console.print(f"weights in {out / 'small.safetensors'}; train them further with `online-tapir train --from`")
 
 
 def draw_scenes(out: Path, textures: Path | None, scene: SceneConfig, clips: int, seed: int) -> None:

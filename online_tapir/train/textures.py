@@ -48,11 +48,7 @@ class TextureBank:
         with n pictures is drawn in proportion to sqrt(n) instead of n, so that no large source dominates.
         Raises ConfigError if the folder is missing, holds no picture, or holds one that cannot be read.
         """
-        if not folder.is_dir():
-            raise ConfigError(f"no folder {folder} to take textures from; give a folder of jpg or png photographs")
-        paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in PHOTO_SUFFIXES)
-        if not paths:
-            raise ConfigError(f"no jpg or png in {folder}; give a folder of photographs")
+        paths = photograph_paths(folder)
         images = np.stack([_read_square(path, size) for path in paths])
         sources = _sources(folder)
         names = [sources.get(path.name, "") for path in paths]
@@ -70,6 +66,16 @@ class TextureBank:
             [self.weights / self.weights.sum(), (other.weights / other.weights.sum()).to(self.weights.device)]
         )
         return TextureBank(images, weights / 2)
+
+
+def photograph_paths(folder: Path) -> list[Path]:
+    """The jpg and png files of `folder` in order of their names; ConfigError where there are none."""
+    if not folder.is_dir():
+        raise ConfigError(f"no folder {folder} to take textures from; give a folder of jpg or png photographs")
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in PHOTO_SUFFIXES)
+    if not paths:
+        raise ConfigError(f"no jpg or png in {folder}; give a folder of photographs")
+    return paths
 
 
 def _read_square(path: Path, size: int) -> NDArray[np.uint8]:

@@ -1,0 +1,216 @@
+"""A lean backbone is taught an older one's grids, and to know points again after they turned or grew.
+
+Two losses on pairs of views of photographs. The fine grid and the first channels of the coarse one are regressed to the
+teacher's unit features; the whole of the coarse grid, and the channels that the teacher lacks alone, find points of the
+first view in the second by cross-entropy over its cells (InfoNCE, arXiv 1807.03748). Batch norm stands behind every
+inner convolution while the backbone is taught, and is folded into it at the end.
+"""
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from cyclopts import Parameter
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from online_tapir.model.backbone import Backbone
+from online_tapir.model.config import TapirConfig
+from online_tapir.model.grids import Grids, describe
+from online_tapir.model.lean import Conv, LeanBackbone
+from online_tapir.model.tapir import Tapir
+from online_tapir.train.losses import LossWeights, Truth, heat_loss
+from online_tapir.train.train_config import Positive
+from online_tapir.train.views import Photographs, ViewPairs
+from tapir_kernels import PATCH_SAMPLES, cost_volume
+
+CHECKPOINT = "distil.pt"
+TAUGHT = 0.8  # share of the coarse grid's square length that the teacher's channels are given
+REGRESSED = 8.0  # weight of the regression beside the cross-entropies
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DistilConfig:
+    """How a backbone is taught; each field is a flag of `online-tapir distil`."""
+
+    steps: Annotated[int, Parameter(help="Optimiser steps.", validator=Positive)] = 6_000
+    pairs: Annotated[int, Parameter(help="Pairs of views of a step.", validator=Positive)] = 8
+    points: Annotated[int, Parameter(help="Points of a pair.", validator=Positive)] = 192
+    learning_rate: Annotated[float, Parameter(help="Peak learning rate of AdamW.")] = 2e-3
+    seed: Annotated[int, Parameter(help="Seed of the views.")] = 0
+    report_every: Annotated[int, Parameter(help="Steps between reports.", validator=Positive)] = 250
+    checkpoint_every: Annotated[int, Parameter(help="Steps between checkpoints.", validator=Positive)] = 100
+
+
+def distil(
+    teacher: Tapir,
+    config: TapirConfig,
+    teaching: DistilConfig,
+    photographs: Photographs,
+    out: Path,
+    report: Callable[[dict[str, Any]], None],
+) -> Tapir:
+    """A model of `config` whose backbone was taught `teacher`'s grids, its heads taken over where they fit.
+
+    Resumes from the checkpoint in `out`. `report` gets a record every `report_every` steps.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    student = with_norms(LeanBackbone(config)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    assert isinstance(student, LeanBackbone) and isinstance(teacher.backbone, Backbone)
+    optimizer = torch.optim.AdamW(student.parameters(), lr=teaching.learning_rate, weight_decay=1e-3, betas=(0.9, 0.98))
+    step, seconds = 0, 0.0
+    if (out / CHECKPOINT).exists():
+        saved = torch.load(out / CHECKPOINT, weights_only=True)
+        student.load_state_dict(saved["student"])
+        optimizer.load_state_dict(saved["optimizer"])
+        step, seconds = saved["step"], saved["seconds"]
+    losses: list[dict[str, float]] = []
+    clock = time.monotonic()
+    while step < teaching.steps:
+        pairs = photographs.pairs(np.random.default_rng([teaching.seed, step]), teaching.pairs, teaching.points)
+        for group in optimizer.param_groups:
+            group["lr"] = teaching.learning_rate * _rate(step, teaching.steps)
+        losses.append(_step(student, teacher.backbone, optimizer, pairs, teacher.config.softmax_temperature))
+        step += 1
+        seconds += time.monotonic() - clock
+        clock = time.monotonic()
+        if step % teaching.checkpoint_every == 0 or step == teaching.steps:
+            partial = out / f"{CHECKPOINT}.partial"
+            saved = {"student": student.state_dict(), "optimizer": optimizer.state_dict()}
+            torch.save({**saved, "step": step, "seconds": seconds}, partial)
+            partial.replace(out / CHECKPOINT)
+        if step % teaching.report_every == 0 or step == teaching.steps:
+            means = {name: float(np.mean([one[name] for one in losses])) for name in losses[0]}
+            record = {"step": step, "hours": round(seconds / 3600, 3), **{k: round(v, 4) for k, v in means.items()}}
+            with (out / "distil.jsonl").open("a") as log:
+                log.write(json.dumps(record) + "\n")
+            report(record)
+            losses.clear()
+    return transplanted(teacher, config, folded(student))
+
+
+def _rate(step: int, steps: int) -> float:
+    """A linear rise over 100 steps, then half a cosine down to 1 %."""
+    return min(1.0, (step + 1) / 100) * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / steps)))
+
+
+def _step(
+    student: LeanBackbone, teacher: Backbone, optimizer: torch.optim.Optimizer, pairs: ViewPairs, temperature: float
+) -> dict[str, float]:
+    student.train()
+    images = torch.cat([pairs.first, pairs.second]).contiguous(memory_format=torch.channels_last)
+    with torch.no_grad():
+        taught = teacher(images.to(next(teacher.parameters()).dtype))
+    wanted = [level.float() for level in taught.describing[-2:]]  # [2B, h, w, C]
+    with torch.autocast("cpu", torch.bfloat16):
+        fine, coarse = student.features(images)
+    fine, coarse = (x.float().permute(0, 2, 3, 1) for x in (fine, coarse))
+    known = wanted[1].shape[3]
+    whole = F.normalize(coarse, dim=-1)
+    regression = (1 - (F.normalize(fine, dim=-1) * wanted[0]).sum(-1)).mean() + (
+        (whole[..., :known] - math.sqrt(TAUGHT) * wanted[1]).square().sum(-1).mean()
+    )
+    found = _matching_loss(whole, pairs, temperature)
+    new = _matching_loss(F.normalize(coarse[..., known:], dim=-1), pairs, temperature)
+    loss = REGRESSED * regression + found + 0.5 * new
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    torch.nn.utils.clip_grad_norm_(student.parameters(), 2.0)
+    optimizer.step()
+    return {"regression": regression.item(), "found": found.item(), "found_by_new": new.item()}
+
+
+def _matching_loss(features: Tensor, pairs: ViewPairs, temperature: float) -> Tensor:
+    """Cross-entropy of finding first-view points on the second view; features [2B, h, w, C] of both, unit length."""
+    batch, points = pairs.shared.shape
+    size = (pairs.first.shape[2], pairs.first.shape[3])
+    first, second = features.split(batch)
+    index = torch.arange(batch).repeat_interleave(points)
+    queries = describe(Grids(size, (first,), 0), index, pairs.first_xy.flatten(0, 1), size)
+    scores = cost_volume(F.normalize(queries, dim=-1).view(batch, points, -1), second) * temperature
+    nowhere = torch.zeros_like(pairs.shared)
+    truth = Truth(pairs.second_xy, pairs.shared, torch.ones_like(pairs.shared), nowhere)
+    return heat_loss(scores, truth, size, LossWeights())
+
+
+def with_norms(module: nn.Module) -> nn.Module:
+    """`module` with a batch norm behind every inner convolution, in place."""
+    for name, child in module.named_children():
+        if isinstance(child, Conv) and name not in ("fine", "coarse"):
+            setattr(module, name, nn.Sequential(child, nn.BatchNorm2d(child.out_channels)))
+        else:
+            with_norms(child)
+    return module
+
+
+def folded(student: LeanBackbone) -> dict[str, Tensor]:
+    """The weights of a backbone with norms, as those of one without."""
+    weights: dict[str, Tensor] = {}
+    for name, module in student.eval().named_modules():
+        if isinstance(module, nn.Sequential) and isinstance(module[0], Conv):
+            conv = fuse_conv_bn_eval(module[0], module[1])
+            weights |= {f"{name}.weight": conv.weight.detach(), f"{name}.bias": conv.bias.detach()}
+        elif isinstance(module, Conv) and name in ("fine", "coarse"):
+            weights |= {f"{name}.weight": module.weight.detach(), f"{name}.bias": module.bias.detach()}
+    return weights
+
+
+def transplanted(teacher: Tapir, config: TapirConfig, backbone: dict[str, Tensor]) -> Tapir:
+    """A model of `config` with this backbone and the teacher's heads, moved to where their inputs and outputs now are.
+
+    What the mixer learnt of grids that the new model has not is left out; its weights for channels that the teacher had
+    not are zero, so they change nothing at first.
+    """
+    model = Tapir(config)
+    old = {name: tensor.float() for name, tensor in teacher.state_dict().items() if not name.startswith("backbone.")}
+    enter, leave = _columns(teacher.config, config), _rows(teacher.config, config)
+    state = {f"backbone.{name}": tensor for name, tensor in backbone.items()}
+    for name, tensor in old.items():
+        if name == "refiner.mixer.enter.weight":
+            state[name] = _moved(tensor.T, enter).T.contiguous()
+        elif name in ("refiner.mixer.leave.weight", "refiner.mixer.leave.bias"):
+            state[name] = _moved(tensor, leave)
+        else:
+            state[name] = tensor
+    model.load_state_dict(state)
+    return model
+
+
+def _moved(old: Tensor, sources: list[int]) -> Tensor:
+    """Rows of `old` in a new order; zeros where the source is -1."""
+    index = torch.tensor(sources)
+    return torch.where((index >= 0).view(-1, *[1] * (old.ndim - 1)), old[index.clamp_min(0)], torch.zeros(()))
+
+
+def _features(old: TapirConfig, new: TapirConfig) -> list[int]:
+    """Where each of the new model's feature channels was in the old one's, -1 for nowhere."""
+    starts = np.cumsum([0, *old.described_channels]).tolist()
+    sources: list[int] = []
+    for level, channels in enumerate(reversed(new.described_channels)):
+        start, known = starts[-2 - level], old.described_channels[-1 - level]
+        sources = [start + c if c < known else -1 for c in range(channels)] + sources
+    return sources
+
+
+def _rows(old: TapirConfig, new: TapirConfig) -> list[int]:
+    """Of the mixer's output: two of position, two logits, then features."""
+    return [0, 1, 2, 3, *(4 + s if s >= 0 else -1 for s in _features(old, new))]
+
+
+def _columns(old: TapirConfig, new: TapirConfig) -> list[int]:
+    """Of the mixer's input: motion, logits, features, then patches and peaks of the query and of the last sight."""
+    fewer = old.grids - new.grids  # the finest are left out
+    sources = [0, 1, 2, 3, *(4 + s if s >= 0 else -1 for s in _features(old, new))]
+    start = 4 + old.feature_channels
+    for _ in range(2):
+        for numbers in (PATCH_SAMPLES, 2):
+            sources += list(range(start + fewer * numbers, start + old.grids * numbers))
+            start += old.grids * numbers
+    return [*sources, start, start + 1, start + 2]
