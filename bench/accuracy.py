@@ -10,8 +10,8 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from bench.report import Count, JsonFile, PlotFile, finish, run
+from online_tapir.evaluation.compare import WARM_UP_STEPS
 from online_tapir.train.command import evaluate_models
-from online_tapir.train.evaluate import WARM_UP_STEPS
 
 INTERVAL = (
     f"a step: from the picture in memory to positions in memory, no camera and no sink; the first {WARM_UP_STEPS} "

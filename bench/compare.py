@@ -27,7 +27,7 @@ from online_tapir.model import haiku, public
 from online_tapir.model.checkpoint import load_model, read_tensors
 from online_tapir.model.config import TapirConfig, preset
 from online_tapir.model.tapir import Tapir
-from online_tapir.tracker import Tracker
+from online_tapir.tracking.tracker import Tracker
 
 SIDE = 256  # the public code samples wrongly where a frame is not square
 MARGIN = 16  # no point nearer than this to the frame's border

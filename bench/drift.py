@@ -13,11 +13,11 @@ import numpy as np
 from cyclopts import Parameter
 
 from bench.report import Count, JsonFile, PlotFile, Spread, finish, print_table, run
-from online_tapir.demo import DemoScene
+from online_tapir.camera.demo import DemoScene
 from online_tapir.model.checkpoint import load_model
-from online_tapir.points import Corners
+from online_tapir.points.placement import Corners
 from online_tapir.records import Tracks
-from online_tapir.tracker import Tracker
+from online_tapir.tracking.tracker import Tracker
 
 WARM_UP = 5
 INTERVAL = (

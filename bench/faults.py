@@ -31,11 +31,11 @@ from rich.table import Table
 
 from bench.report import MIB, BenchError, Count, JsonFile, finish, run
 from bench.stalled import free_port, rerun_server
-from online_tapir.cli import USER_ERROR
+from online_tapir.cli.app import USER_ERROR
 from online_tapir.control import protocol
 from online_tapir.records import Tracks
-from online_tapir.sinks.wire import Heartbeat
-from online_tapir.subscriber import Subscription, subscribe
+from online_tapir.wire.messages import Heartbeat
+from online_tapir.wire.subscriber import Subscription, subscribe
 
 START_S = 90.0  # for the program to load and publish, on a machine that is busy
 NOTICE_S = 20.0  # for a failure to be told, or frames to come again; a stream's time-outs are five seconds

@@ -89,7 +89,7 @@ class Findings:
 
 def tracks(folder: Path) -> Target:
     from online_tapir.records import Tracks
-    from online_tapir.sinks import wire
+    from online_tapir.wire import messages as wire
 
     def seed(count: int) -> bytes:
         arrays = np.arange(count, dtype=np.int32), np.full((count, 2), 7.5, np.float32), np.ones(count, np.bool_)
@@ -100,7 +100,7 @@ def tracks(folder: Path) -> Target:
 
 
 def heartbeats(folder: Path) -> Target:
-    from online_tapir.sinks import wire
+    from online_tapir.wire import messages as wire
 
     seeds = [wire.encode_heartbeat(wire.Heartbeat("desk", state, 7, 1, 33)) for state in ("stalled", "paused")]
     return Target(wire.decode_heartbeat, seeds, spoil_message)
@@ -145,14 +145,14 @@ def replies(folder: Path) -> Target:
 
 
 def csv_points(folder: Path) -> Target:
-    from online_tapir.points import read_csv
+    from online_tapir.points.placement import read_csv
 
     seeds = [b"x,y\n1,2\n3.5,4e0\n", b"# note\n7,8\n", b'\xef\xbb\xbfid;\n"y","x"\r\n1,2\r\n']
     return Target(from_file(folder / "points.csv", read_csv), seeds, spoil_text)
 
 
 def mask_arrays(folder: Path) -> Target:
-    from online_tapir.points import read_mask
+    from online_tapir.points.placement import read_mask
 
     arrays = (np.eye(7, dtype=np.bool_), np.ones((1, 33), np.int64), np.zeros((3, 4, 5), np.float32))
     return Target(from_file(folder / "mask.npy", read_mask), [saved(array) for array in arrays], spoil_text)
@@ -162,7 +162,7 @@ def mask_images(folder: Path) -> Target:
     import cv2
 
     from online_tapir.camera.hush import hush
-    from online_tapir.points import read_mask
+    from online_tapir.points.placement import read_mask
 
     hush()
     ids = np.arange(33 * 7, dtype=np.uint8).reshape(33, 7)
@@ -187,8 +187,8 @@ def safetensors(folder: Path) -> Target:
 def saved_states(folder: Path) -> Target:
     """With any checksum, or nothing behind it would ever be read."""
     from bench.stub import tiny_model
-    from online_tapir import state_file
-    from online_tapir.tracker import Tracker
+    from online_tapir.tracking import state_file
+    from online_tapir.tracking.tracker import Tracker
 
     known = vars(state_file)
     checksum, known["_checksum"] = known["_checksum"], lambda run, tensors: "any"

@@ -34,7 +34,7 @@ from bench.rates import Limits
 from online_tapir.model.checkpoint import load_model
 from online_tapir.model.config import PRESETS, TapirConfig
 from online_tapir.model.tapir import Tapir
-from online_tapir.tracker import Tracker
+from online_tapir.tracking.tracker import Tracker
 from tapir_kernels import backend
 
 ROOT = Path(__file__).parents[1]
@@ -251,8 +251,8 @@ def ops(
 
 def drift(plan: Plan, device: torch.device) -> dict[str, Any]:
     """Pixels between what `small` tracks on the device, in either precision, and on the CPU in float32."""
-    from online_tapir.demo import DemoScene
-    from online_tapir.points import Corners
+    from online_tapir.camera.demo import DemoScene
+    from online_tapir.points.placement import Corners
 
     if "tiny" in plan.models:
         return {}

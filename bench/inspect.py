@@ -22,7 +22,7 @@ from bench.report import BenchError, Count, JsonFile, Spread, finish, pixels, pr
 from bench.scale import model, to_and_fro
 from online_tapir.model.checkpoint import choose_device
 from online_tapir.records import Tracks
-from online_tapir.tracker import Tracker
+from online_tapir.tracking.tracker import Tracker
 
 INTERVAL = (
     "a step: from the picture in memory to positions, and what was seen of an inspected point, in memory; the first "

@@ -43,12 +43,12 @@ from bench.report import (
     run,
 )
 from bench.stalled import deaf_subscriber, free_port, rerun_server
+from online_tapir.live.status import percentile
 from online_tapir.model.checkpoint import choose_device
 from online_tapir.model.config import TapirConfig
 from online_tapir.model.tapir import resize
 from online_tapir.records import StageTimes, Tracks
-from online_tapir.status import percentile
-from online_tapir.subscriber import subscribe
+from online_tapir.wire.subscriber import subscribe
 
 SILENCE_MS = 1000  # then see whether the program still runs
 PATIENCE_S = 10.0  # for the program to end

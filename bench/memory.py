@@ -20,13 +20,13 @@ from cyclopts import Parameter
 
 from bench.report import MIB, BenchError, Count, JsonFile, PlotFile, Spread, finish, pixels, print_table, run
 from online_tapir.camera import open_camera
-from online_tapir.live import track_live
+from online_tapir.live.run import track_live
+from online_tapir.live.status import Status
 from online_tapir.model.checkpoint import load_model
-from online_tapir.points import Corners
+from online_tapir.points.placement import Corners
 from online_tapir.records import Frame, Tracks
 from online_tapir.sinks.zmq import ZmqPublisher
-from online_tapir.status import Status
-from online_tapir.tracker import Tracker
+from online_tapir.tracking.tracker import Tracker
 
 INTERVAL = (
     "from the first frame to the last of the loop; its first frames, warm_up of them, are in no figure but samples"

@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from online_tapir.errors import OnlineTapirError
-from online_tapir.status import percentile
+from online_tapir.live.status import percentile
 
 Count = Number(gte=1)
 ROOT = Path(__file__).parents[1]

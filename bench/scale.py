@@ -27,11 +27,11 @@ from numpy.typing import NDArray
 
 from bench.compare import MARGIN, made_up, ours, scattered, sliding_texture
 from bench.report import BenchError, Count, JsonFile, PlotFile, Spread, finish, pixels, print_table, run
+from online_tapir.evaluation.baselines import DenseFlow, LucasKanade, PointTracker
 from online_tapir.model.checkpoint import choose_device, load_model
 from online_tapir.model.config import preset
 from online_tapir.model.tapir import Tapir
-from online_tapir.tracker import Tracker
-from online_tapir.train.baselines import DenseFlow, LucasKanade, PointTracker
+from online_tapir.tracking.tracker import Tracker
 
 PUBLISHED = ("bootstapir", "tapir")
 PEERS = {"LK": LucasKanade, "DIS flow": DenseFlow}

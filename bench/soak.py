@@ -38,17 +38,17 @@ from bench.memory import Sampler, figures
 from bench.report import BenchError, Count, JsonFile, Spread, finish, pixels, print_table, run
 from bench.stub import StubTracker
 from online_tapir.camera import Camera, Reconnect, SyntheticCamera, open_camera
+from online_tapir.camera.demo import DemoCamera
 from online_tapir.control.server import ControlServer
-from online_tapir.demo import DemoCamera
 from online_tapir.errors import CameraError
-from online_tapir.live import track_live
-from online_tapir.metrics import Metrics
+from online_tapir.live.run import track_live
+from online_tapir.live.status import Status
 from online_tapir.model.checkpoint import load_model
-from online_tapir.points import Corners
+from online_tapir.points.placement import Corners
 from online_tapir.records import Frame, Tracks
+from online_tapir.sinks.metrics import Metrics
 from online_tapir.sinks.zmq import ZmqPublisher
-from online_tapir.status import Status
-from online_tapir.tracker import Tracker
+from online_tapir.tracking.tracker import Tracker
 
 FLAT = 1.05
 MORE_NOW_AND_THEN = 2  # threads and open files

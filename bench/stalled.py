@@ -16,7 +16,7 @@ import psutil  # type: ignore[import-untyped]
 import zmq
 
 from bench.report import BenchError
-from online_tapir.sinks.rerun import find_viewer
+from online_tapir.sinks.rerun.viewer import find_viewer
 
 PATIENCE_S = 10.0  # for a viewer to listen
 

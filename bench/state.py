@@ -15,11 +15,11 @@ from typing import Annotated, TypeVar
 from cyclopts import Parameter
 
 from bench.report import MIB, Count, JsonFile, Spread, finish, print_table, run
-from online_tapir import state_file
-from online_tapir.demo import DemoScene
+from online_tapir.camera.demo import DemoScene
 from online_tapir.model.checkpoint import load_model
-from online_tapir.points import Corners
-from online_tapir.tracker import Tracker
+from online_tapir.points.placement import Corners
+from online_tapir.tracking import state_file
+from online_tapir.tracking.tracker import Tracker
 
 T = TypeVar("T")
 INTERVAL = (

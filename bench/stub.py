@@ -11,7 +11,7 @@ from online_tapir.errors import QueryError
 from online_tapir.records import Frame, Tracks
 
 if TYPE_CHECKING:
-    from online_tapir.control.session import Session
+    from online_tapir.live.session import Session
     from online_tapir.model.config import TapirConfig
     from online_tapir.model.tapir import Tapir
 
@@ -46,7 +46,7 @@ def tiny_model() -> "Tapir":
 def one_frame_session(points: int = 4096) -> "Session":
     """A run that has tracked frame 0, of SIZE, with room for so many points and none there."""
     from online_tapir.camera import SyntheticCamera
-    from online_tapir.control.session import Session
+    from online_tapir.live.session import Session
 
     rgb = np.zeros((SIZE[1], SIZE[0], 3), np.uint8)
     tracker: Any = StubTracker(points)

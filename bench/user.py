@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field
 
 from online_tapir.control.client import Controller
 from online_tapir.control.protocol import ControlError
-from online_tapir.subscriber import subscribe
+from online_tapir.wire.subscriber import subscribe
 
 EVERY_S = 0.1  # between requests, and between looks at whether to end
 SCRAPE_EVERY_S = 2.0

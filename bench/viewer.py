@@ -24,17 +24,17 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from bench.report import MIB, BenchError, Count, JsonFile, Spread, finish, pixels, print_table, run
-from online_tapir.demo import DemoScene
+from online_tapir.camera.demo import DemoScene
+from online_tapir.drawing.look import LIVE_SIDE, Look
+from online_tapir.drawing.query_patches import QueryPatches
 from online_tapir.model.checkpoint import load_model
-from online_tapir.points import Corners
+from online_tapir.points.placement import Corners
+from online_tapir.points.replenish import Queries
 from online_tapir.records import Frame, Tracks
-from online_tapir.replenish import Queries
-from online_tapir.sinks.look import LIVE_SIDE, Look
-from online_tapir.sinks.query_patches import QueryPatches
-from online_tapir.sinks.rerun import GRPC_PORT, HOST, Moment, RerunMode, RerunViewer, Way, listens
-from online_tapir.sinks.rerun_images import jpeg_bytes, smaller
-from online_tapir.sinks.rerun_scene import JPEG_QUALITY, Scene
-from online_tapir.tracker import Tracker
+from online_tapir.sinks.rerun.images import jpeg_bytes, smaller
+from online_tapir.sinks.rerun.scene import JPEG_QUALITY, Scene
+from online_tapir.sinks.rerun.viewer import GRPC_PORT, HOST, Moment, RerunMode, RerunViewer, Way, listens
+from online_tapir.tracking.tracker import Tracker
 
 MB = 1_000_000
 FULL = 1.5  # limits that were sent when a viewer is full for sure, however it counts

@@ -28,7 +28,7 @@ from bench.compare import scattered
 from bench.report import BenchError, Count, JsonFile, PlotFile, Spread, finish, pixels, print_table, run
 from bench.scale import model, to_and_fro
 from online_tapir.model.checkpoint import choose_device
-from online_tapir.tracker import Tracker
+from online_tapir.tracking.tracker import Tracker
 
 HOLDS = 2  # times the camera's rate, and the model has time to spare for a query
 INTERVAL = (

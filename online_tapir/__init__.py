@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from online_tapir.errors import OnlineTapirError
     from online_tapir.model.checkpoint import load_model
     from online_tapir.records import Frame, Tracks
-    from online_tapir.sinks.wire import Heartbeat
-    from online_tapir.subscriber import subscribe
-    from online_tapir.tracker import Tracker
+    from online_tapir.tracking.tracker import Tracker
+    from online_tapir.wire.messages import Heartbeat
+    from online_tapir.wire.subscriber import subscribe
 
 __all__ = [
     "ControlError",
@@ -32,12 +32,12 @@ _HOMES = {
     "ControlError": "online_tapir.control.protocol",
     "Controller": "online_tapir.control.client",
     "Frame": "online_tapir.records",
-    "Heartbeat": "online_tapir.sinks.wire",
+    "Heartbeat": "online_tapir.wire.messages",
     "OnlineTapirError": "online_tapir.errors",
-    "Tracker": "online_tapir.tracker",
+    "Tracker": "online_tapir.tracking.tracker",
     "Tracks": "online_tapir.records",
     "load_model": "online_tapir.model.checkpoint",
-    "subscribe": "online_tapir.subscriber",
+    "subscribe": "online_tapir.wire.subscriber",
 }
 
 

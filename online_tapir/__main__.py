@@ -1,6 +1,6 @@
 """`python -m online_tapir` is `online-tapir`."""
 
-from online_tapir.cli import main
+from online_tapir.cli.app import main
 
 if __name__ == "__main__":
     main()

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from online_tapir.cli import app
-from online_tapir.config import LiveConfig
+from online_tapir.cli.app import app
+from online_tapir.launch.config import LiveConfig
 
 ROOT = Path(__file__).parents[1]
 UNIT = (ROOT / "deploy" / "online-tapir.service").read_text(encoding="utf-8")

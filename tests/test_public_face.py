@@ -63,7 +63,7 @@ def test_a_controller_loads_nothing_heavy() -> None:
 
 def test_tracking_on_a_cpu_loads_no_triton() -> None:
     loaded = loaded_after(
-        "from online_tapir import load_model; from online_tapir.tracker import warm_up; "
+        "from online_tapir import load_model; from online_tapir.tracking.tracker import warm_up; "
         "warm_up(load_model('small', device='cpu'), 3)"
     )
     assert "torch" in loaded

@@ -4,10 +4,10 @@ import re
 from pathlib import Path
 
 from online_tapir.camera.base import Camera
+from online_tapir.camera.demo import DemoCamera
 from online_tapir.camera.images import SUFFIXES, open_folder, open_image
 from online_tapir.camera.opencv import open_device, open_stream, open_video, without_secrets
 from online_tapir.clock import Clock, SystemClock
-from online_tapir.demo import DemoCamera
 from online_tapir.errors import CameraError, ConfigError
 
 SCHEMES = ("rtsp", "rtsps", "rtmp", "http", "https", "tcp", "udp", "srt")

@@ -12,10 +12,10 @@ import numpy as np
 import zmq
 from numpy.typing import ArrayLike, NDArray
 
-from online_tapir import security
 from online_tapir.control import protocol
 from online_tapir.control.protocol import ControlError, Request
 from online_tapir.errors import ConfigError
+from online_tapir.wire import security
 
 SAVED_EVERY_S = 0.05  # seconds between questions whether the points are on the disk
 ATTEMPTS = 2  # within a time-out; the second is answered, and not done again, when only the answer was lost

@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 
 from online_tapir.control.protocol import ControlError, Request
-from online_tapir.control.session import Session
 from online_tapir.errors import QueryError
-from online_tapir.points import check_inside
+from online_tapir.live.session import Session
+from online_tapir.points.placement import check_inside
 from online_tapir.records import Frame
 
 Result = dict[str, Any]

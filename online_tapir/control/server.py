@@ -16,10 +16,10 @@ from online_tapir.control import protocol
 from online_tapir.control.commands import obey
 from online_tapir.control.protocol import ControlError
 from online_tapir.errors import ConfigError
-from online_tapir.security import THIS_MACHINE, Access, BindError, BoundSocket
+from online_tapir.wire.security import THIS_MACHINE, Access, BindError, BoundSocket
 
 if TYPE_CHECKING:
-    from online_tapir.control.session import Session
+    from online_tapir.live.session import Session
 
 REQUESTS_A_FRAME = 16
 NS_A_FRAME = 5_000_000  # then the rest waits for the next frame

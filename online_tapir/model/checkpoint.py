@@ -15,9 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save_file
 from torch import Tensor
 
-from online_tapir import weights_store
 from online_tapir.errors import ConfigError, WeightsError
-from online_tapir.model import haiku, public
+from online_tapir.model import haiku, public, weights_store
 from online_tapir.model.backbone import EXTRA_EXPANSION
 from online_tapir.model.config import PRESETS, TapirConfig, preset
 from online_tapir.model.memory import MIB, memory_errors, memory_of, ran_out

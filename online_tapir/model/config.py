@@ -45,8 +45,8 @@ class TapirConfig:
             )
         if self.trunk not in TRUNKS or (self.trunk == "lean") != (len(self.grid_widths) == 2):
             raise ConfigError(
-                f"trunk {self.trunk[:20]!r} with grids of {str(self.grid_widths)[:40]} channels: a lean trunk has two, a "
-                f"resnet names none; choose {' or '.join(TRUNKS)}"
+                f"trunk {self.trunk[:20]!r} has grids of {str(self.grid_widths)[:40]} channels: give two for a lean "
+                f"trunk, none for a resnet"
             )
         if self.trunk == "lean" and self.described_by != LEAN_GROUPS:
             raise ConfigError(f"a lean trunk describes points at strides 4 and 8: described_by is {LEAN_GROUPS}")

@@ -11,9 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from online_tapir import safe_pickle
 from online_tapir.errors import WeightsError
-from online_tapir.model import public
+from online_tapir.model import public, safe_pickle
 from online_tapir.model.config import TapirConfig
 from online_tapir.model.public import Shape
 

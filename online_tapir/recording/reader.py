@@ -12,11 +12,11 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from online_tapir.errors import ConfigError
+from online_tapir.points.replenish import Queries
 from online_tapir.recording.tables import Manifest, batches, read_table
 from online_tapir.recording.video import LOSSLESS, VIDEO, read_video
 from online_tapir.recording.writer import Step
 from online_tapir.records import Frame, Tracks
-from online_tapir.replenish import Queries
 
 
 @dataclass(frozen=True, slots=True, eq=False)

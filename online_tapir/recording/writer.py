@@ -12,10 +12,10 @@ from typing import Protocol
 import numpy as np
 
 from online_tapir.errors import PublishError
+from online_tapir.points.replenish import Queries
 from online_tapir.recording.tables import TABLES, Manifest, Settings, Source, TableWriter, table_path
 from online_tapir.recording.video import VIDEO, Codec, VideoWriter
 from online_tapir.records import Frame, Tracks
-from online_tapir.replenish import Queries
 
 RESERVE = 64 << 20  # bytes of the disk that a recording leaves free
 NOMINAL_FPS = 30.0  # of the video of a source without a rate; the tables have the true times

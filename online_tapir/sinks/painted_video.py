@@ -10,13 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
+from online_tapir.drawing.look import DEFAULT_COLOR, ColorMode
+from online_tapir.drawing.painting import Palette, Trails, paint_tracks
 from online_tapir.errors import ConfigError, PublishError
 from online_tapir.recording.tables import Source
 from online_tapir.recording.video import Picture, VideoWriter
 from online_tapir.recording.writer import NOMINAL_FPS, Step, leave_room
 from online_tapir.records import Tracks
-from online_tapir.sinks.look import DEFAULT_COLOR, ColorMode
-from online_tapir.sinks.painting import Palette, Trails, paint_tracks
 
 LONGEST_STILL_S = 5.0  # a longer gap is shortened
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Self
 
 from online_tapir.records import Frame, Tracks
-from online_tapir.sinks.wire import Heartbeat
+from online_tapir.wire.messages import Heartbeat
 
 EVERY_NS = 1_000_000_000
 

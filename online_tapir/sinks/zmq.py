@@ -8,8 +8,8 @@ import zmq
 
 from online_tapir.errors import PublishError
 from online_tapir.records import Frame, Tracks
-from online_tapir.security import THIS_MACHINE, Access, BindError, BoundSocket
-from online_tapir.sinks import wire
+from online_tapir.wire import messages as wire
+from online_tapir.wire.security import THIS_MACHINE, Access, BindError, BoundSocket
 
 DEFAULT_ADDRESS = "tcp://127.0.0.1:5555"
 _LINGER_MS = 200  # at the end, for the last messages to leave

@@ -12,14 +12,8 @@ import torch
 from rich.console import Console
 
 from online_tapir.errors import ConfigError
-from online_tapir.model.checkpoint import choose_device, load_model, save_weights
-from online_tapir.model.config import LEAN_SMALL, PRESETS
-from online_tapir.model.tapir import Tapir
-from online_tapir.tracker import Tracker
-from online_tapir.train.baselines import DenseFlow, LucasKanade, LucasKanadeWithRecovery
-from online_tapir.train.contact_sheet import contact_sheet, draw_truth
-from online_tapir.train.distil import DistilConfig, distil
-from online_tapir.train.evaluate import (
+from online_tapir.evaluation.baselines import DenseFlow, LucasKanade, LucasKanadeWithRecovery
+from online_tapir.evaluation.compare import (
     MakeTracker,
     Report,
     Video,
@@ -29,12 +23,18 @@ from online_tapir.train.evaluate import (
     still_videos,
     validation_videos,
 )
+from online_tapir.evaluation.tapvid import query_first_videos, strided_videos
+from online_tapir.model.checkpoint import choose_device, load_model, save_weights
+from online_tapir.model.config import LEAN_SMALL, PRESETS
+from online_tapir.model.tapir import Tapir
+from online_tapir.scenes.clips import SceneConfig, make_clips
+from online_tapir.scenes.contact_sheet import contact_sheet, draw_truth
+from online_tapir.scenes.textures import TextureBank
+from online_tapir.scenes.views import Photographs
+from online_tapir.tracking.tracker import Tracker
+from online_tapir.train.config import TrainConfig
+from online_tapir.train.distil import DistilConfig, distil
 from online_tapir.train.loop import train, validation_clips
-from online_tapir.train.scenes import SceneConfig, make_clips
-from online_tapir.train.tapvid import query_first_videos, strided_videos
-from online_tapir.train.textures import TextureBank
-from online_tapir.train.train_config import TrainConfig
-from online_tapir.train.views import Photographs
 
 PROCEDURAL_TEXTURES = 96
 VALIDATION_CLIPS = 12
@@ -133,7 +133,7 @@ def train_model(
 
 
 def distil_model(out: Path, config: DistilConfig, teacher: str, textures: Path) -> None:
-    """Teaches a lean backbone the grids of `teacher` on the photographs in `textures`; writes `out`/small.safetensors."""
+    """Teaches a lean backbone the grids of `teacher` on photographs; writes `out`/small.safetensors."""
     torch.manual_seed(config.seed)
     console = Console(highlight=False)
     model = distil(

@@ -26,13 +26,14 @@ from online_tapir.model.config import TapirConfig
 from online_tapir.model.grids import Grids, describe
 from online_tapir.model.lean import Conv, LeanBackbone
 from online_tapir.model.tapir import Tapir
+from online_tapir.scenes.views import Photographs, ViewPairs
+from online_tapir.train.config import Positive
 from online_tapir.train.losses import LossWeights, Truth, heat_loss
-from online_tapir.train.train_config import Positive
-from online_tapir.train.views import Photographs, ViewPairs
 from tapir_kernels import PATCH_SAMPLES, cost_volume
 
 CHECKPOINT = "distil.pt"
 TAUGHT = 0.8  # share of the coarse grid's square length that the teacher's channels are given
+UNNORMED = ("fine", "coarse")  # the last convolutions, whose outputs are the grids
 REGRESSED = 8.0  # weight of the regression beside the cross-entropies
 
 
@@ -63,7 +64,8 @@ def distil(
     """
     out.mkdir(parents=True, exist_ok=True)
     student = with_norms(LeanBackbone(config)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    assert isinstance(student, LeanBackbone) and isinstance(teacher.backbone, Backbone)
+    assert isinstance(student, LeanBackbone)
+    assert isinstance(teacher.backbone, Backbone)
     optimizer = torch.optim.AdamW(student.parameters(), lr=teaching.learning_rate, weight_decay=1e-3, betas=(0.9, 0.98))
     step, seconds = 0, 0.0
     if (out / CHECKPOINT).exists():
@@ -121,7 +123,7 @@ def _step(
     new = _matching_loss(F.normalize(coarse[..., known:], dim=-1), pairs, temperature)
     loss = REGRESSED * regression + found + 0.5 * new
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     torch.nn.utils.clip_grad_norm_(student.parameters(), 2.0)
     optimizer.step()
     return {"regression": regression.item(), "found": found.item(), "found_by_new": new.item()}
@@ -131,7 +133,7 @@ def _matching_loss(features: Tensor, pairs: ViewPairs, temperature: float) -> Te
     """Cross-entropy of finding first-view points on the second view; features [2B, h, w, C] of both, unit length."""
     batch, points = pairs.shared.shape
     size = (pairs.first.shape[2], pairs.first.shape[3])
-    first, second = features.split(batch)
+    first, second = features[:batch], features[batch:]
     index = torch.arange(batch).repeat_interleave(points)
     queries = describe(Grids(size, (first,), 0), index, pairs.first_xy.flatten(0, 1), size)
     scores = cost_volume(F.normalize(queries, dim=-1).view(batch, points, -1), second) * temperature
@@ -143,7 +145,7 @@ def _matching_loss(features: Tensor, pairs: ViewPairs, temperature: float) -> Te
 def with_norms(module: nn.Module) -> nn.Module:
     """`module` with a batch norm behind every inner convolution, in place."""
     for name, child in module.named_children():
-        if isinstance(child, Conv) and name not in ("fine", "coarse"):
+        if isinstance(child, Conv) and name not in UNNORMED:
             setattr(module, name, nn.Sequential(child, nn.BatchNorm2d(child.out_channels)))
         else:
             with_norms(child)
@@ -152,14 +154,13 @@ def with_norms(module: nn.Module) -> nn.Module:
 
 def folded(student: LeanBackbone) -> dict[str, Tensor]:
     """The weights of a backbone with norms, as those of one without."""
-    weights: dict[str, Tensor] = {}
+    convs: dict[str, nn.Conv2d] = {}
     for name, module in student.eval().named_modules():
-        if isinstance(module, nn.Sequential) and isinstance(module[0], Conv):
-            conv = fuse_conv_bn_eval(module[0], module[1])
-            weights |= {f"{name}.weight": conv.weight.detach(), f"{name}.bias": conv.bias.detach()}
-        elif isinstance(module, Conv) and name in ("fine", "coarse"):
-            weights |= {f"{name}.weight": module.weight.detach(), f"{name}.bias": module.bias.detach()}
-    return weights
+        if isinstance(module, nn.Sequential) and isinstance(module[0], Conv) and isinstance(module[1], nn.BatchNorm2d):
+            convs[name] = fuse_conv_bn_eval(module[0], module[1])
+        elif isinstance(module, Conv) and name in UNNORMED:
+            convs[name] = module
+    return {f"{name}.{key}": weight for name, conv in convs.items() for key, weight in conv.state_dict().items()}
 
 
 def transplanted(teacher: Tapir, config: TapirConfig, backbone: dict[str, Tensor]) -> Tapir:

@@ -16,14 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from online_tapir.evaluation import scores as metrics
 from online_tapir.model.clip import track_clip
 from online_tapir.model.estimate import visibility
 from online_tapir.model.tapir import Tapir
-from online_tapir.train import metrics
+from online_tapir.scenes.clips import Clips, SceneConfig, make_clips
+from online_tapir.scenes.textures import TextureBank
+from online_tapir.train.config import TrainConfig
 from online_tapir.train.losses import LossWeights, Truth, clip_loss
-from online_tapir.train.scenes import Clips, SceneConfig, make_clips
-from online_tapir.train.textures import TextureBank
-from online_tapir.train.train_config import TrainConfig
 
 VALIDATION_SEED = 1_000_000_000  # training seeds stay below
 CHECKPOINT = "checkpoint.pt"

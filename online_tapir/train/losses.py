@@ -9,7 +9,7 @@ from torch import Tensor
 from online_tapir.model import coordinates
 from online_tapir.model.clip import ClipTracks
 from online_tapir.model.estimate import Estimate
-from online_tapir.train.scenes import Clips
+from online_tapir.scenes.clips import Clips
 from tapir_kernels import cost_volume
 
 LEAST_STRIDE = 4  # of the grids that a point is told apart on

@@ -10,7 +10,7 @@ from bench import inspect
 from bench.inspect import Settings, Took, Trial
 from bench.report import BenchError
 from online_tapir.records import Inspection, Tracks
-from online_tapir.tracker import Tracker
+from online_tapir.tracking.tracker import Tracker
 
 SETTINGS = Settings(points=3, size="49x33", blocks=2, frames=2, warm_up=1, device="cpu", threads=1)
 

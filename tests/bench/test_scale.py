@@ -9,7 +9,7 @@ import pytest
 from bench import scale
 from bench.report import BenchError
 from bench.scale import Curve, Setting, Settings, fit, main, to_and_fro, top_over_fit
-from online_tapir.train.baselines import LucasKanade
+from online_tapir.evaluation.baselines import LucasKanade
 
 POINTS = (1, 7, 33, 256, 1024, 4096)
 

@@ -7,7 +7,7 @@ import pytest
 from bench import viewer
 from bench.report import BenchError
 from bench.viewer import Sample, Settings, figures, main
-from online_tapir.sinks import rerun
+from online_tapir.sinks.rerun import viewer as rerun
 
 SETTINGS = Settings(memory=1, frames=240, fps=120, every=20, points=7, size="49x33", scene=3, pictures=("49x33",))
 

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from online_tapir.camera import SyntheticCamera
 from online_tapir.control.server import ControlServer
-from online_tapir.control.session import Session
 from online_tapir.errors import QueryError
+from online_tapir.live.session import Session
+from online_tapir.live.state_keeper import Outcome
 from online_tapir.records import Frame, Tracks
-from online_tapir.state_keeper import Outcome
 
 
 class ListTracker:

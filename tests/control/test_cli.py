@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from online_tapir.cli import main
+from online_tapir.cli.app import main
 from online_tapir.control.server import ControlServer
-from online_tapir.control.session import Session
+from online_tapir.live.session import Session
 
 
 @pytest.fixture

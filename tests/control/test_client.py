@@ -13,10 +13,10 @@ from numpy.testing import assert_array_equal
 from online_tapir import ControlError, Controller
 from online_tapir.control import client
 from online_tapir.control.server import ControlServer
-from online_tapir.control.session import Session
 from online_tapir.errors import ConfigError
-from online_tapir.security import Access, load_keys, new_keys, trust
-from online_tapir.state_keeper import Outcome
+from online_tapir.live.session import Session
+from online_tapir.live.state_keeper import Outcome
+from online_tapir.wire.security import Access, load_keys, new_keys, trust
 
 Served = Callable[[ControlServer, Session], AbstractContextManager[None]]
 

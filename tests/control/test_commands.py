@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from online_tapir.camera import SyntheticCamera
 from online_tapir.control.commands import obey
 from online_tapir.control.protocol import ControlError, Request
-from online_tapir.control.session import Session
+from online_tapir.live.session import Session
+from online_tapir.live.state_keeper import StateKeeper
 from online_tapir.model.tapir import Tapir
 from online_tapir.records import Frame
-from online_tapir.state_keeper import StateKeeper
-from online_tapir.tracker import Tracker
+from online_tapir.tracking.tracker import Tracker
 
 HEIGHT, WIDTH, ROOM, WINDOW = 33, 49, 7, 4
 XY = np.array([[10, 12], [40, 30]], np.float32)

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from online_tapir.control import protocol
 from online_tapir.control.protocol import ControlError, Request
 from online_tapir.control.server import BURST, REQUESTS_A_FRAME, REQUESTS_A_SECOND, Budgets, ControlServer
-from online_tapir.control.session import Session
 from online_tapir.errors import ConfigError
+from online_tapir.live.session import Session
 
 PATIENCE_MS = 5_000
 ADD = {"xy": [[1, 2]]}

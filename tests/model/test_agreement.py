@@ -21,7 +21,7 @@ from online_tapir.model.matching import Match
 from online_tapir.model.state import TrackState
 from online_tapir.model.tapir import FeaturePyramid, Tapir
 from online_tapir.model.taps import Taps
-from online_tapir.tracker import Resolution
+from online_tapir.tracking.tracker import Resolution
 from tests.model.plain_tapir import Plain, refinement_sizes, track
 
 _HERE = Path(__file__).parent

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor
 
-from online_tapir import load_model, weights_store
+from online_tapir import load_model
 from online_tapir.errors import ConfigError, WeightsError
-from online_tapir.model import checkpoint, public
+from online_tapir.model import checkpoint, public, weights_store
 from online_tapir.model.checkpoint import DTYPES, read_weights, save_weights
 from online_tapir.model.config import PRESETS, TapirConfig
 from online_tapir.model.state import TrackState

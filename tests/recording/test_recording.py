@@ -10,13 +10,13 @@ from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 
 from online_tapir.errors import ConfigError, PublishError
+from online_tapir.points.replenish import Queries
 from online_tapir.recording.reader import Recording
 from online_tapir.recording.tables import Settings, Source, read_table, table_path
 from online_tapir.recording.video import VIDEO, Codec
 from online_tapir.recording.writer import RESERVE, RecordingWriter, Step
 from online_tapir.records import Frame, Tracks
-from online_tapir.replenish import Queries
-from online_tapir.sinks.writer import WriterSink
+from online_tapir.sinks.background import WriterSink
 
 Pictures = list[NDArray[np.uint8]]
 HEIGHT, WIDTH = 33, 49

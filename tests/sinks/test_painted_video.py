@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from online_tapir.drawing.painting import Palette
 from online_tapir.errors import ConfigError, PublishError
 from online_tapir.recording.tables import Source
 from online_tapir.recording.video import read_video
 from online_tapir.recording.writer import Step
 from online_tapir.records import Frame, Tracks
 from online_tapir.sinks.painted_video import LONGEST_STILL_S, PaintedVideo
-from online_tapir.sinks.painting import Palette
 
 MS = 1_000_000
 WIDTH, HEIGHT = 97, 65

@@ -10,7 +10,7 @@ import pytest
 
 from online_tapir.records import Frame, Tracks
 from online_tapir.sinks.systemd import Watchdog
-from online_tapir.sinks.wire import Heartbeat
+from online_tapir.wire.messages import Heartbeat
 
 FRAME = Frame(7, 0, 0, np.zeros((33, 49, 3), np.uint8))
 HALF = np.full(3, 0.5, np.float32)

@@ -6,8 +6,8 @@ import zmq
 
 from online_tapir.errors import PublishError
 from online_tapir.records import Frame, Tracks
-from online_tapir.sinks import wire
 from online_tapir.sinks.zmq import ZmqPublisher
+from online_tapir.wire import messages as wire
 
 LOOPBACK = "tcp://127.0.0.1:0"
 

@@ -12,9 +12,9 @@ from online_tapir.errors import ConfigError
 from online_tapir.model.backbone import Backbone
 from online_tapir.model.checkpoint import load_model
 from online_tapir.model.config import PRESETS
+from online_tapir.scenes.clips import SceneConfig
 from online_tapir.train import command
-from online_tapir.train.scenes import SceneConfig
-from online_tapir.train.train_config import TrainConfig
+from online_tapir.train.config import TrainConfig
 
 ONE_STEP = TrainConfig(steps=1, size=64, frames=2, clips=1, points=4, warmup=1)
 

@@ -11,11 +11,11 @@ import torch
 
 from online_tapir.model.config import TapirConfig
 from online_tapir.model.tapir import Tapir
+from online_tapir.scenes.clips import Clips, SceneConfig, make_clips
+from online_tapir.scenes.textures import TextureBank
 from online_tapir.train import loop
+from online_tapir.train.config import TrainConfig
 from online_tapir.train.loop import learning_rate_share, train, validate
-from online_tapir.train.scenes import Clips, SceneConfig, make_clips
-from online_tapir.train.textures import TextureBank
-from online_tapir.train.train_config import TrainConfig
 
 MakeModel = Callable[..., Tapir]
 SHORT = TrainConfig(

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from online_tapir.model.estimate import Estimate
+from online_tapir.scenes.clips import Clips
 from online_tapir.train.losses import LossWeights, Truth, estimate_loss, heat_loss
-from online_tapir.train.scenes import Clips
 
 CERTAIN = 30.0
 

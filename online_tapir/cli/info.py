@@ -1,0 +1,125 @@
+"""What this installation is and can do: versions, devices and what runs the kernels on each, presets and their weights.
+
+Fetches nothing, and opens no camera.
+"""
+
+import platform
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+PACKAGES = (
+    *("online-tapir", "torch", "triton", "numpy", "opencv-python", "safetensors"),
+    *("msgpack", "pyzmq", "rerun-sdk", "cyclopts", "rich"),
+)
+GIB = 2**30
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceInfo:
+    """A device that a model can be loaded on."""
+
+    name: str  # as `--device` takes it
+    description: str
+    kernels: str  # triton or reference
+    why: str
+    memory_gib: float | None = None  # None for a CPU
+    free_gib: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PresetInfo:
+    """A model that can be asked for by name."""
+
+    name: str
+    weights: str  # embedded, fetched or not here
+    where: str  # a file, or the command that brings it
+
+
+@dataclass(frozen=True, slots=True)
+class Info:
+    """All that `online-tapir info` tells."""
+
+    python: str
+    system: str
+    versions: dict[str, str | None]  # None: not installed
+    devices: list[DeviceInfo]
+    presets: list[PresetInfo]
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def gather() -> Info:
+    """Asks every device, which launches a small kernel on each GPU."""
+    return Info(
+        platform.python_version(),
+        f"{platform.system()} {platform.release()} {platform.machine()}",
+        {name: _version(name) for name in PACKAGES},
+        list(devices()),
+        list(presets()),
+    )
+
+
+def devices() -> Iterable[DeviceInfo]:
+    """The CPU, then every GPU."""
+    import torch
+
+    from tapir_kernels import backend
+
+    on_cpu = backend("cpu")
+    threads = f"{torch.get_num_threads()} threads"
+    yield DeviceInfo("cpu", f"{platform.processor() or platform.machine()}, {threads}", on_cpu.name, on_cpu.why)
+    for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        name = f"cuda:{index}"
+        found = backend(name)
+        free, total = torch.cuda.mem_get_info(index)
+        major, minor = torch.cuda.get_device_capability(index)
+        described = f"{torch.cuda.get_device_name(index)}, compute capability {major}.{minor}"
+        yield DeviceInfo(name, described, found.name, found.why, round(total / GIB, 1), round(free / GIB, 1))
+
+
+def presets() -> Iterable[PresetInfo]:
+    """The models by name, and whether their weights are here."""
+    from online_tapir.model.checkpoint import EMBEDDED
+    from online_tapir.model.config import PRESETS
+    from online_tapir.model.weights_store import RELEASES, cached
+
+    for name in PRESETS:
+        path = cached(RELEASES[name]) if name in RELEASES else None
+        if name in EMBEDDED:
+            yield PresetInfo(name, "embedded", "inside the package")
+        elif path is not None:
+            yield PresetInfo(name, "fetched", str(path))
+        else:
+            yield PresetInfo(name, "not here", f"online-tapir weights get {name}")
+
+
+def show(info: Info, console: "Console") -> None:
+    """Three tables."""
+    from rich.table import Table
+
+    packages = Table("", "version", title="installed", title_justify="left")
+    packages.add_row("python", f"{info.python}, {info.system}")
+    for name, found in info.versions.items():
+        packages.add_row(name, found or "not installed")
+    devices = Table("device", "", "memory, GiB", "kernels", "why", title="devices", title_justify="left")
+    for device in info.devices:
+        memory = "" if device.memory_gib is None else f"{device.free_gib} of {device.memory_gib} free"
+        devices.add_row(device.name, device.description, memory, device.kernels, device.why)
+    presets = Table("preset", "weights", "", title="models", title_justify="left")
+    for preset in info.presets:
+        presets.add_row(preset.name, preset.weights, preset.where)
+    for table in (packages, devices, presets):
+        console.print(table)
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

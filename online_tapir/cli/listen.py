@@ -1,0 +1,177 @@
+"""What `online-tapir listen` does with a stream of tracks: a live table, JSON lines or CSV.
+
+Each function takes any iterable of `Tracks`, stops after `count` of them if asked, and returns how many it has seen; a
+reader that goes away (`| head`) ends it quietly.
+"""
+
+import csv
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any, TextIO
+
+from rich import box
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from online_tapir.live.status import Rolling
+from online_tapir.records import Tracks
+from online_tapir.wire.messages import Heartbeat
+
+POINT_COLUMNS = ("id", "x", "y", "visible", "occlusion", "uncertainty")
+CSV_COLUMNS = ("camera", "frame_id", "captured_unix_ns", *POINT_COLUMNS)
+REFRESH_NS = 100_000_000
+XY_DECIMALS, PROBABILITY_DECIMALS = 3, 4
+
+
+def live_table(
+    stream: Iterable[Tracks | Heartbeat],
+    console: Console,
+    *,
+    count: int | None = None,
+    unix_ns: Callable[[], int] = time.time_ns,
+) -> int:
+    """A table of the newest points of each camera. Latency is capture to receipt: two hosts' clocks must agree.
+
+    A heartbeat says why a camera is silent; it is not counted.
+    """
+    heard: dict[str, Heard] = {}
+    seen, shown_ns = 0, 0
+    with Live(console=console, auto_refresh=False) as live:
+        for message in stream if count != 0 else ():
+            now_ns = unix_ns()
+            one = heard.setdefault(message.camera, Heard(message.camera))
+            if isinstance(message, Heartbeat):
+                one.beat(message)
+            else:
+                one.add(now_ns, message)
+                seen += 1
+            if now_ns - shown_ns >= REFRESH_NS or seen == count:
+                shown_ns = now_ns
+                rows = max((console.height - 6 * len(heard)) // len(heard), 1)
+                live.update(Group(*(one.show(rows) for one in heard.values())), refresh=True)
+            if seen == count:
+                break
+    return seen
+
+
+def write_jsonl(stream: Iterable[Tracks], out: TextIO, *, count: int | None = None) -> int:
+    """One JSON object a frame, with its points as a list; x and y are image pixels, what is not finite is null."""
+    seen = 0
+    with _quiet_when_reader_leaves(out):
+        for tracks in islice(stream, count):
+            out.write(json.dumps(_as_json(tracks), ensure_ascii=False, allow_nan=False) + "\n")
+            out.flush()
+            seen += 1
+    return seen
+
+
+def write_csv(stream: Iterable[Tracks], out: TextIO, *, count: int | None = None) -> int:
+    """A header, then one row for each point of each frame; x and y are image pixels, visible is 0 or 1."""
+    seen = 0
+    with _quiet_when_reader_leaves(out):
+        writer = csv.writer(out, lineterminator="\n")
+        writer.writerow(CSV_COLUMNS)
+        for tracks in islice(stream, count):
+            header = (tracks.camera, tracks.frame_id, tracks.captured_unix_ns)
+            writer.writerows((*header, *row[:3], int(row[3]), *row[4:]) for row in _rows(tracks))
+            out.flush()
+            seen += 1
+    return seen
+
+
+class Heard:
+    """What has been received from one camera."""
+
+    def __init__(self, camera: str) -> None:
+        self._camera = camera or "camera"
+        self._latency_ms = Rolling()
+        self._missing = 0
+        self._last: Tracks | None = None
+        self._silence: Heartbeat | None = None  # since the last tracks
+
+    def add(self, now_ns: int, tracks: Tracks) -> None:
+        if self._last is not None and tracks.frame_id > self._last.frame_id:  # else the source began anew
+            self._missing += tracks.frame_id - self._last.frame_id - 1
+        self._latency_ms.add(now_ns, (now_ns - tracks.captured_unix_ns) / 1e6)
+        self._last, self._silence = tracks, None
+
+    def beat(self, heartbeat: Heartbeat) -> None:
+        if self._last is None or heartbeat.published_unix_ns >= self._last.published_unix_ns:  # else it was overtaken
+            self._silence = heartbeat
+
+    def show(self, most_rows: int) -> Group:
+        """A line about the stream over a table of its points."""
+        tracks = self._last
+        if tracks is None:
+            return Group(Text(f"{self._camera}: no tracks yet{self._state()}", style="bold yellow"))
+        table = Table(box=box.SIMPLE_HEAD)
+        for column in POINT_COLUMNS:
+            table.add_column(column, justify="right")
+        for id_, x, y, visible, occlusion, uncertainty in islice(_rows(tracks), most_rows):
+            shown, style = ("yes", "") if visible else ("no", "dim")
+            chances = (f"{occlusion:.2f}", f"{uncertainty:.2f}")
+            table.add_row(str(id_), f"{x:.1f}", f"{y:.1f}", shown, *chances, style=style)
+        if len(tracks.ids) > most_rows:
+            table.caption = f"and {len(tracks.ids) - most_rows} more"
+        style = "bold cyan" if self._silence is None else "bold yellow"
+        return Group(Text(self._headline(tracks), style=style, no_wrap=True, overflow="ellipsis"), table)
+
+    def _state(self) -> str:
+        return "" if self._silence is None else f" · {self._silence.state} for {self._silence.seconds:.0f} s"
+
+    def _headline(self, tracks: Tracks) -> str:
+        return (
+            f"{self._camera} #{tracks.frame_id}{self._state()} {tracks.width}x{tracks.height} · "
+            f"{self._latency_ms.rate():.1f} fps · latency {self._latency_ms.percentile(50):.1f} ms · "
+            f"{int(tracks.visible.sum())}/{len(tracks.ids)} visible · "
+            f"{self._missing} missing · {tracks.dropped} dropped by the source"
+        )
+
+
+def _rows(tracks: Tracks) -> Iterator[tuple[int, float, float, bool, float, float]]:
+    """Each point's `POINT_COLUMNS`."""
+    xy = tracks.xy.astype(float).round(XY_DECIMALS)
+    columns = (
+        tracks.ids,
+        xy[:, 0],
+        xy[:, 1],
+        tracks.visible,
+        tracks.occlusion.astype(float).round(PROBABILITY_DECIMALS),
+        tracks.uncertainty.astype(float).round(PROBABILITY_DECIMALS),
+    )
+    return zip(*(column.tolist() for column in columns), strict=True)
+
+
+def _as_json(tracks: Tracks) -> dict[str, Any]:
+    points = [
+        {key: value if math.isfinite(value) else None for key, value in zip(POINT_COLUMNS, row, strict=True)}
+        for row in _rows(tracks)
+    ]
+    return {
+        "camera": tracks.camera,
+        "frame_id": tracks.frame_id,
+        "captured_ns": tracks.captured_ns,
+        "captured_unix_ns": tracks.captured_unix_ns,
+        "published_unix_ns": tracks.published_unix_ns,
+        "width": tracks.width,
+        "height": tracks.height,
+        "dropped": tracks.dropped,
+        "model": tracks.model,
+        "points": points,
+    }
+
+
+@contextmanager
+def _quiet_when_reader_leaves(out: TextIO) -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        with open(os.devnull, "w") as nowhere:  # or the interpreter complains when it flushes at exit
+            os.dup2(nowhere.fileno(), out.fileno())

@@ -1,0 +1,221 @@
+"""Tracks painted onto a picture: coloured points, trails of the last second, rings where they are hidden.
+
+Knows no screen, no file and no viewer; what colour a point has is decided here for all of them.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from online_tapir.drawing.look import DEFAULT_COLOR, ColorMode
+from online_tapir.records import Tracks
+
+Picture = NDArray[np.uint8]
+Strips = tuple[list[NDArray[np.float32]], NDArray[np.intp]]  # polylines [L, 2], and the row of `tracks.ids` of each
+RGB = tuple[int, int, int]
+
+COLOR_KEYS: dict[ColorMode, str] = {  # what a viewer's caption says of them
+    "row": "coloured by starting row",
+    "identity": "coloured by identity",
+    "visibility": "green: surely seen, red: not",
+    "uncertainty": "cyan: certain, magenta: not",
+    "speed": "blue: still, red: half the picture a second",
+}
+
+RAINBOW = 0.8  # of the circle of hues, from the top of the picture, red, to its foot, violet
+GOLDEN_RATIO = 0.618033988749895  # hues of identities are so far apart that neighbours differ
+SEEN, UNSEEN = (90, 230, 120), (255, 70, 60)
+CERTAIN, UNCERTAIN = (80, 235, 255), (255, 60, 210)
+COLDEST = 0.62  # the hue of what stands still
+FASTEST = 0.5  # picture widths a second
+SPEED_RATE = 0.4  # of the newest frame in a point's speed
+LONGEST_PAUSE_S = 1.0  # across a longer one nothing is said of speeds
+
+TRAIL_NS = 1_000_000_000
+TRAIL_FRAMES = 120  # at most, whatever the frame rate
+
+DIM = 0.55  # what is hidden
+RIM = (12, 12, 16)  # a dark rim keeps points legible on any picture
+RIM_WIDTH = 1.5  # this and the next for a picture whose shorter side is 480 pixels
+RADIUS = 4.5
+TRAIL_WIDTH = 1.5
+STAGE_RADIUS, STAGE_RIM_WIDTH = 2.2, 0.6
+STAGE_LINE = (240, 240, 245)
+INSPECTED_RADIUS = 10.0  # of the ring round an inspected point
+
+_SHIFT = 4  # OpenCV draws at sixteenths of a pixel
+_FAR = 2**15  # pixels; beyond, its arithmetic overflows
+
+
+class Trails:
+    """Where each point was seen during the last second."""
+
+    def __init__(self) -> None:
+        self._times_ns: NDArray[np.int64] = np.zeros(0, np.int64)  # [T]
+        self._ids: NDArray[np.int32] = np.zeros(0, np.int32)  # [N]
+        self._past: NDArray[np.float32] = np.zeros(
+            (0, 0, 2), np.float32
+        )  # [T, N, 2], NaN where hidden or not yet there
+
+    def follow(self, tracks: Tracks) -> Strips:
+        """Take in one frame; returns polylines [L, 2] in image pixels and, for each, its row in `tracks.ids`.
+
+        A trail breaks where its point was hidden, and is gone with its point.
+        """
+        age_ns = tracks.captured_ns - self._times_ns
+        recent = np.flatnonzero((age_ns > 0) & (age_ns <= TRAIL_NS))[-TRAIL_FRAMES + 1 :]
+        past = np.full((len(recent) + 1, len(tracks.ids), 2), np.nan, np.float32)  # [T, N, 2]
+        _, now_rows, then_rows = np.intersect1d(tracks.ids, self._ids, assume_unique=True, return_indices=True)
+        past[:-1, now_rows] = self._past[recent][:, then_rows]
+        past[-1, tracks.visible] = tracks.xy[tracks.visible]
+        self._times_ns = np.append(self._times_ns[recent], tracks.captured_ns)
+        self._ids = tracks.ids.copy()
+        self._past = past
+        return _polylines(past)
+
+
+def _polylines(past: NDArray[np.float32]) -> Strips:
+    """The unbroken stretches of two frames and more in `past` [T, N, 2], and the column each is from."""
+    seen = np.pad(np.isfinite(past[..., 0]), ((1, 1), (0, 0)))  # [T + 2, N]
+    columns, begins = np.nonzero((seen[1:] & ~seen[:-1]).T)
+    _, ends = np.nonzero((~seen[1:] & seen[:-1]).T)
+    long = ends - begins > 1
+    stretches = zip(columns[long], begins[long], ends[long], strict=True)
+    return [past[begin:end, column] for column, begin, end in stretches], columns[long]
+
+
+class Palette:
+    """What colour each point of a stream has, in one `ColorMode`; those that are hidden are dimmed in every one.
+
+    It remembers on which row each point began and how fast it moves, until the point is gone. Asked again for the same
+    frame, it answers the same.
+    """
+
+    def __init__(self, mode: ColorMode = DEFAULT_COLOR) -> None:
+        self.mode = mode
+        self._captured_ns = 0
+        self._ids: NDArray[np.int32] = np.zeros(0, np.int32)  # [N]
+        self._rows: NDArray[np.float32] = np.zeros(0, np.float32)  # [N] on which they began, as a share of the height
+        self._xy: NDArray[np.float32] = np.zeros((0, 2), np.float32)  # [N, 2] pixels
+        self._speeds: NDArray[np.float32] = np.zeros(0, np.float32)  # [N] picture widths a second, over some frames
+
+    def colors(self, tracks: Tracks) -> NDArray[np.uint8]:
+        """RGB [N, 3], a row for each of `tracks`."""
+        self._follow(tracks)
+        light = np.where(tracks.visible, 1.0, DIM)[:, None]
+        rgb: NDArray[np.uint8] = (255 * self._shades(tracks) * light).astype(np.uint8)
+        return rgb
+
+    def _shades(self, tracks: Tracks) -> NDArray[np.float64]:
+        """The colours of points that are visible, 0..1, [N, 3]."""
+        match self.mode:
+            case "row":
+                return hues(self._rows * RAINBOW)
+            case "identity":
+                return hues(tracks.ids * GOLDEN_RATIO % 1.0)
+            case "visibility":
+                certain = (1 - tracks.occlusion) * (1 - tracks.uncertainty)
+                return blend(UNSEEN, SEEN, certain)
+            case "uncertainty":
+                return blend(CERTAIN, UNCERTAIN, tracks.uncertainty)
+            case "speed":
+                return hues((1 - np.sqrt(np.clip(self._speeds / FASTEST, 0, 1))) * COLDEST)
+
+    def _follow(self, tracks: Tracks) -> None:
+        elapsed_s = (tracks.captured_ns - self._captured_ns) / 1e9
+        xy = np.nan_to_num(tracks.xy)  # [N, 2]
+        rows = np.clip(xy[:, 1] / max(tracks.height, 1), 0, 1).astype(np.float32)  # [N]
+        speeds = np.zeros(len(rows), np.float32)
+        _, now, then = np.intersect1d(tracks.ids, self._ids, assume_unique=True, return_indices=True)
+        rows[now], speeds[now] = self._rows[then], self._speeds[then]
+        if 0 < elapsed_s < LONGEST_PAUSE_S:
+            moved = np.linalg.norm(xy[now] - self._xy[then], axis=1) / max(tracks.width, 1)
+            speeds[now] += SPEED_RATE * (moved / elapsed_s - speeds[now])
+        self._captured_ns, self._ids, self._xy = tracks.captured_ns, tracks.ids.copy(), xy
+        self._rows, self._speeds = rows, speeds
+
+
+def hues(hue: ArrayLike) -> NDArray[np.float64]:
+    """Hues [N], 0..1 round the circle from red, as light RGB 0..1, [N, 3]."""
+    phase = np.asarray(hue, np.float64)[:, None] + np.array([0, 2 / 3, 1 / 3])
+    shades: NDArray[np.float64] = 0.62 + 0.38 * np.cos(2 * np.pi * phase)
+    return shades
+
+
+def blend(low: RGB, high: RGB, share: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Colours on the way from one to the other, RGB 0..1, [N, 3] for shares [N]."""
+    shades: NDArray[np.float64] = (np.array(low) + np.subtract(high, low) * np.clip(share, 0, 1)[:, None]) / 255
+    return shades
+
+
+def paint_tracks(picture: Picture, tracks: Tracks, colors: NDArray[np.uint8], trails: Strips | None = None) -> Picture:
+    """A copy of `picture` with the points of `tracks` and their `trails` (as `Trails.follow` gives them) on it.
+
+    colors [N, 3] are those that a `Palette` gives the points.
+    picture is the frame of `tracks`, RGB uint8 [h, w, 3], at its own size or scaled; points and lines are drawn at the
+    picture's size. A disc is a visible point; a dimmed ring is where a hidden one is believed to be.
+    """
+    painted = picture.copy()
+    height, width = picture.shape[:2]
+    scale = np.array([width / tracks.width, height / tracks.height])
+    unit = line_unit(picture)
+    inks = [tuple(color) for color in colors.tolist()]
+    strips, owners = trails or ([], ())
+    for strip, owner in zip(strips, owners, strict=True):
+        line = _fixed_point(strip * scale)
+        cv2.polylines(painted, [line], False, inks[owner], max(1, round(TRAIL_WIDTH * unit)), cv2.LINE_AA, _SHIFT)
+    places = _fixed_point(tracks.xy * scale)
+    for row in np.argsort(tracks.visible, kind="stable"):  # visible ones above the hidden
+        draw = _disc if tracks.visible[row] else _ring
+        draw(painted, places[row].tolist(), inks[row], unit)
+    return painted
+
+
+def paint_stages(picture: Picture, xy: NDArray[np.float32], colors: NDArray[np.uint8]) -> Picture:
+    """A copy of `picture` with where the stages of the model put one point, xy [S, 2] in pixels of `picture`.
+
+    A line joins their small discs, of colors [S, 3]; a ring is round the last, which is where the point is said to be.
+    """
+    painted = picture.copy()
+    unit = line_unit(picture)
+    places = _fixed_point(xy)
+    cv2.polylines(painted, [places], False, STAGE_LINE, max(1, round(unit)), cv2.LINE_AA, _SHIFT)
+    for place, color in zip(places.tolist(), colors.tolist(), strict=True):
+        _disc(painted, place, color, unit, STAGE_RADIUS, STAGE_RIM_WIDTH)
+    radius, width = round(INSPECTED_RADIUS * unit * 2**_SHIFT), max(1, round(RIM_WIDTH * unit))
+    cv2.circle(painted, places[-1].tolist(), radius, colors[-1].tolist(), width, cv2.LINE_AA, _SHIFT)
+    return painted
+
+
+def line_unit(picture: Picture) -> float:
+    """How much wider lines are on `picture` than on one whose shorter side is 480 pixels."""
+    return float(np.clip(min(picture.shape[:2]) / 480, 0.5, 8))
+
+
+def _disc(
+    painted: Picture,
+    place: list[int],
+    color: Sequence[int],
+    unit: float,
+    radius: float = RADIUS,
+    rim_width: float = RIM_WIDTH,
+) -> None:
+    """A point drawn into `painted`, as the ring below is."""
+    outer, inner = (round(r * unit * 2**_SHIFT) for r in (radius + rim_width, radius))
+    cv2.circle(painted, place, outer, RIM, cv2.FILLED, cv2.LINE_AA, _SHIFT)
+    cv2.circle(painted, place, inner, color, cv2.FILLED, cv2.LINE_AA, _SHIFT)
+
+
+def _ring(painted: Picture, place: list[int], color: tuple[int, ...], unit: float) -> None:
+    radius, width = round((RADIUS + RIM_WIDTH) * unit * 2**_SHIFT), max(1, round(RIM_WIDTH * unit))
+    cv2.circle(painted, place, radius, RIM, width + 2, cv2.LINE_AA, _SHIFT)
+    cv2.circle(painted, place, radius, color, width, cv2.LINE_AA, _SHIFT)
+
+
+def _fixed_point(xy: NDArray[Any]) -> NDArray[np.int32]:
+    """Raster coordinates [N, 2] as OpenCV draws them: it counts from the centre of the first pixel, in sixteenths."""
+    sixteenths: NDArray[np.int32] = ((np.clip(xy, -_FAR, _FAR) - 0.5) * 2**_SHIFT).round().astype(np.int32)
+    return sixteenths

@@ -1,0 +1,129 @@
+"""The points of a run, saved beside it: when somebody asks, every so often, and when the run is over.
+
+Between two frames they are copied, which takes milliseconds; a thread of its own writes the copy, however slow the disk
+is. Of copies that wait for it only the newest is written.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from online_tapir.errors import OnlineTapirError, StateError
+from online_tapir.mailbox import Closed, Mailbox
+from online_tapir.records import Tracks
+from online_tapir.tracking import state_file
+from online_tapir.tracking.state_file import SavedState
+from online_tapir.tracking.tracker import Tracker
+
+if TYPE_CHECKING:
+    from online_tapir.live.session import Session
+
+CLOSE_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Save:
+    """A copy of the points that was taken: the `number`-th of the run."""
+
+    number: int
+    state: SavedState
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of the newest save that is done with, and of all before it; number 0: none is."""
+
+    number: int = 0
+    error: str = ""  # "": it is on the disk
+
+
+class StateKeeper:
+    """Saves the points of `tracker` to `path` within a `with`, at the end of that, and every `every_s` when served.
+
+    `report` gets a line where that fails, and tracking goes on. Raises StateError where nothing could be written to
+    `path` or something else is there; where the last save fails, at the end, unless another error ends the run.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        tracker: Tracker,
+        *,
+        every_s: float | None = None,
+        report: Callable[[str], None] = print,
+        monotonic_ns: Callable[[], int] = time.monotonic_ns,
+        write: Callable[[Path, SavedState], None] = state_file.write,
+    ) -> None:
+        state_file.check_place(path)
+        self.outcome = Outcome()
+        self._path = path
+        self._tracker = tracker
+        self._every_ns = None if every_s is None else int(every_s * 1e9)
+        self._report = report
+        self._monotonic_ns = monotonic_ns
+        self._write = write
+        self._asked = 0
+        self._last: Tracks | None = None  # after which it was saved when that was due
+        self._due_ns = monotonic_ns() + (self._every_ns or 0)
+        self._ending = False
+        self._box: Mailbox[Save] = Mailbox()
+        self._thread = threading.Thread(target=self._run, name="saving the points", daemon=True)
+
+    def save(self) -> Save:
+        """Takes a copy of the points to be written, see `outcome`. Raises StateError before the first frame."""
+        save = Save(self._asked + 1, self._tracker.saved_state())
+        self._asked = save.number
+        self._box.offer(save)
+        return save
+
+    def serve(self, session: "Session") -> None:
+        """Saves if it is time to and anything has been tracked since; called between frames."""
+        if self._every_ns is None or session.tracks in (None, self._last) or self._monotonic_ns() < self._due_ns:
+            return
+        self._due_ns = self._monotonic_ns() + self._every_ns
+        self._last = session.tracks
+        self.save()
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        """Saves for the last time, but for an error of the program's own: half a frame may have been tracked then."""
+        self._ending = True
+        last = None
+        if error is None or isinstance(error, OnlineTapirError):
+            with suppress(StateError):  # no frame came, or memory ran out: what was saved before stays
+                last = self.save()
+        self._box.close()
+        self._thread.join(CLOSE_SECONDS)
+        if last is None:
+            return
+        failure = self.outcome.error
+        if self.outcome.number < last.number:
+            failure = f"{self._path} was still being written after {CLOSE_SECONDS:g} s; it may be as it was before"
+        if failure and error is None:
+            raise StateError(failure)
+        self._report(failure or f"{last.state.points} points of frame {last.state.frame_id} saved to {self._path}")
+
+    def _run(self) -> None:
+        with suppress(Closed):
+            while True:
+                save = self._box.take()
+                before, self.outcome = self.outcome, self._outcome(save)
+                if self.outcome.error not in ("", before.error) and not self._ending:
+                    self._report(f"{self.outcome.error}; tracking goes on")
+
+    def _outcome(self, save: Save) -> Outcome:
+        try:
+            self._write(self._path, save.state)
+        except StateError as error:
+            return Outcome(save.number, str(error))
+        except Exception as error:  # whatever it is, the tracker goes on
+            return Outcome(save.number, f"the points cannot be saved to {self._path}: {error!r}")
+        return Outcome(save.number)

@@ -1,0 +1,54 @@
+"""Keeps the number of tracked points up: decides which are lost, and where new ones go."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from online_tapir.points.placement import replenish
+from online_tapir.records import Frame, Tracks
+from online_tapir.tracking.tracker import Tracker
+
+PATIENCE_FRAMES = 45  # a point hidden for longer is given up
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Queries:
+    """Points that were named: ids [P], xy [P, 2] (image pixels), on one frame."""
+
+    ids: NDArray[np.int32]
+    xy: NDArray[np.float32]
+    frame_id: int
+
+
+NOTHING = Queries(np.empty(0, np.int32), np.empty((0, 2), np.float32), -1)
+
+
+class Replenisher:
+    """Replaces points that left the picture, or were hidden for `patience` frames on end, by new ones."""
+
+    def __init__(self, want: int, patience: int = PATIENCE_FRAMES) -> None:
+        self.want = want
+        self._patience = patience
+        self._hidden: dict[int, int] = {}  # frames on end, by id
+
+    def renew(self, tracker: Tracker, frame: Frame, tracks: Tracks) -> Queries:
+        """Removes the lost points of `tracks` and queues as many new ones on its frame."""
+        lost = self._lost(tracks)
+        if len(lost):
+            tracker.remove(lost)
+        missing = self.want - len(tracker.ids)
+        if missing <= 0:
+            return NOTHING
+        kept = tracks.xy[~np.isin(tracks.ids, lost)]
+        fresh = replenish(frame.rgb, kept, missing, seed=frame.id)
+        return Queries(tracker.add(fresh, frame_id=frame.id), fresh, frame.id)
+
+    def _lost(self, tracks: Tracks) -> NDArray[np.int32]:
+        self._hidden = {
+            int(id): 0 if seen else self._hidden.get(int(id), 0) + 1
+            for id, seen in zip(tracks.ids, tracks.visible, strict=True)
+        }
+        overdue = np.array([self._hidden[int(id)] > self._patience for id in tracks.ids], np.bool_)
+        outside = ((tracks.xy < 0) | (tracks.xy > (tracks.width, tracks.height))).any(axis=1)
+        return tracks.ids[overdue | (outside & ~tracks.visible)]

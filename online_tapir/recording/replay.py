@@ -1,0 +1,250 @@
+"""A recording tracked again: the same points named on the same frames, by any model, compared with what was recorded.
+
+With the model, the settings and the number of threads of the recording the tracks are the same to the bit, as long as
+each picture is the one that was tracked and none is missing; the comparison says which of that holds.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from online_tapir.errors import PublishError
+from online_tapir.recording.reader import RecordedStep, Recording
+from online_tapir.recording.writer import Step, Writer
+from online_tapir.records import Tracks
+from online_tapir.tracking.tracker import Tracker
+
+WORST_SHOWN = 5  # points
+
+
+@dataclass(frozen=True, slots=True)
+class PointComparison:
+    """One point. Distances are taken on the frames where it was recorded as visible; None where there are none."""
+
+    id: int
+    frames: int
+    median_px: float | None
+    worst_px: float | None
+    worst_frame_id: int | None
+    visibility_agreement: float  # on how many of the frames visible or hidden was said alike, 0 to 1
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The tracks of a replay beside the recorded ones; distances in pixels of the frame, worst point first."""
+
+    recorded_model: str
+    model: str
+    frames: int
+    frames_recorded: int  # more than `frames` where it was stopped, or the recording was cut before a picture
+    changed_pictures: int  # not the ones that were tracked: the video lost detail
+    unrecorded: int  # frames that were tracked, but are missing here
+    points: int
+    left_out: int  # points whose frame is missing
+    resumed: int  # points that were never named, as the run went on with those of a saved state; left out, too
+    identical: bool  # to the bit, in all that was recorded of the points
+    median_px: float | None
+    p95_px: float | None
+    max_px: float | None
+    visibility_agreement: float | None
+    per_point: tuple[PointComparison, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.frames} of {self.frames_recorded} frames tracked again by {self.model}, recorded with "
+            f"{self.recorded_model}; {self.points} points" + (f", {self.left_out} left out" if self.left_out else ""),
+            f"{self.changed_pictures} pictures are not as they were tracked: the video lost detail"
+            if self.changed_pictures
+            else "every picture is the one that was tracked, to the bit",
+        ]
+        if self.resumed:
+            lines.append(
+                f"{self.resumed} more points went on from a saved state: nobody named them in this run, and so they "
+                f"cannot be tracked again"
+            )
+        if self.unrecorded:
+            lines.append(f"{self.unrecorded} frames that were tracked are missing: tracks may differ behind them")
+        differ = "the tracks differ" if self.points else "no track could be compared"
+        lines.append("the tracks are identical" if self.identical else differ)
+        if self.median_px is not None:
+            lines.append(
+                f"distance where they were visible: median {self.median_px:.3f} px, p95 {self.p95_px:.3f}, "
+                f"max {self.max_px:.3f}"
+            )
+        if self.visibility_agreement is not None:
+            lines.append(f"visible or hidden alike: {self.visibility_agreement:.2%}")
+        if not self.identical:
+            lines += [_worst(point) for point in self.per_point[:WORST_SHOWN] if point.worst_px]
+        return "\n".join(lines)
+
+
+class Comparer:
+    """Takes in both tracks of one frame after another."""
+
+    def __init__(self, recording: Recording) -> None:
+        self._recording = recording
+        self._ids: list[NDArray[np.int32]] = []
+        self._frame_ids: list[NDArray[np.int64]] = []
+        self._distance_px: list[NDArray[np.float32]] = []  # NaN where it was recorded as hidden
+        self._alike: list[NDArray[np.bool_]] = []
+        self._frames = self._changed = self._unrecorded = 0
+        self._identical = True
+        self._model = ""
+
+    def add(self, step: RecordedStep, tracks: Tracks) -> None:
+        """`tracks` are those of the replay, with the ids of the recording."""
+        then = step.tracks
+        _, rows_then, rows = np.intersect1d(then.ids, tracks.ids, assume_unique=True, return_indices=True)
+        distance_px = np.linalg.norm(then.xy[rows_then] - tracks.xy[rows], axis=1)
+        self._ids.append(then.ids[rows_then])
+        self._frame_ids.append(np.full(len(rows), step.frame.id))
+        self._distance_px.append(np.where(then.visible[rows_then], distance_px, np.float32(np.nan)))
+        self._alike.append(then.visible[rows_then] == tracks.visible[rows])
+        self._identical = self._identical and _identical(then, tracks)
+        self._frames += 1
+        self._changed += not step.exact
+        self._unrecorded = step.unrecorded
+        self._model = tracks.model
+
+    def comparison(self, left_out: int, resumed: int = 0) -> Comparison:
+        ids, frame_ids, distance_px, alike = (
+            np.concatenate([np.empty(0, kind), *parts])
+            for kind, parts in (
+                (np.int32, self._ids),
+                (np.int64, self._frame_ids),
+                (np.float32, self._distance_px),
+                (np.bool_, self._alike),
+            )
+        )
+        order = np.argsort(ids, kind="stable")
+        starts = np.flatnonzero(np.diff(ids[order], prepend=-1))
+        per_point = [
+            _compare_point(int(ids[rows[0]]), frame_ids[rows], distance_px[rows], alike[rows])
+            for rows in np.split(order, starts[1:])
+            if len(rows)
+        ]
+        median_px, p95_px, max_px = _percentiles(distance_px)
+        return Comparison(
+            recorded_model=self._recording.manifest.model,
+            model=self._model,
+            frames=self._frames,
+            frames_recorded=len(self._recording),
+            changed_pictures=self._changed,
+            unrecorded=self._unrecorded,
+            points=len(per_point),
+            left_out=left_out,
+            resumed=resumed,
+            identical=self._identical,
+            median_px=median_px,
+            p95_px=p95_px,
+            max_px=max_px,
+            visibility_agreement=float(alike.mean()) if len(alike) else None,
+            per_point=tuple(sorted(per_point, key=lambda point: -(point.worst_px or 0.0))),
+        )
+
+
+class Replay:
+    """Leads a tracker through a recording; the ids of its points become those of the recording."""
+
+    def __init__(self, recording: Recording, tracker: Tracker) -> None:
+        self.left_out = 0
+        self.resumed: set[int] = set()
+        self._recording = recording
+        self._tracker = tracker
+        self._ids: dict[int, int] = {}  # of the recording, by those of the tracker
+        self._named: set[int] = set()  # of the recording
+
+    def track(self, step: RecordedStep) -> Tracks:
+        """Removes and names points as it was done before this frame, and tracks it."""
+        self._remove_all_but(set(step.tracks.ids.tolist()))
+        self._name(step)
+        self.resumed |= set(step.tracks.ids.tolist()) - self._named
+        tracks = self._tracker.step(step.frame)
+        ids = np.array([self._ids[id] for id in tracks.ids.tolist()], np.int32)
+        return replace(tracks, ids=ids, dropped=step.tracks.dropped, camera=step.tracks.camera)
+
+    def _remove_all_but(self, kept: set[int]) -> None:
+        gone = [id for id, recorded in self._ids.items() if recorded not in kept]
+        if gone:
+            self._tracker.remove(gone)
+            for id in gone:
+                del self._ids[id]
+
+    def _name(self, step: RecordedStep) -> None:
+        for queries in step.named:
+            self._named |= set(queries.ids.tolist())
+            now = queries.frame_id == step.frame.id
+            if not now and queries.frame_id not in self._tracker.frame_ids:
+                self.left_out += len(queries.ids)
+                continue
+            ids = self._tracker.add(queries.xy, frame_id=None if now else queries.frame_id)
+            self._ids |= dict(zip(ids.tolist(), queries.ids.tolist(), strict=True))
+
+
+def replay(
+    recording: Recording,
+    tracker: Tracker,
+    writers: Sequence[Writer] = (),
+    stop: threading.Event | None = None,
+    frames: int | None = None,
+    advance: Callable[[], object] = lambda: None,
+) -> Comparison:
+    """Tracks `recording` again with `tracker`, which must be new, until its end, `stop` or `frames` are done.
+
+    `advance` is called after each frame. The new tracks go to `writers`, and no writer is closed. Raises CameraError
+    where the video cannot be read, QueryError where the tracker has no room for the points, PublishError where a writer
+    cannot go on.
+    """
+    run, comparer = Replay(recording, tracker), Comparer(recording)
+    for writer in writers:
+        writer.begin(recording.manifest.camera)
+    for count, step in enumerate(recording.steps()):
+        if count == frames or (stop is not None and stop.is_set()):
+            break
+        tracks = run.track(step)
+        comparer.add(step, tracks)
+        try:
+            for writer in writers:
+                writer.write(Step(step.frame, tracks, step.named, step.unrecorded))
+        except OSError as error:
+            raise PublishError(f"cannot go on writing at frame {step.frame.id}: {error}") from error
+        advance()
+    return comparer.comparison(run.left_out, len(run.resumed))
+
+
+def _identical(one: Tracks, other: Tracks) -> bool:
+    return all(
+        getattr(one, name).tobytes() == getattr(other, name).tobytes()
+        for name in ("ids", "xy", "visible", "occlusion", "uncertainty")
+    )
+
+
+def _compare_point(
+    id: int, frame_ids: NDArray[np.int64], distance_px: NDArray[np.float32], alike: NDArray[np.bool_]
+) -> PointComparison:
+    median_px, _, worst_px = _percentiles(distance_px)
+    worst = None if worst_px is None else int(frame_ids[np.nanargmax(distance_px)])
+    return PointComparison(id, len(frame_ids), median_px, worst_px, worst, float(alike.mean()))
+
+
+def _percentiles(distance_px: NDArray[np.float32]) -> tuple[float, float, float] | tuple[None, None, None]:
+    """Median, 95th percentile and largest; None where nothing was visible."""
+    known = distance_px[~np.isnan(distance_px)]
+    if not len(known):
+        return None, None, None
+    median_px, p95_px, max_px = np.percentile(known, [50, 95, 100]).tolist()
+    return median_px, p95_px, max_px
+
+
+def _worst(point: PointComparison) -> str:
+    return (
+        f"  point {point.id}: up to {point.worst_px:.3f} px (frame {point.worst_frame_id}), median "
+        f"{point.median_px:.3f}, alike {point.visibility_agreement:.1%}"
+    )

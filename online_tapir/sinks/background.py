@@ -1,0 +1,114 @@
+"""A sink that writes files in a thread of its own, in order: `publish` leaves a step in a backlog and never waits.
+
+What does not fit into the backlog is left out and counted. What goes wrong in that thread ends the writing with one
+reported line, never the tracker.
+"""
+
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+
+from online_tapir.camera import Camera
+from online_tapir.mailbox import Backlog, Closed
+from online_tapir.points.replenish import Queries
+from online_tapir.recording.tables import Source
+from online_tapir.recording.writer import Step, Writer
+from online_tapir.records import Frame, Tracks
+
+BACKLOG_BYTES = 256 << 20  # of pictures: nine seconds at 640x480 and 30 fps, one at 1920x1080
+LEAST_BACKLOG = 4  # frames, however large
+CLOSE_SECONDS = 10.0
+
+
+class WriterSink:
+    """Hands each step on to `writer`, in its thread; `title` is what people know it by, as in "the recording X".
+
+    `report` receives a line when it has ended before its time, and at the end one that says what is missing. Frames are
+    written after `publish` has returned: do not write into `frame.rgb` again.
+    """
+
+    def __init__(
+        self,
+        writer: Writer,
+        title: str,
+        *,
+        report: Callable[[str], None] = print,
+        backlog_bytes: int = BACKLOG_BYTES,
+        close_s: float = CLOSE_SECONDS,
+    ) -> None:
+        self._writer = writer
+        self._title = title
+        self._report = report
+        self._backlog_bytes = backlog_bytes
+        self._close_s = close_s
+        self._box: Backlog[Step] | None = None  # until the size of a frame is known
+        self._thread: threading.Thread | None = None
+        self._named: list[Queries] = []
+        self._closed = False
+
+    @property
+    def dropped(self) -> int:
+        """Frames that are missing, because they came faster than they could be written."""
+        return 0 if self._box is None else self._box.dropped
+
+    def begin(self, camera: Camera) -> None:
+        """Says what is filmed, before the first frame."""
+        self._writer.begin(Source(camera.name, camera.description, camera.live, camera.fps))
+
+    def named(self, queries: Sequence[Queries]) -> None:
+        """Points that the next frame to be published is the first to have tracks of."""
+        self._named.extend(queries)
+
+    def publish(self, frame: Frame, tracks: Tracks) -> None:
+        """Leave the step for the thread, without waiting; nothing happens once the writing has ended."""
+        box = self._box or self._start(frame)
+        dropped = box.dropped
+        try:
+            box.offer(Step(frame, tracks, tuple(self._named), dropped))
+        except Closed:
+            return
+        if box.dropped == dropped:  # else its points go with the next step
+            self._named.clear()
+
+    def close(self) -> None:
+        """Write what is left, for ten seconds at most, and end. May be called twice."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._thread is None or self._box is None:
+            self._end("no frame came")
+            return
+        self._box.close()
+        self._thread.join(self._close_s)
+        if self._thread.is_alive():
+            self._report(f"{self._title} was still busy after {self._close_s:g} s; its last frames are missing")
+        if self.dropped:
+            self._report(f"{self._title} lacks {self.dropped} frames: they came faster than they could be written")
+
+    def _start(self, frame: Frame) -> Backlog[Step]:
+        self._box = Backlog(max(LEAST_BACKLOG, self._backlog_bytes // frame.rgb.nbytes))
+        self._thread = threading.Thread(target=self._run, args=(self._box,), name=self._title, daemon=True)
+        self._thread.start()
+        return self._box
+
+    def _run(self, box: Backlog[Step]) -> None:
+        end = "the run ended"
+        try:
+            while True:
+                self._writer.write(box.take())
+        except Closed:
+            pass
+        except Exception as error:  # whatever it is, the tracker goes on
+            box.close()
+            end = " ".join(str(error).split())
+            self._report(f"{self._title} ended: {end}; tracking goes on")
+            with suppress(Closed):
+                while True:  # it holds a lot of memory
+                    box.take()
+        self._end(end)
+
+    def _end(self, end: str) -> None:
+        try:
+            self._writer.close(end, self.dropped)
+        except OSError as error:
+            self._report(f"{self._title} could not be closed: {error}; it can be read up to there")

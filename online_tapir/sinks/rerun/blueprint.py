@@ -1,0 +1,156 @@
+"""How the Rerun viewer is laid out: the picture large, curves beneath it, the inspector beside it once it is wanted.
+
+Says which entities stand where; draws nothing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import rerun as rr
+import rerun.blueprint as rrb
+
+from online_tapir.drawing.query_patches import SIDE
+from online_tapir.sinks.rerun.versions import known
+
+PLOT_SECONDS = 20
+PLOT_FRAMES = 600
+
+CURVES = {  # entity: (title, colour)
+    "curves/frame_rate": ("Frames a second", (90, 200, 250)),
+    "curves/latency": ("Latency, ms", (255, 179, 64)),
+    "curves/visible": ("Visible points", (112, 219, 130)),
+}
+STAGE_CURVES = {  # of probabilities, a line for each stage; entity: title
+    "inspector/occluded": "Occluded",
+    "inspector/inaccurate": "Inaccurate",
+    "inspector/visible": "Visible",
+}
+OVERLAYS = {  # entity: title; translucent maps over the picture, the heat map and what it was read from
+    "camera/inspector/heat": "Heat map",
+    "camera/inspector/cost": "Cost: query",
+    "camera/inspector/last_sight": "Cost: last sight",
+    "camera/inspector/expected": "Expected place",
+}
+VERDICT = "camera/inspector/verdict"  # what the last stage says, in words
+CLOSE_UP_SIDE = 65  # units of the close-up's own space, however many pixels it shows
+BACKGROUND = (16, 16, 20)
+DIMMED = 0.4  # light of the picture under a map
+SMALL_MARK = 1.5  # radius of a stage on a map that it is not to hide, screen pixels
+MARGIN = 3  # pixels round the correlations
+SEVERAL = 15  # pixels of their height: two rows of patches and more
+
+_NO_LEGEND = rrb.PlotLegend(visible=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What the views depend on; another one is sent when it changes."""
+
+    title: str = ""  # camera and model
+    size: tuple[int, int] = (1, 1)  # width and height of the frames
+    planes: int = 0  # maps that the first guess of the inspected point is read from; 0: nothing was ever inspected
+    correlations: tuple[int, int] = (1, 1)  # width and height of the picture of them
+
+
+def blueprint(layout: Layout) -> rrb.Blueprint:
+    """The views for a layout, every panel out of the way."""
+    curves = [
+        rrb.TimeSeriesView(origin=entity, name=title, time_ranges=_window(), plot_legend=_NO_LEGEND)
+        for entity, (title, _) in CURVES.items()
+    ]
+    if not layout.planes:
+        content: rrb.Container = rrb.Vertical(_camera(layout), rrb.Horizontal(*curves), row_shares=[4, 1])
+    else:
+        stages = [_stage_curves(entity, title) for entity, title in STAGE_CURVES.items()]
+        content = rrb.Vertical(
+            rrb.Horizontal(_camera(layout), _inspector(layout), column_shares=[11, 9]),
+            rrb.Horizontal(*curves, *stages),
+            row_shares=[4, 1],
+        )
+    return rrb.Blueprint(content, rrb.BlueprintPanel(state="hidden"), rrb.SelectionPanel(state="hidden"), _time_panel())
+
+
+def _camera(layout: Layout) -> rrb.Spatial2DView:
+    hidden = [entity for entity in (*OVERLAYS, VERDICT) if entity != "camera/inspector/heat"]
+    return _picture(
+        "camera", layout.title, layout.size, overrides={entity: rrb.EntityBehavior(visible=False) for entity in hidden}
+    )
+
+
+def _inspector(layout: Layout) -> rrb.Container:
+    (heat, heat_title), *maps = OVERLAYS.items()
+    costs = [_map(entity, title, layout) for entity, title in maps[: layout.planes]]
+    compared = "query | last sight" if layout.planes > 1 else "query"
+    correlations = f"Local correlations, fine to coarse: {compared}"
+    return rrb.Vertical(
+        rrb.Horizontal(
+            _picture("inspector/close_up", "Close-up", (CLOSE_UP_SIDE, CLOSE_UP_SIDE)),
+            rrb.Vertical(
+                rrb.TextDocumentView(origin="inspector/what", name="Inspected"),
+                _picture("inspector/query", "Query", (SIDE, SIDE)),
+                row_shares=[3, 2],
+            ),
+        ),
+        rrb.Horizontal(
+            _map(heat, heat_title, layout, VERDICT), rrb.Tabs(*costs, active_tab=0) if len(costs) > 1 else costs[0]
+        ),
+        _picture("inspector/correlations", correlations, layout.correlations, MARGIN),
+        row_shares=[9, 5, 4 if layout.correlations[1] < SEVERAL else 6],
+    )
+
+
+def _map(entity: str, title: str, layout: Layout, *above: str) -> rrb.Spatial2DView:
+    """One map over the dimmed picture, and what is above it."""
+    contents = ["camera/picture", entity, "camera/inspector/path", "camera/inspector/stages", *above]
+    overrides = {
+        "camera/picture": rr.EncodedImage.from_fields(opacity=DIMMED),
+        "camera/inspector/stages": rr.Points2D.from_fields(radii=rr.Radius.ui_points(SMALL_MARK)),
+    }
+    return _picture("camera", title, layout.size, contents=contents, overrides=overrides)
+
+
+def _picture(
+    origin: str,
+    name: str,
+    size: tuple[int, int],
+    margin: int = 0,
+    contents: str | Sequence[str] = "$origin/**",
+    overrides: Any = None,
+) -> rrb.Spatial2DView:
+    """A view of 2D space that shows a picture of `size` (width, height) whole, and a margin round it."""
+    # Without bounds a view grows with what it has ever shown, labels and maps of other cameras among it.
+    across, down = ([-margin, side + margin] for side in size)
+    return rrb.Spatial2DView(
+        origin=origin,
+        name=name,
+        contents=contents,
+        overrides=overrides,
+        background=BACKGROUND,
+        visual_bounds=rrb.VisualBounds2D(x_range=across, y_range=down),
+    )
+
+
+def _stage_curves(entity: str, title: str) -> rrb.TimeSeriesView:
+    return rrb.TimeSeriesView(
+        origin=entity,
+        name=title,
+        time_ranges=_window(),
+        axis_y=rrb.ScalarAxis(range=(-0.02, 1.02)),
+        plot_legend=_NO_LEGEND,
+    )
+
+
+def _window() -> list[rrb.VisibleTimeRange]:
+    """The last seconds."""
+    boundary = rrb.TimeRangeBoundary
+    now = boundary.cursor_relative()
+    return [
+        rrb.VisibleTimeRange("frame", start=boundary.cursor_relative(seq=-PLOT_FRAMES), end=now),
+        rrb.VisibleTimeRange("captured", start=boundary.cursor_relative(seconds=-PLOT_SECONDS), end=now),
+    ]
+
+
+def _time_panel() -> rrb.TimePanel:
+    wanted: dict[str, Any] = {"timeline": "frame", "play_state": "following"}  # rerun 0.24 knows neither
+    return rrb.TimePanel(state="collapsed", **known(rrb.TimePanel.__init__, wanted))

@@ -1,0 +1,460 @@
+"""A tracker of many points on one stream: frames in, tracks out, points added and removed between frames.
+
+Knows no camera and no sink, and is not thread-safe: one thread calls it.
+"""
+
+import math
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+import tapir_kernels
+from online_tapir.clock import Stopwatch, SystemClock
+from online_tapir.errors import ConfigError, FrameError, QueryError, StateError
+from online_tapir.model import coordinates
+from online_tapir.model.config import LOWRES_STRIDE
+from online_tapir.model.coordinates import Size
+from online_tapir.model.memory import (
+    MIB,
+    WORK_PER_POINT,
+    Need,
+    bytes_a_pixel,
+    memory_errors,
+    memory_of,
+    what_would_fit,
+)
+from online_tapir.model.state import TrackState
+from online_tapir.model.tapir import Tapir
+from online_tapir.picture import MIN_SIDE, rgb_to_rgb8
+from online_tapir.points.placement import check_inside
+from online_tapir.records import Frame, Tracks
+from online_tapir.tracking import state_file
+from online_tapir.tracking.answers import answers, inspection
+from online_tapir.tracking.feature_window import FeatureWindow, RememberedFrame
+from online_tapir.tracking.state_file import Origin, SavedState
+from online_tapir.tracking.static import StaticStages
+from online_tapir.tracking.step import LANES, EagerStep, GraphedStep, Step, match_frugally, refine_all
+from tapir_kernels import KernelsUnavailableError
+
+Resolution = Size | Literal["frame"] | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Query:
+    """Points that wait for the next step: their ids [P], where [P, 2] (image pixels), and on which frame."""
+
+    ids: NDArray[np.int32]
+    xy: NDArray[np.float32]
+    frame_id: int | None  # None: the next frame
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Submitted:
+    """A frame whose tracks were not collected yet."""
+
+    frame: Frame
+    size: Size
+    ids: NDArray[np.int32]  # [N] of the rows that were tracked on it
+    inspected: int | None  # one of them
+    age_ns: int  # when it was submitted
+    late_ns: int  # that queries on past frames took
+
+
+class Tracker:
+    """Follows points through the frames given to `step`.
+
+    `max_points` rows are made once, at the first frame; points come and go in them without another allocation. The last
+    `window` frames' features are kept, so that a point may be added on a frame that has passed. `resolution` is where
+    points are refined: None, the model's initial resolution alone; (height, width), one of your own; "frame", the
+    paper's geometric steps from the initial one to the first frame's own size.
+
+    On a GPU the step is replayed as CUDA graphs, over all `max_points` rows whoever is there; `graphs=False` launches
+    kernel after kernel for the live ones. On a CPU that makes no difference. `require_kernels` refuses a device
+    that runs the ops' reference path, with ConfigError.
+    """
+
+    def __init__(
+        self,
+        model: Tapir,
+        max_points: int = 256,
+        window: int = 32,
+        resolution: Resolution = None,
+        graphs: bool = True,
+        require_kernels: bool = False,
+    ) -> None:
+        if max_points < 1:
+            raise ConfigError(f"max_points={max_points} leaves no room for a point; give at least 1")
+        if window < 1:
+            raise ConfigError(f"window={window} frames is too short; give at least 1")
+        self.model = model
+        self.max_points = max_points
+        self._resolution = resolution
+        self._window = FeatureWindow(window)
+        self._graphs = graphs
+        self._step: Step | None = None
+        self._submitted: deque[Submitted] = deque()
+        self._state: TrackState | None = None  # before the first frame, the rows that were loaded alone
+        self._refinement: list[Size] = []
+        self._rows = np.empty(0, np.int32)  # the id at each row of the state
+        self._queries: list[Query] = []
+        self._inspected: int | None = None  # or was, before it was removed
+        self._next_id = 0
+        self._frames = 0
+        self._last_frame: RememberedFrame | None = None
+        self._clock = SystemClock()
+        first = next(model.parameters())
+        self._device, self._dtype = first.device, first.dtype
+        if require_kernels:
+            try:
+                tapir_kernels.require_kernels(self._device)
+            except KernelsUnavailableError as error:
+                raise ConfigError(str(error)) from error
+
+    @property
+    def ids(self) -> NDArray[np.int32]:
+        """The points that live or wait for the next step, ascending."""
+        waiting = [query.ids for query in self._queries]
+        return np.sort(np.concatenate([self._rows, *waiting]))
+
+    @property
+    def frame_ids(self) -> list[int]:
+        """The frames that a query may name, oldest first."""
+        return self._window.ids
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether a second frame submitted before the first is collected saves time."""
+        return self._graphs and self._device.type == "cuda"
+
+    @property
+    def bytes_per_point(self) -> int:
+        """What the state holds of each point; 0 before the first frame."""
+        return self._state.bytes_per_point if self._state is not None else 0
+
+    def add(self, xy: ArrayLike, frame_id: int | None = None) -> NDArray[np.int32]:
+        """Queues points xy [P, 2] (image pixels of frame `frame_id`, or of the next frame); returns their ids [P].
+
+        The next `step` answers for them; a point on a past frame is carried through the window to it first. Raises
+        QueryError where a point is outside the frame, there is no room, or the frame has left the window.
+        """
+        points = np.asarray(xy, np.float32)
+        if points.ndim != 2 or points.shape[1] != 2:
+            raise QueryError(f"points come as [P, 2], x before y; these are {list(points.shape)}")
+        where = self._last_frame if frame_id is None else self._window.find(frame_id)
+        if where is not None:
+            check_inside(points, where.size[1], where.size[0])
+        live = len(self.ids)
+        if live + len(points) > self.max_points:
+            raise QueryError(
+                f"{len(points)} points asked for beside the {live} there are, but there is room for {self.max_points}; "
+                f"remove some or raise --max-points"
+            )
+        ids = np.arange(self._next_id, self._next_id + len(points), dtype=np.int32)
+        self._next_id += len(points)
+        self._queries.append(Query(ids, points.copy(), frame_id))
+        return ids
+
+    @torch.inference_mode()
+    def remove(self, ids: ArrayLike) -> None:
+        """Forgets points. QueryError, and nothing removed, where one of them is not there."""
+        wanted = np.unique(np.asarray(ids, np.int32))
+        self._check_there(wanted)
+        self._queries = [_without(query, wanted) for query in self._queries]
+        for row in sorted(np.flatnonzero(np.isin(self._rows, wanted)), reverse=True):
+            self._vacate(int(row))
+
+    @property
+    def inspected(self) -> int | None:
+        """The point of which `step` says what the model saw, too; None while there is no such point."""
+        there = self._inspected is not None and self._inspected in self.ids
+        return self._inspected if there else None
+
+    def inspect(self, id: int | None) -> None:
+        """From the next frame on `tracks.inspection` is what the model saw of this point, until its removal or None.
+
+        The tracks are the same to the bit. QueryError where there is no such point.
+        """
+        if id is not None:
+            self._check_there(np.array([id], np.int64))
+        self._inspected = id
+
+    def clear(self) -> None:
+        """Forgets every point; the window of frames stays."""
+        self._rows = self._rows[:0]
+        self._queries.clear()
+
+    def step(self, rgb: NDArray[np.uint8] | Frame) -> Tracks:
+        """Tracks every point on the next frame, uint8 RGB [H, W, 3] or a Frame; any size, any aspect.
+
+        Raises FrameError for what is no such picture or comes out of order, QueryError where a point waiting for this
+        frame is outside it (such points are dropped, the others wait on), ConfigError where the device's memory is too
+        small, RuntimeError where frames were submitted and not collected.
+        """
+        if self._submitted:
+            raise RuntimeError(f"{len(self._submitted)} submitted frames were not collected; collect them, then step")
+        self.submit(rgb)
+        return self.collect()
+
+    @property
+    def in_flight(self) -> int:
+        """Frames that were submitted and not collected, at most two."""
+        return len(self._submitted)
+
+    @torch.inference_mode()
+    def submit(self, rgb: NDArray[np.uint8] | Frame) -> None:
+        """The first half of `step`, which raises what that does: on a GPU, the frame is on its way when this returns.
+
+        A second frame may be submitted before the first is collected; it is uploaded while that is computed.
+        """
+        if len(self._submitted) == LANES:
+            raise RuntimeError(f"{LANES} submitted frames are under way; collect one before you submit another")
+        frame = self._frame_of(rgb)
+        current = RememberedFrame(frame.id, self._frames, (frame.rgb.shape[0], frame.rgb.shape[1]))
+        age_ns = self._clock.monotonic_ns() - frame.captured_ns
+        self._refuse_outside(current)
+        with memory_errors(self._what_would_fit):
+            step = self._prepared(current)
+            watch = Stopwatch(self._clock)
+            self._answer_late_queries()
+            late_ns = watch.lap()
+            step.take(frame.rgb, current)
+            self._frames, self._last_frame = current.number + 1, current
+            self._answer_queries(current)
+            inspected = self.inspected
+            row = None if inspected is None else int(np.flatnonzero(self._rows == inspected)[0])
+            step.track(len(self._rows), current.number & 1, row)
+        self._submitted.append(Submitted(frame, current.size, self._rows.copy(), inspected, max(0, age_ns), late_ns))
+
+    def collect(self) -> Tracks:
+        """The second half of `step`: the tracks of the oldest frame that was submitted and not collected.
+
+        Points are those there were when it was submitted. RuntimeError where there is no such frame.
+        """
+        if not self._submitted:
+            raise RuntimeError("no frame was submitted whose tracks could be collected; submit one first")
+        assert self._step is not None
+        asked = self._submitted.popleft()
+        values, times, sight = self._step.read()
+        order = np.argsort(asked.ids)
+        config = self.model.config
+        seen = None
+        if sight is not None and asked.inspected is not None:
+            seen = inspection(asked.inspected, sight, config, asked.size)
+        return Tracks(
+            frame_id=asked.frame.id,
+            captured_ns=asked.frame.captured_ns,
+            captured_unix_ns=asked.frame.captured_unix_ns,
+            width=asked.size[1],
+            height=asked.size[0],
+            ids=asked.ids[order],
+            **answers(values[order], config, asked.size)._asdict(),
+            model=config.name,
+            times=replace(times, capture=asked.age_ns, match=times.match + asked.late_ns),
+            inspection=seen,
+        )
+
+    def save_state(self, path: str | Path) -> SavedState:
+        """Writes what is known of the points to a .safetensors file, for `load_state` of another tracker.
+
+        Frames are not kept. What was there stays until all is written. Raises StateError where it cannot be written,
+        and before the first frame.
+        """
+        saved = self.saved_state()
+        state_file.write(Path(path), saved)
+        return saved
+
+    @torch.inference_mode()
+    def saved_state(self) -> SavedState:
+        """What `save_state` writes, copied to the host, so that another thread may write it (`state_file.write`).
+
+        Points that were named on past frames are carried up to the newest first. A point that overflowed is left out.
+        """
+        if self._state is None or self._last_frame is None:
+            raise StateError("no frame has been tracked yet, so there is no state to save; save it after one")
+        with memory_errors(self._what_would_fit):
+            self._answer_late_queries()
+            live = self._state.rows(0, len(self._rows))
+            sound = live.sound().nonzero()[:, 0]
+            state = live.taken(sound, "cpu")
+        return SavedState(
+            self._origin(tuple(self._refinement)),
+            frame_id=self._last_frame.id,
+            frames=self._frames,
+            next_id=self._next_id,
+            ids=self._rows[sound.cpu().numpy()],
+            state=state,
+            waiting_ids=np.concatenate([np.empty(0, np.int32), *(query.ids for query in self._queries)]),
+            waiting_xy=np.concatenate([np.empty((0, 2), np.float32), *(query.xy for query in self._queries)]),
+        )
+
+    def load_state(self, path: str | Path) -> SavedState:
+        """Goes on with the points that `save_state` wrote, under their ids; says what was read.
+
+        For a new tracker, of the same model, before anything else. To the points the next frame, whatever its number,
+        comes right after the last; what came before can no longer be named. New ids begin where the old ones ended.
+        Raises StateError for a file that is missing, damaged, or does not fit this tracker and its model, ConfigError
+        where the device's memory is too small.
+        """
+        if self._frames or self._next_id:
+            raise StateError(
+                "this tracker has had frames or points, and a state is loaded into a new one; make another"
+            )
+        fixed = None if self._resolution == "frame" else tuple(self._resolutions((0, 0)))  # whatever the frame's size
+        saved = state_file.read(Path(path), self._origin(fixed), self.max_points)
+        assert saved.origin.resolutions is not None
+        self._refinement = list(saved.origin.resolutions)
+        with memory_errors(self._what_would_fit):
+            self._state = saved.state.taken(torch.arange(len(saved.ids)), self._device)
+        self._rows, self._next_id, self._frames = saved.ids.copy(), saved.next_id, saved.frames
+        if len(saved.waiting_ids):
+            self._queries.append(Query(saved.waiting_ids.copy(), saved.waiting_xy.copy(), None))
+        return saved
+
+    def _origin(self, resolutions: tuple[Size, ...] | None) -> Origin:
+        return Origin(self.model.config, self._digest, str(self._dtype).removeprefix("torch."), resolutions)
+
+    @cached_property
+    def _digest(self) -> str:
+        return state_file.digest(self.model)
+
+    def _check_there(self, ids: NDArray[np.integer[Any]]) -> None:
+        unknown = np.setdiff1d(ids, self.ids)
+        if len(unknown):
+            raise QueryError(f"there is no point {unknown[0]}; it was removed before, or never added")
+
+    def _frame_of(self, rgb: NDArray[np.uint8] | Frame) -> Frame:
+        """The next frame; a bare array is stamped now and numbered after the last."""
+        last = self._last_frame.id if self._last_frame is not None else -1
+        if not isinstance(rgb, Frame):
+            return Frame(last + 1, self._clock.monotonic_ns(), self._clock.unix_ns(), rgb_to_rgb8(rgb))
+        if rgb.id <= last:
+            raise FrameError(f"frame {rgb.id} came after frame {last}; give frames in the order of their ids")
+        return Frame(rgb.id, rgb.captured_ns, rgb.captured_unix_ns, rgb_to_rgb8(rgb.rgb))
+
+    def _prepared(self, frame: RememberedFrame) -> Step:
+        """What runs a frame; it and the state are made at the first, when the resolutions to refine at are known."""
+        if self._step is None:
+            refinement, loaded = self._resolutions(frame.size), self._state
+            if loaded is not None:
+                state_file.check_resolutions(tuple(self._refinement), tuple(refinement))
+            self._refinement = refinement
+            self._state = TrackState.empty(
+                self.model.config, len(self._refinement), self.max_points, self._device, self._dtype
+            )
+            self._step = self._make_step(self._state)
+            if loaded is not None:  # only now: on a GPU the step has been tried out on these rows
+                count = len(self._rows)
+                self._state.rows(0, count).copy_(loaded.rows(0, count))
+        return self._step
+
+    def _make_step(self, state: TrackState) -> Step:
+        if self._graphs and self._device.type == "cuda":
+            stages = StaticStages(self.model, state, self._window, self._refinement)
+            return GraphedStep(stages, self._window, self._device)
+        return EagerStep(self.model, state, self._window, self._refinement)
+
+    def _resolutions(self, size: Size) -> list[Size]:
+        initial = self.model.config.initial_resolution
+        if self._resolution is None:
+            return [initial]
+        if self._resolution == "frame":
+            return coordinates.refinement_resolutions(initial, size, LOWRES_STRIDE)
+        height, width = self._resolution
+        if height % LOWRES_STRIDE or width % LOWRES_STRIDE or min(height, width) < 2 * LOWRES_STRIDE:
+            raise ConfigError(f"resolution {height}x{width} is not a multiple of {LOWRES_STRIDE} of at least 16x16")
+        return [(height, width)]
+
+    def _what_would_fit(self) -> str:
+        """Words for memory that ran out; gives back what there was, every point included."""
+        when = "making room" if self._step is None else "on a frame"
+        held = (self.max_points * self.bytes_per_point) + self._window.nbytes
+        self._step = self._state = None
+        self.clear()
+        config, sizes = self.model.config, self.model.sizes(self._refinement)
+        meta = TrackState.empty(config, max(1, len(self._refinement)), 1, torch.device("meta"), self._dtype)
+        need = Need(
+            points=self.max_points,
+            a_point=meta.bytes_per_point + WORK_PER_POINT,
+            frames=self._window.capacity,
+            a_pixel=bytes_a_pixel(config, self._dtype),
+            pixels=sum(map(math.prod, sizes)),
+            fixed=math.prod(config.initial_resolution),
+        )
+        model = sum(tensor.nbytes for tensor in self.model.parameters())
+        fits = what_would_fit(need, memory_of(self._device, model, held), sizes[-1])
+        return (
+            f"{self._device} ran out of memory {when}: {need.points} points of {need.a_point / MIB:.2f} MiB and the "
+            f"features of {need.frames} frames at {', '.join(f'{width}x{height}' for height, width in sizes)}, "
+            f"{need.a_frame / MIB:.2f} MiB each, with {fits}: lower --max-points, --window-frames or --resolution, or "
+            f"use --dtype bfloat16"
+        )
+
+    def _refuse_outside(self, frame: RememberedFrame) -> None:
+        """Drops queries for the next frame that lie outside it, now that its size is known, and says so."""
+        for query in [query for query in self._queries if query.frame_id is None]:
+            try:
+                check_inside(query.xy, frame.size[1], frame.size[0])
+            except QueryError:
+                self._queries.remove(query)
+                raise
+
+    def _answer_late_queries(self) -> None:
+        """Begins the points that name a past frame, and carries them through the window up to its newest frame."""
+        late = sorted({query.frame_id for query in self._queries if query.frame_id is not None})
+        for frame_id in late:
+            frame = self._window.find(frame_id)
+            queries = [query for query in self._queries if query.frame_id == frame_id]
+            start = len(self._rows)
+            self._begin(queries, frame)
+            self._carry(start, len(self._rows), self._window.since(frame))
+        self._queries = [query for query in self._queries if query.frame_id is None]
+
+    def _answer_queries(self, frame: RememberedFrame) -> None:
+        self._begin(self._queries, frame)
+        self._queries.clear()
+
+    def _begin(self, queries: Sequence[Query], frame: RememberedFrame) -> None:
+        """Gives the points of `queries`, which lie on `frame` of the window, rows of their own after the live ones."""
+        if not queries:
+            return
+        assert self._state is not None
+        xy = torch.from_numpy(np.concatenate([query.xy for query in queries])).to(self._device)
+        self._state.begin(len(self._rows), *self.model.describe(self._window.pyramid(frame), xy, frame.size))
+        self._rows = np.concatenate([self._rows, *(query.ids for query in queries)])
+
+    def _carry(self, start: int, stop: int, frames: Sequence[RememberedFrame]) -> None:
+        """Tracks rows start..stop alone through frames of the window: no backbone runs again."""
+        assert self._state is not None
+        state = self._state.rows(start, stop)
+        for frame in frames:
+            pyramid = self._window.pyramid(frame)
+            refine_all(self.model, pyramid, match_frugally(self.model, pyramid, state), state, frame.number & 1)
+
+    def _vacate(self, row: int) -> None:
+        """Removes a row; the last one moves into its place, so that live rows stay together."""
+        last = len(self._rows) - 1
+        if row != last:
+            assert self._state is not None
+            self._state.move(last, row)
+            self._rows[row] = self._rows[last]
+        self._rows = self._rows[:last]
+
+
+def warm_up(model: Tapir, points: int) -> None:
+    """Tracks `points` points on two made-up frames, so that what happens once (compiling, caching) is over."""
+    tracker = Tracker(model, max_points=points, window=1)
+    tracker.add(np.full((points, 2), MIN_SIDE / 2))
+    for _ in range(2):
+        tracker.step(np.zeros((MIN_SIDE, MIN_SIDE, 3), np.uint8))
+
+
+def _without(query: Query, ids: NDArray[np.int32]) -> Query:
+    keep = ~np.isin(query.ids, ids)
+    return Query(query.ids[keep], query.xy[keep], query.frame_id)

@@ -1,0 +1,148 @@
+"""The table, the JSON lines and the CSV say what was received, and end when they should."""
+
+import csv
+import io
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from online_tapir.cli.listen import CSV_COLUMNS, live_table, write_csv, write_jsonl
+from online_tapir.records import Tracks
+from online_tapir.wire.messages import Heartbeat
+
+MS = 1_000_000
+
+
+def tracks(frame_id: int, points: int = 2, camera: str = "desk") -> Tracks:
+    numbers = np.arange(points, dtype=np.float32)
+    return Tracks(
+        frame_id=frame_id,
+        captured_ns=frame_id,
+        captured_unix_ns=frame_id * 100 * MS,
+        width=640,
+        height=480,
+        ids=np.arange(points, dtype=np.int32) + 10,
+        xy=np.stack([numbers + 0.1, numbers * 2], axis=1),
+        visible=numbers < 1,
+        occlusion=numbers / 10,
+        uncertainty=numbers / 100,
+        dropped=4,
+        camera=camera,
+        model="small",
+        published_unix_ns=frame_id * 100 * MS + 1,
+    )
+
+
+def stream(frames: int) -> Iterator[Tracks]:
+    return (tracks(frame_id) for frame_id in range(frames))
+
+
+def printed(frames: Sequence[Tracks | Heartbeat], width: int = 140, height: int = 30) -> str:
+    out = io.StringIO()
+    clock = iter(range(130 * MS, 10**12, 100 * MS))  # each message long enough after the last to be shown
+    console = Console(file=out, width=width, height=height, force_terminal=True, no_color=True, _environ={})
+    shown = [message for message in frames if isinstance(message, Tracks)]
+    assert live_table(frames, console, unix_ns=lambda: next(clock)) == len(shown)
+    return out.getvalue()
+
+
+def test_json_lines_hold_every_frame_and_point() -> None:
+    out = io.StringIO()
+    assert write_jsonl(stream(3), out) == 3
+    lines = [json.loads(line) for line in out.getvalue().splitlines()]
+    assert [line["frame_id"] for line in lines] == [0, 1, 2]
+    assert lines[0]["camera"] == "desk"
+    assert lines[2]["points"] == [
+        {"id": 10, "x": 0.1, "y": 0.0, "visible": True, "occlusion": 0.0, "uncertainty": 0.0},
+        {"id": 11, "x": 1.1, "y": 2.0, "visible": False, "occlusion": 0.1, "uncertainty": 0.01},
+    ]
+
+
+def test_what_is_not_finite_is_null_in_json() -> None:
+    lost = tracks(0)
+    lost.xy[0] = np.nan, np.inf
+    out = io.StringIO()
+    write_jsonl([lost], out)
+    assert [json.loads(out.getvalue())["points"][0][key] for key in "xy"] == [None, None]
+
+
+def test_csv_has_a_row_for_each_point_of_each_frame() -> None:
+    out = io.StringIO()
+    assert write_csv(stream(2), out) == 2
+    rows = list(csv.reader(io.StringIO(out.getvalue())))
+    assert rows[0] == list(CSV_COLUMNS)
+    assert rows[1] == ["desk", "0", "0", "10", "0.1", "0.0", "1", "0.0", "0.0"]
+    assert rows[4] == ["desk", "1", "100000000", "11", "1.1", "2.0", "0", "0.1", "0.01"]
+    assert len(rows) == 5
+
+
+@pytest.mark.parametrize("write", [write_jsonl, write_csv])
+@pytest.mark.parametrize("count", [0, 1, 7])
+def test_writing_stops_after_count_and_takes_no_more(write: Callable[..., int], count: int) -> None:
+    frames = stream(33)
+    assert write(frames, io.StringIO(), count=count) == count
+    assert next(frames).frame_id == count
+
+
+@pytest.mark.parametrize("write", [write_jsonl, write_csv])
+def test_a_reader_that_leaves_ends_it_quietly(write: Callable[..., int]) -> None:
+    read_end, write_end = os.pipe()
+    with os.fdopen(write_end, "w") as out:
+        os.close(read_end)
+        assert write(stream(3), out) == 0
+        out.write("and what is still flushed goes nowhere")
+
+
+def test_the_table_shows_points_and_the_state_of_the_stream() -> None:
+    text = printed([tracks(0), tracks(1), tracks(4)])
+    assert "desk #4 640x480 · 10.0 fps" in text
+    assert "1/2 visible · 2 missing · 4 dropped by the source" in text
+    assert "0.10" in text
+
+
+def test_the_table_fits_the_terminal_and_says_how_many_more() -> None:
+    text = printed([tracks(0, points=33)], height=16)
+    assert "and 23 more" in text
+
+
+def test_cameras_have_a_table_each() -> None:
+    text = printed([tracks(0, camera="left"), tracks(0, camera="right"), tracks(1, camera="left")])
+    assert "left #1" in text
+    assert "right #0" in text
+
+
+def test_a_source_that_begins_anew_is_no_gap() -> None:
+    assert " 0 missing" in printed([tracks(frame_id) for frame_id in (5, 6, 0, 1)])
+
+
+def test_no_points_are_an_empty_table() -> None:
+    assert "0/0 visible" in printed([tracks(0, points=0)])
+
+
+def lost(published_unix_ns: int) -> Heartbeat:
+    since_unix_ns = published_unix_ns - 3_000 * MS
+    return Heartbeat("desk", "lost", 0, since_unix_ns, points=2, published_unix_ns=published_unix_ns)
+
+
+def test_a_heartbeat_says_what_is_wrong_and_the_next_tracks_that_it_is_over() -> None:
+    assert "desk #0 · lost for 3 s" in printed([tracks(0), lost(published_unix_ns=5_000 * MS)])
+    assert "desk #60 640x480" in printed([tracks(0), lost(5_000 * MS), tracks(60)])
+
+
+def test_a_heartbeat_before_the_first_tracks_is_shown() -> None:
+    assert "desk: no tracks yet · lost for 3 s" in printed([lost(5_000 * MS)])
+
+
+def test_a_heartbeat_that_tracks_have_overtaken_is_not_shown() -> None:
+    assert "lost" not in printed([tracks(60), lost(published_unix_ns=5_000 * MS)])
+
+
+def test_heartbeats_do_not_count() -> None:
+    out = io.StringIO()
+    messages: Iterator[Tracks | Heartbeat] = iter([lost(1), tracks(0), lost(2), tracks(1), tracks(2)])
+    assert live_table(messages, Console(file=out), count=2) == 2
+    assert next(messages).frame_id == 2
