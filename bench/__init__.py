@@ -1,1 +1,1 @@
-"""Figures that anyone can print again: `python -m bench.<name>`. Nothing here is shipped."""
+"""Benchmarks, each reproducible with `python -m bench.<name>`. Not shipped with the package."""

@@ -1,6 +1,6 @@
-"""How right the tracks are: `online-tapir eval` as a bench, the models beside what OpenCV offers on the same scenes.
+"""Tracking accuracy: `online-tapir eval` as a bench, comparing the models with OpenCV's trackers on the same scenes.
 
-Scores are TAP-Vid's, each the mean over videos, as its definition has it.
+Scores are TAP-Vid's; each is the mean over videos, as TAP-Vid defines it.
 """
 
 from dataclasses import dataclass
@@ -14,26 +14,26 @@ from online_tapir.evaluation.compare import WARM_UP_STEPS
 from online_tapir.train.command import evaluate_models
 
 INTERVAL = (
-    f"a step: from the picture in memory to positions in memory, no camera and no sink; the first {WARM_UP_STEPS} "
-    "steps that follow points on each video are warm-up and in no figure"
+    f"a step: from the image in memory to the positions in memory, without camera or sinks; the first {WARM_UP_STEPS} "
+    "steps that track points on each video are warm-up and excluded"
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What is scored, on what."""
+    """The models to score, and the data."""
 
     models: Annotated[
         tuple[str, ...], Parameter(help="Presets or .safetensors files.", consume_multiple=True, negative=())
     ] = ("small",)
-    photos: Annotated[Path | None, Parameter(help="Folder of photographs to make validation scenes of.")] = None
+    photos: Annotated[Path | None, Parameter(help="Folder of photographs to render validation scenes from.")] = None
     dataset: Annotated[Path | None, Parameter(help="A TAP-Vid .pkl or .npz to score on, query-first.")] = None
     strided: Annotated[
         bool,
         Parameter(help="Query every fifth frame of the data set instead.", negative=()),
     ] = False
     clips: Annotated[int, Parameter(help="Validation scenes.", validator=Count)] = 16
-    frames: Annotated[int, Parameter(help="Frames of a scene.", validator=Count)] = 24
+    frames: Annotated[int, Parameter(help="Frames per scene.", validator=Count)] = 24
     device: Annotated[str, Parameter(help="auto, cpu, cuda, ...")] = "auto"
 
 

@@ -1,4 +1,4 @@
-"""Every op at the shapes that a preset gives it, with what it must read, write and compute; needs torch alone."""
+"""Every op at a preset's shapes, with its minimum bytes moved and its FLOPs. Needs only torch."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,22 +12,22 @@ from bench.rates import Limits, median_ms
 from online_tapir.model.config import LOWRES_GROUP, TapirConfig
 from tapir_kernels import TEMPORAL_TAPS, reference
 
-FRAME = (480, 640)  # height, width of what a camera gives
-STRIDES = (2, 4, 8, 8)  # of the four groups of the backbone
+FRAME = (480, 640)  # height, width of a camera frame
+STRIDES = (2, 4, 8, 8)  # of the backbone's four groups
 
 
 @dataclass(frozen=True, slots=True)
 class OpCase:
-    """A call of an op."""
+    """One call of an op."""
 
     op: str
     shape: str  # in words
     inputs: tuple[Any, ...]
-    bytes_moved: int  # at the least: each input and output once
+    bytes_moved: int  # minimum: each input and output once
     flops: int
 
     def kernel(self) -> Any:
-        """The op's Triton kernel, wherever the inputs are: on a CPU that is for the interpreter."""
+        """Runs the op's Triton kernel on the inputs' device; on a CPU this needs Triton's interpreter."""
         return getattr(import_module(f"tapir_kernels.gpu.{self.op}"), self.op)(*self.inputs)
 
     def reference(self) -> Any:
@@ -36,18 +36,18 @@ class OpCase:
 
 @dataclass(frozen=True, slots=True)
 class OpTime:
-    """A case's medians beside what is possible."""
+    """A case's median times and its lower bound."""
 
     op: str
     shape: str
-    kernel_ms: float | None  # None where the reference is all there is
+    kernel_ms: float | None  # None if only the reference was run
     reference_ms: float
     limit_ms: float
-    difference: float | None  # of the kernel's numbers from the reference's, the largest
+    difference: float | None  # largest absolute difference between kernel and reference
 
 
 def timed(case: OpCase, device: torch.device, limits: Limits, seconds: float, kernels: bool) -> OpTime:
-    """Both paths of a case, in turn. Without `kernels` only the reference."""
+    """Times a case's kernel, then its reference. Without `kernels`, only the reference."""
     difference = _difference(case) if kernels else None
     kernel_ms = round(median_ms(case.kernel, device, seconds), 5) if kernels else None
     reference_ms = round(median_ms(case.reference, device, seconds), 5)
@@ -58,7 +58,7 @@ def timed(case: OpCase, device: torch.device, limits: Limits, seconds: float, ke
 def op_cases(
     config: TapirConfig, points: int, device: torch.device, dtype: torch.dtype, frame: tuple[int, int] = FRAME
 ) -> Iterator[OpCase]:
-    """One by one, so that no two need be in memory at once."""
+    """Yields cases lazily, so that only one needs to be in memory at a time."""
     make = _Maker(device, dtype)
     height, width = config.initial_resolution
     rgb = torch.randint(0, 256, (*frame, 3), dtype=torch.uint8, device=device)
@@ -82,7 +82,7 @@ def _matching(config: TapirConfig, points: int, make: "_Maker") -> Iterator[OpCa
     yield make.case("cost_volume", shape, queries, grid, flops=2 * points * cells * channels)
     weights = [make(hidden, planes, 3, 3), make(hidden), make(1, hidden, 3, 3), make(1)]
     weights += [make(2 * hidden, hidden, 3, 3), make(2 * hidden)]
-    macs = 9 * hidden * (planes + 1 + 2 * hidden // 4)  # of a cell
+    macs = 9 * hidden * (planes + 1 + 2 * hidden // 4)  # per cell
     cost = make(points, planes, height, width)
     shape = f"{points} points, {planes} x {height}x{width}"
     yield make.case(
@@ -113,7 +113,7 @@ def _refinement(config: TapirConfig, points: int, make: "_Maker") -> Iterator[Op
 
 
 class _Maker:
-    """Random tensors of one dtype on one device, and cases of them."""
+    """Makes random tensors of one dtype on one device, and cases from them."""
 
     def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
         self.device, self._dtype = device, dtype
@@ -138,7 +138,7 @@ def _tensors(values: Any) -> Iterator[Tensor]:
 
 
 def _difference(case: OpCase) -> float:
-    """Between what the two paths give for inputs of their own."""
+    """Largest absolute difference between kernel and reference, each run on its own copy of the inputs."""
     found, wanted = (_outcome(case, path) for path in (OpCase.kernel, OpCase.reference))
     pairs = zip(found, wanted, strict=True)
     return float(f"{max(float((a.float() - b.float()).abs().max()) for a, b in pairs):.2g}")

@@ -1,8 +1,9 @@
-"""What a frame costs on the published architecture, stage by stage, beside the public PyTorch code where it is at hand.
+"""Time per frame of a published architecture, by stage, compared with the public PyTorch code if a checkout is given.
 
-Both follow the same points on the same frames with the same weights, frame by frame in turn, so that whatever else the
-machine does falls on both. A frame's time is from the picture in memory to positions in memory; frames of warm-up are
-in no figure. Without --weights the numbers are made up: they cost what a trained model's do, and agree as well or not.
+Both track the same points on the same frames with the same weights. They alternate frame by frame, so that other load
+on the machine affects both equally. A frame is timed from the image in memory to the positions in memory; warm-up
+frames are excluded. Without --weights the weights are random, which changes neither the times nor how well the two
+sides agree.
 """
 
 import sys
@@ -29,38 +30,38 @@ from online_tapir.model.config import TapirConfig, preset
 from online_tapir.model.tapir import Tapir
 from online_tapir.tracking.tracker import Tracker
 
-SIDE = 256  # the public code samples wrongly where a frame is not square
-MARGIN = 16  # no point nearer than this to the frame's border
+SIDE = 256  # the public code samples incorrectly on non-square frames
+MARGIN = 16  # least distance of a point from the frame's border, pixels
 STAGES = ("upload", "encode", "match", "refine", "download")
-INTERVAL = "a frame: from the picture in memory to positions in memory; frames of warm-up are in no figure"
+INTERVAL = "a frame: from the image in memory to the positions in memory; warm-up frames are excluded"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What is run, and for how long."""
+    """What to run, and for how long."""
 
     model: Annotated[Literal["bootstapir", "tapir"], Parameter(help="A published architecture.")] = "bootstapir"
-    weights: Annotated[Path | None, Parameter(help="Its checkpoint. [default: made-up numbers]")] = None
-    public: Annotated[Path | None, Parameter(help="A checkout of the public PyTorch code, to run beside.")] = None
+    weights: Annotated[Path | None, Parameter(help="Its checkpoint. [default: random weights]")] = None
+    public: Annotated[Path | None, Parameter(help="A checkout of the public PyTorch code to compare with.")] = None
     points: Annotated[
-        tuple[int, ...], Parameter(help="Points to follow, one run for each.", consume_multiple=True, negative=())
+        tuple[int, ...], Parameter(help="Numbers of points to track, one run each.", consume_multiple=True, negative=())
     ] = (
         8,
         64,
         256,
     )
-    frames: Annotated[int, Parameter(help="Frames to measure, each run.", validator=Count)] = 10
-    warm_up: Annotated[int, Parameter(help="Frames before the first that is measured.", validator=Number(gte=0))] = 2
+    frames: Annotated[int, Parameter(help="Frames to measure per run.", validator=Count)] = 10
+    warm_up: Annotated[int, Parameter(help="Warm-up frames before measuring.", validator=Number(gte=0))] = 2
     threads: Annotated[int, Parameter(help="CPU threads.", validator=Count)] = 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Answer:
-    """Where the points are on one frame, and what that took."""
+    """Positions of the points on one frame, and the time taken."""
 
     xy: NDArray[np.float32]  # [N, 2] pixels
     occlusion: NDArray[np.float32]  # [N] probability
-    ms: dict[str, float]  # by stage, and `frame` for all of it
+    ms: dict[str, float]  # by stage; `frame` is the total
 
 
 Step = Callable[[NDArray[np.uint8]], Answer]
@@ -72,7 +73,7 @@ def main(
     json: JsonFile = None,
     plot: PlotFile = None,
 ) -> None:
-    """Time a frame of a published model by stage on the CPU; with --public PATH, beside the public code."""
+    """Time a frame of a published model by stage on the CPU; with --public PATH, time the public code as well."""
     torch.set_num_threads(settings.threads)
     config = preset(settings.model)
     state = made_up(config) if settings.weights is None else public_state(settings.weights, config)
@@ -90,7 +91,7 @@ def main(
 
 
 def compare(model: Tapir, theirs: Any, points: int, settings: Settings) -> tuple[dict[str, Spread], dict[str, object]]:
-    """How long each stage took, and how the two sides differ, frame by frame in turn."""
+    """Times our model, and theirs if given, alternating frame by frame; returns stage times and differences."""
     xy = scattered(points)
     step, other = our_step(model, xy), public_step(theirs, xy) if theirs is not None else None
     mine: list[Answer] = []
@@ -126,7 +127,7 @@ def our_step(model: Tapir, xy: NDArray[np.float32]) -> Step:
 
 
 def public_step(model: Any, xy: NDArray[np.float32]) -> Step:
-    """A step of the public model, as its own live demo takes it; the first frame is where the points are."""
+    """Steps the public model as its own live demo does; the points are queried on the first frame."""
     query = torch.from_numpy(np.concatenate([np.zeros((len(xy), 1), np.float32), xy[:, ::-1]], axis=1))[None]
     described: Any = None
     memory: Any = None
@@ -161,7 +162,7 @@ def public_step(model: Any, xy: NDArray[np.float32]) -> Step:
 
 
 def ours(name: str, state: dict[str, Tensor], device: str = "cpu") -> Tapir:
-    """Our model with a public state dict, brought in through a file, as a user's checkpoint is."""
+    """Our model with a public state dict, loaded from a file as a user's checkpoint would be."""
     with TemporaryDirectory() as folder:
         path = Path(folder) / "public.pt"
         torch.save(state, path)
@@ -169,9 +170,9 @@ def ours(name: str, state: dict[str, Tensor], device: str = "cpu") -> Tapir:
 
 
 def public_model(folder: Path, config: TapirConfig, state: dict[str, Tensor]) -> Any:
-    """The public model with the same weights. BenchError where `folder` has no such code, or it cannot be imported."""
+    """The public model with the same weights. Raises BenchError if `folder` lacks its code or importing it fails."""
     if not (folder / "tapnet" / "torch" / "tapir_model.py").is_file():
-        raise BenchError(f"--public {folder} is no checkout of tapnet: it has no tapnet/torch/tapir_model.py")
+        raise BenchError(f"--public {folder} is not a checkout of tapnet: it has no tapnet/torch/tapir_model.py")
     sys.path.insert(0, str(folder.resolve()))
     try:
         module = import_module("tapnet.torch.tapir_model")
@@ -188,17 +189,17 @@ def public_model(folder: Path, config: TapirConfig, state: dict[str, Tensor]) ->
 
 
 def public_state(path: Path, config: TapirConfig) -> dict[str, Tensor]:
-    """A public checkpoint by its PyTorch names."""
+    """Reads a public checkpoint as a state dict with the public PyTorch names."""
     state = read_tensors(path)
     if haiku.is_haiku(state):
         state = haiku.to_public(state, config)
     if not public.is_public(state):
-        raise BenchError(f"{path} is no public checkpoint; give the published .pt or .npy")
+        raise BenchError(f"{path} is not a public checkpoint; give the published .pt or .npy")
     return state
 
 
 def made_up(config: TapirConfig) -> dict[str, Tensor]:
-    """A public state dict of random numbers that keep activations of order one and give heat maps a peak."""
+    """A random public state dict, scaled so that activations stay of order one and heat maps have a peak."""
     with torch.device("meta"):
         shapes = {name: tuple(tensor.shape) for name, tensor in Tapir(config).state_dict().items()}
     generator = torch.Generator().manual_seed(0)
@@ -216,13 +217,13 @@ def made_up(config: TapirConfig) -> dict[str, Tensor]:
 
 
 def scattered(points: int, width: int = SIDE, height: int = SIDE) -> NDArray[np.float32]:
-    """Positions [points, 2], none nearer than MARGIN to the border of a width x height frame."""
+    """Random positions [points, 2], at least MARGIN from the border of a width x height frame."""
     rng = np.random.default_rng(points)
     return rng.uniform(MARGIN, (width - MARGIN, height - MARGIN), (points, 2)).astype(np.float32)
 
 
 def sliding_texture(count: int, width: int = SIDE, height: int = SIDE) -> Iterator[NDArray[np.uint8]]:
-    """Frames of a smooth texture that moves by two pixels each."""
+    """Frames of a smooth texture that moves two pixels per frame."""
     rng = np.random.default_rng(0)
     cells = rng.integers(0, 256, (height // 8 + 1, (width + 2 * count) // 8 + 1, 3), dtype=np.uint8)
     texture = cv2.resize(cells, None, fx=8, fy=8, interpolation=cv2.INTER_CUBIC)
@@ -235,7 +236,7 @@ def spreads_ms(side: str, answers: list[Answer]) -> dict[str, Spread]:
 
 
 def largest_difference(mine: list[NDArray[np.float32]], others: list[NDArray[np.float32]]) -> float:
-    """Between two sides' values, frame by frame, to two digits."""
+    """Largest absolute difference between the two sides' values over all frames, to two digits."""
     worst = max(float(np.abs(a - b).max()) for a, b in zip(mine, others, strict=True))
     return float(f"{worst:.2g}")
 

@@ -1,8 +1,8 @@
-"""What every kernel becomes on the devices it is for, without one of them: registers, shared memory and spills.
+"""Compiles every kernel for its target GPUs, without needing one: reports registers, shared memory and spills.
 
-Compiles each `compile_cases()` of `tapir_kernels.gpu` - the shapes that the presets use, in each dtype - for compute
-capability 8.0, 9.0 and 12.0 and for an MI300. Fails where a case does not compile, spills registers, or takes 100 KB of
-shared memory or more. Says nothing of speed.
+Compiles all `compile_cases()` of `tapir_kernels.gpu` - the shapes that the presets use, in each dtype - for compute
+capability 8.0, 9.0 and 12.0 and for an MI300. Fails if a case does not compile, spills registers, or takes 100 KB of
+shared memory or more. Does not measure speed.
 """
 
 import pkgutil
@@ -26,29 +26,29 @@ from bench.report import BenchError, Count, JsonFile, finish, run
 from tapir_kernels import gpu
 from tapir_kernels.gpu.launch import INTERPRETED, OPTIONS, TARGETS, CompileCase
 
-SHARED_LIMIT = 100_000  # bytes: what compute capability 12.0 gives one program, with a little to spare
-ALIGNMENT = 16  # of every tensor that torch allocates, bytes
+SHARED_LIMIT = 100_000  # bytes: the limit per program on compute capability 12.0, less a small margin
+ALIGNMENT = 16  # bytes; torch aligns every allocated tensor to at least this
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What is compiled, and for what."""
+    """What to compile, and for which targets."""
 
-    only: Annotated[str, Parameter(help="Cases whose name has this in it.")] = ""
-    targets: Annotated[tuple[str, ...], Parameter(help="To compile for.", consume_multiple=True)] = tuple(TARGETS)
-    jobs: Annotated[int, Parameter(help="Processes that compile.", validator=Count)] = 2
+    only: Annotated[str, Parameter(help="Only cases whose name contains this.")] = ""
+    targets: Annotated[tuple[str, ...], Parameter(help="Target devices.", consume_multiple=True)] = tuple(TARGETS)
+    jobs: Annotated[int, Parameter(help="Parallel compiler processes.", validator=Count)] = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What one program of a compiled kernel takes."""
+    """Resource usage of one program of a compiled kernel."""
 
     case: str
     target: str
     warps: int
-    registers: int = 0  # of a thread
+    registers: int = 0  # per thread
     shared_bytes: int = 0
-    spilled_bytes: int = 0  # of a thread; on AMD registers count four
+    spilled_bytes: int = 0  # per thread; on AMD, a spilled register counts as four bytes
     error: str | None = None  # why it did not compile
 
     @property
@@ -61,18 +61,21 @@ def main(
     *,
     json: JsonFile = None,
 ) -> None:
-    """Compile every kernel for every target and print what it takes."""
+    """Compile every kernel for every target and print its resource usage."""
     found = list(compiled(settings))
     _print(found)
     finish("compiled", settings, {"cases": found}, json)
     failed = [each for each in found if not each.passes]
     if failed:
         names = ", ".join(f"{each.case} for {each.target}" for each in failed)
-        raise BenchError(f"{len(failed)} of {len(found)} do not compile, spill, or take 100 KB: {names}")
+        raise BenchError(f"{len(failed)} of {len(found)} fail to compile, spill, or take 100 KB: {names}")
 
 
 def compiled(settings: Settings) -> Iterator[Resources]:
-    """Each case that is asked for, on each target; BenchError where there is none, or kernels are interpreted."""
+    """Compiles each selected case for each target.
+
+    Raises BenchError if no case matches, a target is unknown, or kernels are interpreted.
+    """
     if INTERPRETED.value:
         raise BenchError("TRITON_INTERPRET is set, so nothing can be compiled; unset it")
     unknown = set(settings.targets) - set(TARGETS)
@@ -106,11 +109,11 @@ def cases(module: str) -> Sequence[CompileCase]:
 
 
 def resources(module: str, index: int, target: str) -> Resources:
-    """Of one of a module's cases; an error of the compiler is in the answer."""
+    """Compiles one of a module's cases and returns its resources; a compiler error is returned in `error`."""
     case = cases(module)[index]
     try:
         kernel = compile_case(case, target)
-    except Exception as error:  # the compiler's errors have no root of their own
+    except Exception as error:  # the compiler's errors share no base class
         return Resources(case.name, target, case.num_warps, error=" ".join(f"{type(error).__name__}: {error}".split()))
     read = _of_cubin if "cubin" in kernel.asm else _of_amdgcn
     registers, shared, spilled = read(kernel)
@@ -118,7 +121,7 @@ def resources(module: str, index: int, target: str) -> Resources:
 
 
 def compile_case(case: CompileCase, target: str) -> Any:
-    """The case's kernel, compiled for the target of that name."""
+    """Compiles the case's kernel for the named target."""
     names = case.kernel.arg_names
     signature = {name: case.signature.get(name, "constexpr") for name in names}
     aligned = {
@@ -132,7 +135,7 @@ def compile_case(case: CompileCase, target: str) -> Any:
 
 
 def _of_cubin(kernel: Any) -> tuple[int, int, int]:
-    """Registers, static shared memory and bytes of stack of a cubin, as NVIDIA's own tool reads them."""
+    """Registers, static shared memory and stack plus local bytes of a cubin, as NVIDIA's cuobjdump reports them."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(kernel.asm["cubin"])
         file.flush()
@@ -150,14 +153,14 @@ def _of_amdgcn(kernel: Any) -> tuple[int, int, int]:
 
 
 def _print(found: Sequence[Resources]) -> None:
-    table = Table(title="kernels as compiled; a program's threads and memory", title_justify="left")
+    table = Table(title="compiled kernels: resources of one program", title_justify="left")
     for heading in ("case", "target"):
         table.add_column(heading)
     for heading in ("warps", "registers", "shared, bytes", "spilled, bytes", ""):
         table.add_column(heading, justify="right")
     for each in found:
         figures = (each.warps, each.registers, each.shared_bytes, each.spilled_bytes)
-        table.add_row(each.case, each.target, *map(str, figures), "" if each.passes else each.error or "too much")
+        table.add_row(each.case, each.target, *map(str, figures), "" if each.passes else each.error or "over the limit")
     Console(highlight=False, width=150).print(table)
 
 

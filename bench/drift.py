@@ -1,8 +1,8 @@
-"""How far half precision strays, and what it saves: the same points on the same frames, in each dtype and in float32.
+"""How far half-precision tracks drift from float32, and the time saved: the same points and frames in each dtype.
 
-Distances are pixels of the demo's frame, over the points that both call visible. The trackers step in turn, so that
-whatever else the machine does falls on all of them. A CPU may have instructions for bfloat16, and has few for float16,
-so its times say nothing of a GPU's.
+Distances are in pixels of the demo's frame, over the points that both report as visible. The trackers step in turn, so
+that other load on the machine affects all of them equally. CPUs may have bfloat16 instructions but have few for
+float16, so their times do not predict a GPU's.
 """
 
 from collections.abc import Iterable
@@ -21,22 +21,22 @@ from online_tapir.tracking.tracker import Tracker
 
 WARM_UP = 5
 INTERVAL = (
-    "a step: from the picture in memory to positions in memory; times are the ratio of its median to float32's, after "
-    f"{WARM_UP} frames"
+    "a step: from the image in memory to the positions in memory; times are ratios of the median to float32's, after "
+    f"{WARM_UP} warm-up frames"
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What is tracked, and in what."""
+    """What to track, and in which dtypes."""
 
     model: Annotated[str, Parameter(help="Preset or .safetensors file.")] = "small"
-    dtypes: Annotated[tuple[str, ...], Parameter(help="Held against float32.", consume_multiple=True, negative=())] = (
+    dtypes: Annotated[tuple[str, ...], Parameter(help="Compared with float32.", consume_multiple=True, negative=())] = (
         "bfloat16",
         "float16",
     )
-    points: Annotated[int, Parameter(help="Points to follow.", validator=Count)] = 64
-    frames: Annotated[int, Parameter(help="Frames to follow them on.", validator=Count)] = 60
+    points: Annotated[int, Parameter(help="Points to track.", validator=Count)] = 64
+    frames: Annotated[int, Parameter(help="Frames to track them on.", validator=Count)] = 60
     device: Annotated[str, Parameter(help="auto, cpu, cuda, ...")] = "auto"
 
 
@@ -61,7 +61,7 @@ def main(
 
 
 def tracked(settings: Settings, dtypes: Iterable[str]) -> dict[str, list[Tracks]]:
-    """The demo's first frames, tracked in every one of `dtypes`."""
+    """Tracks the demo's first frames in each of `dtypes`."""
     scene = DemoScene()
     corners = Corners(settings.points).place(scene.render(0))
     trackers: dict[str, Tracker] = {}
@@ -81,13 +81,13 @@ def step_ms(tracks: list[Tracks]) -> float:
 
 
 def distances(exact: list[Tracks], found: list[Tracks]) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
-    """Pixels between the two, frame by frame, for the points that both call visible."""
+    """Distances in pixels between the two, over all frames, for the points that both report as visible."""
     pairs = zip(exact, found, strict=True)
     return np.concatenate([np.linalg.norm(a.xy - b.xy, axis=1)[a.visible & b.visible] for a, b in pairs])
 
 
 def visible_differs(exact: list[Tracks], found: list[Tracks]) -> float:
-    """The share of points and frames on which the two do not agree whether a point is visible."""
+    """The share of points over all frames on which the two disagree about visibility."""
     return round(float(np.mean([a.visible != b.visible for a, b in zip(exact, found, strict=True)])), 4)
 
 

@@ -1,8 +1,8 @@
-"""What a user meets sooner or later, done on purpose, many times: the real program, seen from outside.
+"""Fault injection: repeats the failures that users meet, many times, on the real program seen from outside.
 
-Each fault has a run of `online-tapir` of its own, with a subscriber here that reads everything; where it can be done
-again and again to one run it is, and memory is compared over them. A trial is good when what was expected is seen in
-time; what was seen else is counted under its own words. Sources are streams of a real ffmpeg over TCP on loopback.
+Each fault gets its own run of `online-tapir`, with a subscriber in this process that reads everything. Where possible,
+all trials of a fault use one run, and memory is compared over them. A trial is good if the expected outcome is seen in
+time; any other outcome is counted by its description. Sources are real ffmpeg streams over TCP on loopback.
 """
 
 import json as jsonlib
@@ -37,39 +37,39 @@ from online_tapir.records import Tracks
 from online_tapir.wire.messages import Heartbeat
 from online_tapir.wire.subscriber import Subscription, subscribe
 
-START_S = 90.0  # for the program to load and publish, on a machine that is busy
-NOTICE_S = 20.0  # for a failure to be told, or frames to come again; a stream's time-outs are five seconds
-UNANSWERED_S = 10.0  # after which no more answers are waited for
+START_S = 90.0  # for the program to load and publish, on a busy machine
+NOTICE_S = 20.0  # for a failure to be reported, or frames to resume; a stream's time-outs are five seconds
+UNANSWERED_S = 10.0  # since the last answer; then the flood stops waiting
 END_S = 20.0
-LOOK_S = 0.5  # between looks at whether the program still runs
-GOES_ON = 10  # frames that show it
-GROWTH = 1.1  # of memory, from the first trial to the last
+LOOK_S = 0.5  # between checks that the program still runs
+GOES_ON = 10  # frames that show that tracking continues
+GROWTH = 1.1  # largest ratio of memory after the last trial to after the first
 RATE, SIZE = 15, "192x144"
 REQUESTS = 10_000
-INTERVAL = "a trial is from the fault to what was expected of it; starting the program is in none"
+INTERVAL = "a trial: from the fault to the expected outcome, and program start where each trial has its own run"
 
 
-class Unexpected(Exception):  # noqa: N818  what was seen, in place of what should have been
-    """Said in the table."""
+class Unexpected(Exception):  # noqa: N818  an outcome, not an error
+    """An outcome other than the expected one; the table shows its message."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What is done, and how often."""
+    """Which faults to inject, and how often."""
 
-    times: Annotated[int, Parameter(help="Trials of each fault.", validator=Count)] = 20
+    times: Annotated[int, Parameter(help="Trials per fault.", validator=Count)] = 20
     faults: Annotated[
         tuple[str, ...], Parameter(help="Only these. [default: all]", consume_multiple=True, negative=())
     ] = ()
     threads: Annotated[int, Parameter(help="CPU threads of the program's model.", validator=Count)] = 1
     silence: Annotated[
-        float, Parameter(help="Seconds without a frame that nobody else's trouble may cause; more on a busy machine.")
+        float, Parameter(help="Longest gap between frames, seconds, while others fail; raise it on a busy machine.")
     ] = 2.0
-    seed: Annotated[int, Parameter(help="Of random moments.", validator=Count)] = 1
+    seed: Annotated[int, Parameter(help="Seed of random moments.", validator=Count)] = 1
 
 
 class Program:
-    """A run of `online-tapir`, and what it publishes."""
+    """A run of `online-tapir`, with a subscription to what it publishes."""
 
     def __init__(
         self, process: psutil.Popen, stream: "Subscription[Tracks | Heartbeat]", log: Path, silence_s: float
@@ -80,18 +80,21 @@ class Program:
         self.silence_s = silence_s
 
     def frames(self, count: int = GOES_ON, within_s: float | None = None) -> Tracks:
-        """The last of so many more frames; Unexpected when one takes longer than `within_s`, or `silence_s`."""
+        """Returns the last of the next `count` frames.
+
+        Raises Unexpected if one takes longer than `within_s` (default: `silence_s`).
+        """
         for _ in range(count):
             last = self._wait(lambda message: isinstance(message, Tracks), within_s or self.silence_s, "no frame")
         assert isinstance(last, Tracks)
         return last
 
     def state(self, *wanted: str, within_s: float = NOTICE_S) -> None:
-        """Returns when a heartbeat tells one of these states."""
+        """Waits for a heartbeat with one of these states; raises Unexpected after `within_s`."""
         self._wait(lambda one: isinstance(one, Heartbeat) and one.state in wanted, within_s, f"not {wanted[0]}")
 
     def skip(self) -> int:
-        """Forgets what has been received by now; returns how many frames that were."""
+        """Discards everything received so far; returns how many frames that were."""
         self.stream.timeout_ms, frames = 0, 0
         with suppress(TimeoutError):
             while True:
@@ -105,7 +108,7 @@ class Program:
         return float(self.process.memory_info().rss / MIB)
 
     def end(self, *expected: int) -> None:
-        """Asks it to stop, as a user does."""
+        """Stops the program as a user does; raises Unexpected if its exit code is not in `expected` (default: 0)."""
         self.process.terminate()
         try:
             code = self.process.wait(END_S)
@@ -132,7 +135,7 @@ class Program:
 
 @contextmanager
 def program(settings: Settings, *words: str, camera: str = "demo", ready: bool = True) -> Iterator[Program]:
-    """The program with its stream; with `ready`, when it tracks already."""
+    """Runs the program with a subscription to its stream; with `ready`, waits until it tracks."""
     address = f"tcp://127.0.0.1:{free_port()}"
     control = f"tcp://127.0.0.1:{free_port()}"
     flags = [*("--camera", camera, "--publish", address, "--control", control, "--points", "grid:4", "--json-log")]
@@ -156,7 +159,7 @@ def program(settings: Settings, *words: str, camera: str = "demo", ready: bool =
 
 
 class Ffmpeg:
-    """A camera on the network: a moving test picture as an MPEG transport stream, to one reader at a time."""
+    """A network camera: a moving test picture as an MPEG transport stream, for one reader at a time."""
 
     def __init__(self) -> None:
         self.port = free_port()
@@ -173,14 +176,14 @@ class Ffmpeg:
         try:
             self.process = psutil.Popen(words, stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL)
         except FileNotFoundError as error:
-            raise BenchError("ffmpeg is not installed, so there is no stream to fail; install it") from error
+            raise BenchError("ffmpeg is not installed, and the streams come from it; install it") from error
 
     def kill(self) -> None:
         assert self.process is not None
         kill(self.process)
 
     def keep(self, over: threading.Event) -> None:
-        """Starts it again whenever its reader has gone, as a camera would take the next one, until it is over."""
+        """Restarts it whenever its reader has gone, as a camera accepts the next one, until `over` is set."""
         while not over.wait(0.1):
             if self.process is None or self.process.poll() is not None:
                 self.start()
@@ -188,7 +191,7 @@ class Ffmpeg:
 
 @contextmanager
 def stream_source(kept: bool) -> Iterator[Ffmpeg]:
-    """A stream; `kept`, it takes reader after reader."""
+    """A stream; with `kept`, it accepts one reader after another."""
     source, over = Ffmpeg(), threading.Event()
     source.start()
     keeper = threading.Thread(target=source.keep, args=(over,))
@@ -204,7 +207,7 @@ def stream_source(kept: bool) -> Iterator[Ffmpeg]:
 
 
 class Wire:
-    """A TCP relay before a stream, which spoils what passes while `spoil` is set."""
+    """A TCP relay in front of a stream; it corrupts the data while `spoil` is set."""
 
     def __init__(self, upstream: int, rng: random.Random) -> None:
         self.spoil = threading.Event()
@@ -234,17 +237,17 @@ class Wire:
         return bytes(spoilt)
 
 
-Trials = Iterator[Callable[[], None]]  # each raises Unexpected, or is good
+Trials = Iterator[Callable[[], None]]  # each raises Unexpected or passes
 Fault = Callable[[Settings], Trials]
 
 
 def repeated(settings: Settings, one: Program, trial: Callable[[], None]) -> Trials:
-    """The same trial of one run again and again; the last one is also of its memory and its end."""
+    """Repeats one trial on the same run; after the last, also checks memory growth and the exit code."""
     before = one.rss_mib()
     for index in range(settings.times):
         yield trial
         if index == 0:
-            before = one.rss_mib()  # a failure has its own code and buffers
+            before = one.rss_mib()  # the first failure loads code and allocates buffers
     after = one.rss_mib()
     if after > GROWTH * before:
         raise Unexpected(f"memory went from {before:.0f} to {after:.0f} MiB over all trials")
@@ -289,7 +292,7 @@ def corrupt_stream(settings: Settings) -> Trials:
 
                 def trial() -> None:
                     wire.spoil.set()
-                    time.sleep(2)  # of damage
+                    time.sleep(2)  # seconds of corruption
                     wire.spoil.clear()
                     one.skip()
                     one.frames(1, NOTICE_S)
@@ -336,7 +339,7 @@ def viewer_killed(settings: Settings) -> Trials:
 
 
 def disk_full(settings: Settings) -> Trials:
-    """By turns a device that is full from the start, and a file that may not grow beyond a megabyte."""
+    """Alternates between a device that is full from the start and a file that may not grow beyond 1 MiB."""
 
     def full_at_once() -> None:
         with TemporaryDirectory() as folder:
@@ -356,14 +359,14 @@ def disk_full(settings: Settings) -> Trials:
             one.frames(6 * RATE)
             one.end()
             if not one.said("Rerun (save"):
-                raise Unexpected("nothing was said of a recording that is not whole")
+                raise Unexpected("the incomplete recording was not reported")
 
     for index in range(settings.times):
         yield full_at_once if index % 2 == 0 else full_later
 
 
 def ended_at_random(settings: Settings) -> Trials:
-    """0; or death by the signal, where Python had not got as far as listening to it."""
+    """Expects exit code 0, or death by SIGTERM if Python had not yet installed its handler."""
     rng = random.Random(settings.seed)
 
     def trial() -> None:
@@ -372,7 +375,7 @@ def ended_at_random(settings: Settings) -> Trials:
             one.end(0, -signal.SIGTERM)
             for line in one.log.read_text(encoding="utf-8").splitlines():
                 if "Traceback" in line or not line.startswith("{"):
-                    raise Unexpected(f"said {line[:120]}")
+                    raise Unexpected(f"printed {line[:120]}")
                 jsonlib.loads(line)
 
     for _ in range(settings.times):
@@ -395,7 +398,7 @@ def control_flood(settings: Settings) -> Trials:
 
 
 def flood(address: str, one: Program) -> Counter[str]:
-    """Sends REQUESTS without waiting for answers, and counts these by kind; frames must come meanwhile."""
+    """Sends REQUESTS requests without waiting for answers, and counts these by kind; frames must keep coming."""
     answers: Counter[str] = Counter()
     requests = iter(
         protocol.encode_request(protocol.Request("status" if id % 2 else "list", {}, id, "flood"))
@@ -414,7 +417,7 @@ def flood(address: str, one: Program) -> Counter[str]:
             if ready & zmq.POLLOUT and request is not None:
                 dealer.send(request)
                 request = next(requests, None)
-            while dealer.poll(0, zmq.POLLIN):  # at once: answers are not kept long for whoever does not read
+            while dealer.poll(0, zmq.POLLIN):  # at once: the server drops answers that are not read
                 reply = protocol.unpack(dealer.recv(), at_most=MIB)
                 answers[str(reply.get("error", "result"))] += 1
                 answered_s = now_s
@@ -432,7 +435,7 @@ def flood(address: str, one: Program) -> Counter[str]:
 
 @contextmanager
 def listener(one: Program) -> Iterator[psutil.Popen]:
-    """`online-tapir listen`, which has read something already."""
+    """Runs `online-tapir listen`, and waits for its first output."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     words = [sys.executable, "-m", "online_tapir", "listen", one.stream.address, "--jsonl"]
     read, write = os.pipe()
@@ -451,7 +454,7 @@ def listener(one: Program) -> Iterator[psutil.Popen]:
 
 
 def kill(process: psutil.Popen) -> None:
-    """Stopped, ended or neither."""
+    """Kills a process, whether it runs, is stopped or has ended."""
     if process.poll() is None:
         process.kill()
         process.wait()
@@ -463,20 +466,20 @@ def drained(pipe: int) -> None:
 
 
 FAULTS: dict[str, tuple[str, Fault]] = {
-    "source killed and started again": ("lost is told; frames come again, the same run", source_killed),
-    "source stalled": ("stalled is told; frames come again, the same run", source_stalled),
-    "corrupt bytes in the stream": ("frames come again, the same run", corrupt_stream),
-    "subscriber stopped": ("no frame is late for the others", subscriber_stopped),
-    "subscriber killed": ("no frame is late for the others", subscriber_killed),
-    "viewer killed": ("tracking goes on; ends with 0", viewer_killed),
-    "disk full while saving": ("from the start: refused with 2; later: told, tracking goes on, ends with 0", disk_full),
-    "SIGTERM at a random moment": ("ends with 0 (or by the signal, before it listens)", ended_at_random),
-    f"flood of {REQUESTS:,} requests": ("each answered or rate_limited; frames come", control_flood),
+    "source killed and started again": ("reports lost; frames resume in the same run", source_killed),
+    "source stalled": ("reports stalled; frames resume in the same run", source_stalled),
+    "corrupt bytes in the stream": ("frames resume in the same run", corrupt_stream),
+    "subscriber stopped": ("no late frame for other subscribers", subscriber_stopped),
+    "subscriber killed": ("no late frame for other subscribers", subscriber_killed),
+    "viewer killed": ("tracking continues; exits with 0", viewer_killed),
+    "disk full while saving": ("at start: exits with 2; later: reported, tracking continues, exits with 0", disk_full),
+    "SIGTERM at a random moment": ("exits with 0 (or is killed, before it handles SIGTERM)", ended_at_random),
+    f"flood of {REQUESTS:,} requests": ("each answered or rate_limited; frames keep coming", control_flood),
 }
 
 
 def main(settings: Annotated[Settings, Parameter(name="*")] = Settings(), *, json: JsonFile = None) -> None:
-    """Do to the program what cameras, disks, viewers and people do, and see what comes of it."""
+    """Inject faults of cameras, disks, viewers and users into the program, and check how it reacts."""
     chosen = [name for name in FAULTS if not settings.faults or any(word in name for word in settings.faults)]
     if not chosen:
         raise BenchError(f"no fault is called {' or '.join(settings.faults)}; there are {', '.join(FAULTS)}")
@@ -488,7 +491,7 @@ def main(settings: Annotated[Settings, Parameter(name="*")] = Settings(), *, jso
 
 
 def tried(settings: Settings, name: str) -> dict[str, Any]:
-    """All trials of one fault: how many were good and what was seen else."""
+    """Runs all trials of one fault; counts the good ones and every other outcome."""
     expected, fault = FAULTS[name]
     good, seconds, other = 0, [0.0], Counter[str]()
     with ExitStack() as opened:
@@ -503,7 +506,7 @@ def tried(settings: Settings, name: str) -> dict[str, Any]:
                 except Unexpected as error:
                     other[str(error)] += 1
                 seconds.append(time.monotonic() - begun)
-        except Unexpected as error:  # of the start, of memory, of the end
+        except Unexpected as error:  # from the start, the memory check or the end
             other[str(error)] += 1
     return {
         "fault": name,
@@ -516,7 +519,7 @@ def tried(settings: Settings, name: str) -> dict[str, Any]:
 
 
 def show(results: list[dict[str, Any]]) -> None:
-    table = Table(title="Faults, and what came of them", title_justify="left")
+    table = Table(title="Faults and their outcomes", title_justify="left")
     for heading in ("fault", "times", "expected", "seen", "slowest, s"):
         table.add_column(heading, justify="right" if heading in ("times", "slowest, s") else "left")
     for one in results:

@@ -1,9 +1,10 @@
-"""Whether any bytes can bring a reader down: coverage-guided fuzzing (atheris) of all that reads from outside.
+"""Coverage-guided fuzzing (atheris) of every reader of external input.
 
-Each target of `bench.fuzz_targets` runs in a process of its own, begun with good bytes; half of the cases are spoilt
-from within, so that they get past the first check. A failure is anything but an error of the project's own: another
-exception, more memory asked for than a sane reader needs, a case that takes longer than `--slowest`, a process that
-dies. Memory of the process is compared from a fifth of its cases on, without what was freed and is kept for later use.
+Each target of `bench.fuzz_targets` runs in its own process and starts from valid input. Half of the cases are
+structure-aware mutations, so that they get past the first checks. A reader may only raise the project's own errors.
+Failures are any other exception, allocating more than 2 GiB, a case that takes longer than `--slowest`, a crash of the
+process, and growing memory. Memory is compared from a fifth of the cases to the end, after freed memory has been
+returned to the system.
 """
 
 import json
@@ -24,26 +25,26 @@ from rich.table import Table
 from bench.fuzz_targets import SETTLED, TARGETS
 from bench.report import ROOT, BenchError, Count, JsonFile, finish, run
 
-GROWTH = 1.05, 32.0  # of memory: a ratio, and MiB that libFuzzer's own corpus may add
-INTERVAL = "a case is one call of a reader, from its bytes to its answer or refusal; writing the file is in it"
+GROWTH = 1.05, 32.0  # of memory; both must be exceeded: a ratio, and MiB that libFuzzer's corpus may add
+INTERVAL = "a case: one call of a reader, from its bytes to its result or error, including writing the file"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What is fuzzed, and for how long."""
+    """What to fuzz, and for how long."""
 
-    cases: Annotated[int | None, Parameter(help="Cases in all. [default: 1,000,000]", validator=Count)] = None
-    minutes: Annotated[float | None, Parameter(help="Time in all, in place of --cases.", validator=Number(gt=0))] = None
+    cases: Annotated[int | None, Parameter(help="Total cases. [default: 1,000,000]", validator=Count)] = None
+    minutes: Annotated[float | None, Parameter(help="Total time, instead of --cases.", validator=Number(gt=0))] = None
     targets: Annotated[
         tuple[str, ...], Parameter(help="Only these. [default: all]", consume_multiple=True, negative=())
     ] = ()
-    largest: Annotated[int, Parameter(help="Bytes of a case.", validator=Count)] = 65_536
+    largest: Annotated[int, Parameter(help="Largest case, bytes.", validator=Count)] = 65_536
     slowest: Annotated[int, Parameter(help="Seconds a case may take.", validator=Count)] = 10
-    seed: Annotated[int, Parameter(help="Of the fuzzer.", validator=Count)] = 1
+    seed: Annotated[int, Parameter(help="Seed of the fuzzer.", validator=Count)] = 1
 
 
 def main(settings: Annotated[Settings, Parameter(name="*")] = Settings(), *, json: JsonFile = None) -> None:
-    """Fuzz every reader of messages, files and weights: no crash, no hang, no growth of memory."""
+    """Fuzz every reader of messages, files and weights; fail on a crash, a hang or growing memory."""
     if find_spec("atheris") is None:
         raise BenchError("atheris is not installed; pip install 'online-tapir[fuzz]'")
     if settings.cases is not None and settings.minutes is not None:
@@ -55,11 +56,11 @@ def main(settings: Annotated[Settings, Parameter(name="*")] = Settings(), *, jso
     show(results)
     finish("fuzz", settings, {"targets": results}, json, interval=INTERVAL)
     if failed := [result["target"] for result in results if result["wrong"]]:
-        raise BenchError(f"failures in {', '.join(failed)}; the first case of each is in the document, in hexadecimal")
+        raise BenchError(f"failures in {', '.join(failed)}; the JSON has the first case of each, in hexadecimal")
 
 
 def fuzz(settings: Settings, name: str, targets: int) -> dict[str, Any]:
-    """What one of so many targets gave, in its share of the cases or of the time."""
+    """Fuzzes one of `targets` targets for its share of the cases or of the time; returns its figures."""
     with TemporaryDirectory() as folder:
         report, log = Path(folder) / "report.json", Path(folder) / "log"
         words = [sys.executable, "-m", "bench.fuzz_targets", name, str(report), *flags(settings, targets)]
@@ -69,14 +70,14 @@ def fuzz(settings: Settings, name: str, targets: int) -> dict[str, Any]:
             ).returncode
         said = log.read_text(encoding="utf-8", errors="replace")
         if not report.exists():
-            raise BenchError(f"the process of {name!r} did not begin: {said.strip().splitlines()[-1:]}")
+            raise BenchError(f"the process of {name!r} did not start: {said.strip().splitlines()[-1:]}")
         findings = json.loads(report.read_text(encoding="utf-8"))
         fatal = [file.read_bytes()[:4096].hex() for file in Path(folder).glob("*-*") if file.is_file()]
     return judged(findings, ended, said, fatal)
 
 
 def flags(settings: Settings, targets: int) -> list[str]:
-    """How libFuzzer is told when to end."""
+    """libFuzzer's flags: when to end, its limits and its seed."""
     if settings.minutes is not None:
         end = f"-max_total_time={max(round(settings.minutes * 60 / targets), 1)}"
     else:
@@ -86,7 +87,7 @@ def flags(settings: Settings, targets: int) -> list[str]:
 
 
 def judged(findings: dict[str, Any], ended: int, said: str, fatal: list[str]) -> dict[str, Any]:
-    """The figures of a target, and what is `wrong` with it, in words."""
+    """The figures of a target; `wrong` lists its failures in words."""
     samples = findings["rss_mib"]
     cases = int(found[1]) if (found := re.search(r"stat::number_of_executed_units: (\d+)", said)) else findings["cases"]
     settled = [mib for at, mib in samples if at >= SETTLED * findings["cases"]] or [samples[-1][1]]
@@ -112,12 +113,12 @@ def judged(findings: dict[str, Any], ended: int, said: str, fatal: list[str]) ->
 
 
 def last_words(said: str) -> str:
-    """The line in which libFuzzer says why it gave up."""
+    """The line with libFuzzer's error, or the end of its output if there is none."""
     return next((line for line in said.splitlines() if "ERROR: libFuzzer" in line), said.strip()[-200:])
 
 
 def show(results: list[dict[str, Any]]) -> None:
-    table = Table(title="Readers and what bytes did to them", title_justify="left")
+    table = Table(title="Fuzzed readers", title_justify="left")
     for heading in ("target", "cases", "refused", "branches", "slowest ms", "MiB, settled to end", "wrong"):
         table.add_column(heading, justify="left" if heading in ("target", "wrong") else "right")
     for one in results:

@@ -1,7 +1,7 @@
-"""Every reader of bytes that come from outside, what it is given at first, and how that is spoilt.
+"""Fuzz targets: every reader of external input, with its seed inputs and how to mutate them.
 
-A reader may refuse with an error of the project's own and nothing else. `python -m bench.fuzz_targets NAME REPORT ...`
-is the process in which one of them is fuzzed, see `bench.fuzz`; torch is loaded by those that read weights alone.
+A reader may reject input only with one of the project's own errors. `python -m bench.fuzz_targets NAME REPORT ...` is
+the process that fuzzes one target (see `bench.fuzz`). Only the targets that need torch load it.
 """
 
 import ctypes
@@ -35,13 +35,13 @@ ODD_VALUES: list[Any] = [
     "\0", b"", b"\0" * 3, b"\xff" * 64, [], [[]], [[1, 2]], [[float("nan"), 0]], [0] * 5000, {}, {"": {}},
 ]  # fmt: skip
 ODD_NUMBERS = (b"0", b"-1", b"1", b"7", b"1e308", b"nan", b"65536", b"4294967296", b"99999999999", b"1" * 40)
-MEMORY = 2 * 2**30  # bytes that a reader may ask for, over what the process has
-SETTLED = 0.2  # of the cases; memory is compared from there on
+MEMORY = 2 * 2**30  # bytes that a reader may allocate on top of the process's own
+SETTLED = 0.2  # share of the cases, after which memory is compared
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One reader: `read` refuses by OnlineTapirError, `seeds` are good, `spoil` makes one bad from within."""
+    """One reader: `read` rejects input with OnlineTapirError, `seeds` are valid inputs, `spoil` mutates one."""
 
     read: Read
     seeds: list[bytes]
@@ -51,7 +51,7 @@ class Target:
 
 @dataclass(slots=True)
 class Failure:
-    """A case that went wrong, the first of its kind, and how many there were."""
+    """The first failing case of its kind, and how many there were."""
 
     what: str
     case_hex: str
@@ -60,16 +60,16 @@ class Failure:
 
 @dataclass(slots=True)
 class Findings:
-    """What has been seen of one target so far."""
+    """The results of one target so far."""
 
     cases: int = 0
     refused: int = 0
     slowest_ms: float = 0.0
-    rss_mib: list[tuple[int, float]] = field(default_factory=list)  # after so many cases
-    failures: dict[str, Failure] = field(default_factory=dict)  # by where
+    rss_mib: list[tuple[int, float]] = field(default_factory=list)  # (cases so far, MiB)
+    failures: dict[str, Failure] = field(default_factory=dict)  # by exception type and location
 
     def take(self, target: Target, case: bytes) -> None:
-        """Reads `case`, and keeps what was wrong with that."""
+        """Reads `case`, and records a failure."""
         begun_ns = time.perf_counter_ns()
         try:
             target.read(case)
@@ -107,14 +107,14 @@ def heartbeats(folder: Path) -> Target:
 
 
 def requests(folder: Path) -> Target:
-    """Through the server to the commands: an answer comes of any bytes."""
-    from bench.stub import one_frame_session
+    """Passes requests through the server to the commands; any bytes must get an answer."""
+    from bench.stub import one_frame_stream
     from online_tapir.control import protocol
     from online_tapir.control.server import ControlServer
 
-    now = iter(range(0, 2**62, 10**9))  # a second a look: the budget is always full
+    now = iter(range(0, 2**62, 10**9))  # one second per call, so that the budget is always full
     server = ControlServer(f"ipc://{folder}/control", monotonic_ns=lambda: next(now))
-    session = one_frame_session()
+    stream = one_frame_stream()
     arguments: dict[str, dict[str, Any]] = {
         "add": {"xy": [[7.5, 1.0]], "frame_id": 0, "normalised": False},
         "remove": {"ids": [0]},
@@ -128,9 +128,9 @@ def requests(folder: Path) -> Target:
     ]
 
     def read(case: bytes) -> None:
-        reply = protocol.unpack(server.answer(b"somebody", case, session), at_most=2**28)
-        session.clear()
-        protocol.read_result(reply)  # raises what was answered; a name that is no error's does not exist
+        reply = protocol.unpack(server.answer(b"somebody", case, stream), at_most=2**28)
+        stream.clear()
+        protocol.read_result(reply)  # raises the error in the reply, if there is one
         assert reply["request"] >= 0, reply
 
     return Target(read, seeds, spoil_message, server.close)
@@ -177,7 +177,7 @@ def safetensors(folder: Path) -> Target:
 
     vars(checkpoint)["PRESETS"] = {
         "tiny": tiny_config()
-    }  # each is built for a word of advice, and the real ones take a second
+    }  # every preset is built for the advice in an error, and the real ones take a second
 
     path = folder / "weights.safetensors"
     checkpoint.save_weights(path, tiny_model(), {"note": "none"})
@@ -185,7 +185,7 @@ def safetensors(folder: Path) -> Target:
 
 
 def saved_states(folder: Path) -> Target:
-    """With any checksum, or nothing behind it would ever be read."""
+    """Accepts any checksum; otherwise no mutated file would get past it."""
     from bench.stub import tiny_model
     from online_tapir.tracking import state_file
     from online_tapir.tracking.tracker import Tracker
@@ -242,7 +242,7 @@ TARGETS: dict[str, Callable[[Path], Target]] = {
 
 
 def from_file(path: Path, reader: Callable[[Path], object]) -> Read:
-    """A reader of bytes made of a reader of files."""
+    """Turns a reader of files into a reader of bytes."""
 
     def read(case: bytes) -> object:
         path.write_bytes(case)
@@ -252,7 +252,7 @@ def from_file(path: Path, reader: Callable[[Path], object]) -> Read:
 
 
 def saved(array: Any, protocol: int | None = None) -> bytes:
-    """An array as .npy; one of objects is pickled by `protocol`, as the releases of the public code are."""
+    """An array as .npy; with `protocol`, a pickled object array, as in the public code's releases."""
     file = BytesIO()
     if protocol is None:
         np.save(file, array)
@@ -263,7 +263,7 @@ def saved(array: Any, protocol: int | None = None) -> bytes:
 
 
 def spoil_bytes(case: bytes, rng: random.Random) -> bytes:
-    """A few bytes changed, dropped, doubled, or all after some of them gone."""
+    """Overwrites, deletes or duplicates a few bytes, and sometimes truncates the rest."""
     spoilt = bytearray(case)
     for _ in range(rng.randint(1, 4)):
         at, length = rng.randrange(len(spoilt) + 1), rng.choice((1, 1, 2, 4, 8, 33))
@@ -280,7 +280,7 @@ def spoil_bytes(case: bytes, rng: random.Random) -> bytes:
 
 
 def spoil_text(case: bytes, rng: random.Random) -> bytes:
-    """Another number where one was, or as `spoil_bytes` does."""
+    """Replaces a number by an odd one, or mutates as `spoil_bytes` does."""
     numbers = list(re.finditer(rb"\d+", case))
     if not numbers or rng.random() < 0.3:
         return spoil_bytes(case, rng)
@@ -289,11 +289,11 @@ def spoil_text(case: bytes, rng: random.Random) -> bytes:
 
 
 def spoil_message(case: bytes, rng: random.Random) -> bytes:
-    """A msgpack map, behind a topic or not, with a value gone, changed, cut or new; other bytes as `spoil_bytes`."""
+    """Deletes, changes or adds a value in a msgpack map, with or without a topic; mutates the rest as `spoil_bytes`."""
     topic, zero, packed = case.partition(b"\0") if case.startswith((b"tracks/", b"heartbeat/")) else (b"", b"", case)
     try:
         body = msgpack.unpackb(packed, strict_map_key=False)
-    except Exception:  # whatever it met: it has been spoilt before
+    except Exception:  # any error: the case has been mutated before
         return spoil_bytes(case, rng)
     if not isinstance(body, dict) or not body or rng.random() < 0.2:
         return spoil_bytes(case, rng)
@@ -305,7 +305,7 @@ def spoil_message(case: bytes, rng: random.Random) -> bytes:
 
 
 def spoil_map(body: dict[Any, Any], rng: random.Random) -> None:
-    """Changes `body` in place, somewhere in it."""
+    """Changes one entry of `body`, possibly nested, in place."""
     key = rng.choice(list(body))
     value = body[key]
     if isinstance(value, dict) and value and rng.random() < 0.7:
@@ -321,7 +321,7 @@ def spoil_map(body: dict[Any, Any], rng: random.Random) -> None:
 
 
 def spoil_safetensors(case: bytes, rng: random.Random) -> bytes:
-    """A header with another value in it, most often in what it says of a model or a run; or as `spoil_text` does."""
+    """Changes a value in the header, usually in its `config` or `run`, or mutates as `spoil_text` does."""
     end = 8 + int.from_bytes(case[:8], "little")
     try:
         header = json.loads(case[8:end])
@@ -330,7 +330,7 @@ def spoil_safetensors(case: bytes, rng: random.Random) -> bytes:
         config = whole["config"] if told == "run" and rng.random() < 0.5 else whole
         assert isinstance(config, dict)
         assert config
-    except Exception:  # it has been spoilt before
+    except Exception:  # the case has been mutated before
         return spoil_text(case, rng)
     change = rng.random()
     if change < 0.2:
@@ -350,7 +350,7 @@ def spoil_safetensors(case: bytes, rng: random.Random) -> bytes:
 
 
 def watched(findings: Findings, report: Path) -> Iterator[None]:
-    """Goes on for ever; at every step that is due, memory is looked at and all findings are written down."""
+    """Endless: at most every half second, samples memory and writes all findings to `report`."""
     process, due_ns = psutil.Process(), 0
     while True:
         if time.monotonic_ns() >= due_ns:
@@ -362,13 +362,13 @@ def watched(findings: Findings, report: Path) -> Iterator[None]:
 
 
 def give_back() -> None:
-    """Returns memory to the system that was freed and is kept for later, so that what is held can be told from it."""
-    with suppress(OSError, AttributeError):  # another C library than glibc, which has ways of its own
+    """Returns freed memory to the system, so that RSS counts only what is in use."""
+    with suppress(OSError, AttributeError):  # not glibc, so there is no malloc_trim
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def fuzz(name: str, report: Path, flags: list[str]) -> None:
-    """Fuzzes one target until libFuzzer has done what `flags` say; does not return."""
+    """Fuzzes one target until libFuzzer ends as `flags` say; does not return."""
     import atheris
 
     with TemporaryDirectory() as folder:

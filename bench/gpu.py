@@ -1,12 +1,12 @@
-"""Everything about a GPU in one command, of at most so many seconds, on a machine with little more than torch.
+"""All GPU measurements in one command with a time budget, on a machine with little more than torch.
 
-The step at several numbers of points - as CUDA graphs, with two frames under way, and kernel by kernel - then every op
-beside its reference and what is possible, how far half precision strays, the kernels' tests on the device, and the
-public code, where it is at hand. What matters most comes first; what no time is left for is named in the document, and
-what fails is in it with its reason, while the rest goes on.
+Measures, most important first: the step at several numbers of points (with CUDA graphs, with two frames in flight, and
+kernel by kernel), every op against its reference and its lower bound, the drift of half precision, the public code if
+given, and the kernels' tests on the device. The document lists the parts that the budget left no time for. A part that
+fails is recorded with its error, and the rest continues.
 
-Needs torch, triton, numpy, opencv, safetensors, pytest and this checkout. `--rehearse` goes the same way with a tiny
-model, on any machine: without a GPU the kernels are interpreted, and its times mean nothing.
+Needs torch, triton, numpy, opencv, safetensors, pytest and this checkout. `--rehearse` runs the same parts with a tiny
+model on any machine; without a GPU the kernels are interpreted, and the times mean nothing.
 """
 
 import argparse
@@ -43,10 +43,10 @@ STAGES = ("upload", "encode", "match", "refine", "download")
 FRAME = (480, 640)
 MIB = 2**20
 WARM_UP = 20  # frames
-AIMS_MS = {256: 1.0, 1024: 2.0}  # for bootstapir in bfloat16
+AIMS_MS = {256: 1.0, 1024: 2.0}  # by points, for bootstapir in bfloat16
 INTERVAL = (
-    "a frame: from the picture in memory to positions in memory, no camera, no sink; with two frames under way, from "
-    "one answer to the next. Stages are the device's own times. The first frames are in no figure"
+    "a frame: from the image in memory to the positions in memory, without camera or sinks; with two frames in flight, "
+    "from one result to the next. Stages are timed by the device. Warm-up frames are excluded"
 )
 TINY = TapirConfig(
     name="tiny", stem_width=16, widths=(16, 16, 16, 16), blocks=(1, 1, 1, 1), extra_convs=1, match_width=4,
@@ -58,15 +58,15 @@ Picture = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is measured: all of it, or a rehearsal's."""
+    """What to measure, in full or in a rehearsal."""
 
     models: dict[str, TapirConfig]
-    points: tuple[int, ...]  # the aims' first
+    points: tuple[int, ...]  # those with an aim first
     dtype: torch.dtype
     warm_up: int  # frames
-    seconds: float  # of each measurement
+    seconds: float  # per measurement
     frame: tuple[int, int]  # height, width
-    tests: tuple[str, ...]  # words for pytest
+    tests: tuple[str, ...]  # arguments for pytest
 
 
 FULL = Plan(
@@ -79,7 +79,7 @@ REHEARSAL = Plan(
 
 
 class Session:
-    """The seconds that are left, and what was found so far."""
+    """The time that is left, and the results so far."""
 
     def __init__(self, budget_s: float) -> None:
         self._end = time.monotonic() + budget_s
@@ -92,27 +92,27 @@ class Session:
         return self._end - time.monotonic()
 
     def do(self, name: str, needs_s: float, work: Callable[[], Any]) -> None:
-        """Keeps what `work` gives; where too little time is left, or it fails, that is kept instead."""
+        """Records the result of `work`, or its error; skips it, and records that, if less than `needs_s` is left."""
         if self.left_s < needs_s:
             self.skipped.append(name)
             return
         started = time.monotonic()
         try:
             self.results[name] = work()
-        except Exception as error:  # a machine with a GPU is rare: one failure must not cost the other figures
+        except Exception as error:  # GPU machines are rare: one failure must not lose the other figures
             self.results[name] = {"error": " ".join(f"{type(error).__name__}: {error}".split())}
             self.failed.append(name)
         print(f"[{time.monotonic() - started:6.1f} s] {name}: {_brief(self.results[name])}", flush=True)
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Measures, prints, writes the document; 1 where a part failed."""
+    """Measures, prints and writes the document; returns 1 if a part failed, 2 if there is no GPU."""
     settings = _settings(words)
     if settings.rehearse and settings.device == "cpu":
-        os.environ["TRITON_INTERPRET"] = "1"  # before anything imports it
+        os.environ["TRITON_INTERPRET"] = "1"  # before anything imports Triton
     device, plan = torch.device(settings.device), REHEARSAL if settings.rehearse else FULL
     if device.type == "cuda" and not torch.cuda.is_available():
-        print("there is no GPU that torch can use here; --device cpu --rehearse goes the same way", file=sys.stderr)
+        print("torch finds no GPU here; --device cpu --rehearse runs the same parts without one", file=sys.stderr)
         return 2
     session = Session(settings.budget)
     facts = {"device": _device_facts(device), "backend": asdict(backend(device))}
@@ -139,16 +139,16 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _settings(words: Sequence[str] | None) -> argparse.Namespace:
-    # cyclopts, which the other benches use, is not on a bare machine
+    # the other benches use cyclopts, which a bare machine lacks
     parser = argparse.ArgumentParser(prog="python -m bench.gpu", description=__doc__.split("\n\n")[0])
     parser.add_argument("--device", default="cuda", help="cuda, cuda:1, or cpu for a rehearsal")
-    parser.add_argument("--budget", type=float, default=450.0, help="seconds for all of it")
-    parser.add_argument("--public", type=Path, help="a checkout of the public PyTorch code, to run beside")
-    parser.add_argument("--rehearse", action="store_true", help="go the same way with a tiny model")
-    parser.add_argument("--json", type=Path, help="the document, in place of one in bench/results")
+    parser.add_argument("--budget", type=float, default=450.0, help="total seconds")
+    parser.add_argument("--public", type=Path, help="a checkout of the public PyTorch code to compare with")
+    parser.add_argument("--rehearse", action="store_true", help="run the same parts with a tiny model")
+    parser.add_argument("--json", type=Path, help="file for the document, instead of one in bench/results")
     settings = parser.parse_args(words)
     if settings.device == "cpu" and not settings.rehearse:
-        parser.error("--device cpu is for --rehearse")
+        parser.error("--device cpu works only with --rehearse")
     return settings
 
 
@@ -178,7 +178,7 @@ def _measure(session: Session, plan: Plan, device: torch.device, public: Path | 
 
 
 def steps(config: TapirConfig, points: int, plan: Plan, device: torch.device) -> dict[str, Any]:
-    """A tracker with random weights, its ways of taking frames in turn."""
+    """Times a tracker with random weights: with graphs, pipelined with graphs, and kernel by kernel."""
     model = random_model(config, device, plan.dtype)
     found: dict[str, Any] = {"dtype": str(plan.dtype).removeprefix("torch."), "aim_ms": None}
     if config.name == "bootstapir":
@@ -226,7 +226,7 @@ def one_by_one(tracker: Tracker, pictures: Iterator[Picture], seconds: float) ->
 
 
 def two_under_way(tracker: Tracker, pictures: Iterator[Picture], seconds: float) -> tuple[list[float], dict[str, Any]]:
-    """Milliseconds from each answer to the next, the next frame always submitted before the last is collected."""
+    """Milliseconds from each result to the next; each frame is submitted before the previous one is collected."""
     frame_ms: list[float] = []
     tracker.submit(next(pictures))
     start = time.perf_counter_ns()
@@ -244,13 +244,13 @@ def two_under_way(tracker: Tracker, pictures: Iterator[Picture], seconds: float)
 def ops(
     config: TapirConfig, points: int, plan: Plan, device: torch.device, limits: Limits, kernels: bool
 ) -> list[dict[str, Any]]:
-    """Each op's kernel, reference and limit."""
+    """Times each op's kernel and reference, with its limit."""
     cases = op_cases(config, points, device, plan.dtype, plan.frame)
     return [asdict(timed(case, device, limits, plan.seconds / 10, kernels)) for case in cases]
 
 
 def drift(plan: Plan, device: torch.device) -> dict[str, Any]:
-    """Pixels between what `small` tracks on the device, in either precision, and on the CPU in float32."""
+    """Distances in pixels between `small` on the device, in each dtype, and on the CPU in float32."""
     from online_tapir.camera.demo import DemoScene
     from online_tapir.points.placement import Corners
 
@@ -275,7 +275,7 @@ def drift(plan: Plan, device: torch.device) -> dict[str, Any]:
 
 
 def tests(plan: Plan, device: torch.device, limit_s: float) -> dict[str, Any]:
-    """The kernels' own tests, compiled and run on the device. RuntimeError, with their last words, where one fails."""
+    """Runs the kernels' tests, compiled, on the device. Raises RuntimeError with the end of their output on failure."""
     command = [
         sys.executable,
         "-m",
@@ -300,9 +300,9 @@ def tests(plan: Plan, device: torch.device, limit_s: float) -> dict[str, Any]:
 
 
 def public_steps(folder: Path, points: int, plan: Plan, device: torch.device) -> dict[str, Any]:
-    """The public causal BootsTAPIR, frame by frame as its own live demo runs it, with the numbers it begins with."""
+    """Times the public causal BootsTAPIR with its initial weights, frame by frame as its own live demo runs it."""
     if not (folder / "tapnet" / "torch" / "tapir_model.py").is_file():
-        raise FileNotFoundError(f"{folder} is no checkout of tapnet: it has no tapnet/torch/tapir_model.py")
+        raise FileNotFoundError(f"{folder} is not a checkout of tapnet: it has no tapnet/torch/tapir_model.py")
     if str(folder.resolve()) not in sys.path:
         sys.path.insert(0, str(folder.resolve()))
     module = import_module("tapnet.torch.tapir_model")
@@ -334,7 +334,7 @@ def public_steps(folder: Path, points: int, plan: Plan, device: torch.device) ->
 
 
 def random_model(config: TapirConfig, device: torch.device, dtype: torch.dtype) -> Tapir:
-    """As `load_model` would leave it, but for the numbers."""
+    """A model as `load_model` returns it, but with random weights."""
     torch.manual_seed(0)
     model = Tapir(config).requires_grad_(False).to(device, dtype)
     model.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -347,14 +347,14 @@ def noise(count: int, size: tuple[int, int]) -> list[Picture]:
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
-    """As bench.report's, which needs more than a bare machine has."""
+    """Like `bench.report.Spread`, which needs packages that a bare machine lacks."""
     ordered = sorted(values)
     ranks = {f"p{q}": ordered[max(0, -(-len(ordered) * q // 100) - 1)] for q in (50, 95, 99)}
     return {"count": len(ordered), **{name: round(value, 4) for name, value in {**ranks, "max": ordered[-1]}.items()}}
 
 
 def _brief(result: Any) -> str:
-    """A line for whoever watches."""
+    """A one-line summary of a result, for the terminal."""
     if isinstance(result, dict) and "graphs" in result:
         ways = {way: result[way]["ms"]["p50"] for way in ("graphs", "graphs_pipelined", "kernel_by_kernel")}
         return f"p50 ms {ways}, stages {result['graphs']['stages_ms']}"

@@ -1,9 +1,9 @@
-"""What it costs to inspect a point, and that it costs nothing not to: two trackers on the same frames, in one run.
+"""The cost of inspecting a point, and of having stopped: two trackers on the same frames, in one run.
 
-One of them never inspects a point. The other does so in every second block of frames, and is without an inspection in
-those between. Both step every frame, in turns of who goes first, so that whatever else the machine does falls on both;
-a ratio is taken frame by frame, and its median told: of the time that passed, and of this process's CPU time, which
-others on the machine disturb less. Their tracks must be the same to the bit, or there is no result.
+One tracker never inspects a point. The other inspects one in every second block of frames and none in between. Both
+step every frame and take turns in going first, so that other load on the machine affects both equally. The figures are
+medians of per-frame ratios, of wall time and of this process's CPU time, which other load disturbs less. The tracks of
+the two must be bit-identical; otherwise there is no result.
 """
 
 import time
@@ -25,25 +25,25 @@ from online_tapir.records import Tracks
 from online_tapir.tracking.tracker import Tracker
 
 INTERVAL = (
-    "a step: from the picture in memory to positions, and what was seen of an inspected point, in memory; the first "
-    "warm_up frames of every block are in no figure"
+    "a step: from the image in memory to the positions, and the inspection of a point if any, in memory; the first "
+    "warm_up frames of every block are excluded"
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What is stepped, and how often."""
+    """What to step, and how often."""
 
     model: Annotated[str, Parameter(help="Preset or .safetensors file.")] = "small"
-    points: Annotated[int, Parameter(help="Points to follow; the one in the middle is inspected.", validator=Count)] = (
+    points: Annotated[int, Parameter(help="Tracked points, of which the middle one is inspected.", validator=Count)] = (
         64
     )
-    size: Annotated[str, Parameter(help="Of the frames.")] = "256x256"
+    size: Annotated[str, Parameter(help="Frame size.")] = "256x256"
     blocks: Annotated[
-        int, Parameter(help="Blocks of frames without an inspection, and as many with.", validator=Count)
+        int, Parameter(help="Blocks of frames with an inspection, and as many without.", validator=Count)
     ] = 20
-    frames: Annotated[int, Parameter(help="Frames of a block to measure.", validator=Count)] = 20
-    warm_up: Annotated[int, Parameter(help="Frames before them.", validator=Count)] = 3
+    frames: Annotated[int, Parameter(help="Frames to measure per block.", validator=Count)] = 20
+    warm_up: Annotated[int, Parameter(help="Warm-up frames per block.", validator=Count)] = 3
     device: Annotated[str, Parameter(help="auto, cpu, cuda, ...")] = "auto"
     threads: Annotated[
         int | None, Parameter(help="CPU threads of the model. [default: torch's choice]", validator=Count)
@@ -51,7 +51,7 @@ class Settings:
 
 
 class Took(NamedTuple):
-    """What a step took."""
+    """Wall and CPU time of a step."""
 
     ms: float
     cpu_ms: float
@@ -62,8 +62,8 @@ class Trial:
     """The steps of both trackers on one frame."""
 
     inspection: Literal["off", "on"]
-    never: Took  # of the tracker that inspects nothing
-    now: Took  # of the other
+    never: Took  # of the tracker that never inspects
+    now: Took  # of the other tracker
 
 
 def main(
@@ -71,7 +71,7 @@ def main(
     *,
     json: JsonFile = None,
 ) -> None:
-    """Time steps with a point inspected, with none any more, and of a tracker that never had any."""
+    """Time steps while a point is inspected, after inspecting has stopped, and of a tracker that never inspects."""
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     trials = measure(settings)
@@ -87,7 +87,7 @@ def main(
 
 
 def measure(settings: Settings) -> list[Trial]:
-    """Every block in turn. BenchError where the tracks of the two trackers differ."""
+    """Runs all blocks. Raises BenchError if the tracks of the two trackers differ."""
     loaded = model(settings.model, str(choose_device(settings.device)))
     never, now_and_then = (Tracker(loaded, max_points=settings.points) for _ in range(2))
     for tracker in (never, now_and_then):
@@ -121,7 +121,7 @@ def check_same(one: Tracks, other: Tracks) -> None:
 
 
 def ratios(kind: str, trials: Sequence[Trial]) -> dict[str, float]:
-    """The medians, over frames, of what a step took over what it took the tracker that never inspected a point."""
+    """Medians over frames of the step's time over that of the tracker that never inspects, for wall and CPU time."""
     passed = float(np.median([trial.now.ms / trial.never.ms for trial in trials]))
     cpu = float(np.median([trial.now.cpu_ms / trial.never.cpu_ms for trial in trials]))
     return {f"{kind}_over_never": round(passed, 4), f"{kind}_over_never_cpu": round(cpu, 4)}

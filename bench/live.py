@@ -1,16 +1,17 @@
-"""How old an answer is, and how many come a second: `online-tapir --camera demo` with a subscriber in another process.
+"""End-to-end latency and frame rate: `online-tapir --camera demo` with a subscriber in another process.
 
-The program runs as a user runs it; this process subscribes to it. Latencies begin when a frame is grabbed, before it is
-rendered, and end when its message is handed to ZeroMQ (publish) or has been received and decoded here (receive). At a
-frame rate of the camera's own the newest frame is tracked and others are dropped. Unpaced, a frame is grabbed while the
-two before it wait or are tracked: the rate is what the program can do, and the latencies are mostly that wait.
+The program runs as a user runs it; this process subscribes to it. Latency is counted from the grab of a frame, before
+it is rendered, until its message is handed to ZeroMQ (publish) or has been received and decoded here (receive). With a
+camera frame rate, the newest frame is tracked and others are dropped. Unpaced, a frame is grabbed while the two before
+it wait or are tracked: the rate is the program's maximum, and the latencies are mostly that wait.
 
-What is not the model: upload (the conversion to floats), download, publish and receive are told by the messages;
-resizing to the model's resolution, which the program counts to its stage encode, is timed here by itself. The wait for
-the model to be free and the rendering of the scene, both in the stage capture, are a queue and a stand-in for a camera.
+Time outside the model: upload (the conversion to floats), download, publish and receive come from the messages.
+Resizing to the model's resolution, which the program counts in its encode stage, is timed here by itself. The capture
+stage is not counted: it is the wait for the model and the rendering of the scene, i.e. a queue and a stand-in for a
+camera.
 
-`--fps` and `--beside` take several values: every pair is a run of the program, in turn, `--rounds` times over, so that
-whatever else the machine does falls on all of them; their ratios are worth more than their figures.
+`--fps` and `--beside` take several values. Every combination is a run of the program; all are run in turn, `--rounds`
+times, so that other load on the machine affects all of them. Their ratios are more reliable than their absolute values.
 """
 
 import os
@@ -50,14 +51,14 @@ from online_tapir.model.tapir import resize
 from online_tapir.records import StageTimes, Tracks
 from online_tapir.wire.subscriber import subscribe
 
-SILENCE_MS = 1000  # then see whether the program still runs
+SILENCE_MS = 1000  # without a message; then check that the program still runs
 PATIENCE_S = 10.0  # for the program to end
 NOT_THE_MODEL = "upload + download + publish + receive"
-TARGET_MS = 3.0  # for all that is not the model, p95, at 640x480 and 256 points on 2 cores
+TARGET_MS = 3.0  # for the p95 of time outside the model, at 640x480 and 256 points on 2 cores
 RESIZES = 200
 INTERVAL = (
-    "from the grab of a frame, before it is rendered, to its message received and decoded in another process; the "
-    "first frames of each run, warm_up of them, are in no figure"
+    "from the grab of a frame, before it is rendered, until its message is received and decoded in another process; "
+    "the first warm_up frames of each run are excluded"
 )
 
 Beside = Literal["nothing", "rerun-save", "rerun-stalled", "subscriber-stalled"]
@@ -65,29 +66,29 @@ Beside = Literal["nothing", "rerun-save", "rerun-stalled", "subscriber-stalled"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What is run, and for how long."""
+    """What to run, and for how long."""
 
     model: Annotated[str, Parameter(help="Preset or .safetensors file.")] = "small"
-    points: Annotated[int, Parameter(help="Points to follow.", validator=Count)] = 64
-    size: Annotated[str, Parameter(help="Of the frames.")] = "256x256"
-    frames: Annotated[int, Parameter(help="Frames to measure, each run.", validator=Count)] = 600
+    points: Annotated[int, Parameter(help="Points to track.", validator=Count)] = 64
+    size: Annotated[str, Parameter(help="Frame size.")] = "256x256"
+    frames: Annotated[int, Parameter(help="Frames to measure per run.", validator=Count)] = 600
     fps: Annotated[
         tuple[float, ...],
         Parameter(
-            help="Rates of the camera; 0 gives frames as fast as they are taken.", consume_multiple=True, negative=()
+            help="Camera frame rates; 0 gives frames as fast as they are taken.", consume_multiple=True, negative=()
         ),
     ] = (0.0,)
     beside: Annotated[
         tuple[Beside, ...],
         Parameter(
-            help="What goes on meanwhile: nothing; a recording for Rerun; a Rerun viewer, or a second subscriber, that "
+            help="What runs alongside: nothing; a recording for Rerun; a Rerun viewer, or a second subscriber, that "
             "has stopped reading.",
             consume_multiple=True,
             negative=(),
         ),
     ] = ("nothing",)
-    rounds: Annotated[int, Parameter(help="Runs of each, in turn.", validator=Count)] = 1
-    warm_up: Annotated[int, Parameter(help="Frames before the first that is measured.", validator=Count)] = 60
+    rounds: Annotated[int, Parameter(help="Runs per combination.", validator=Count)] = 1
+    warm_up: Annotated[int, Parameter(help="Warm-up frames before measuring.", validator=Count)] = 60
     device: Annotated[str, Parameter(help="auto, cpu, cuda, ...")] = "auto"
     threads: Annotated[
         int | None, Parameter(help="CPU threads of the model. [default: torch's choice]", validator=Count)
@@ -96,7 +97,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One of the runs that are compared."""
+    """One combination of camera rate and what runs alongside."""
 
     fps: float
     beside: Beside
@@ -108,7 +109,7 @@ class Case:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Received:
-    """A message and the moment it was here."""
+    """A message and the time when it was received."""
 
     tracks: Tracks
     monotonic_ns: int
@@ -117,7 +118,7 @@ class Received:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Measured:
-    """What one run gave: the messages after warm-up, and what the program used meanwhile."""
+    """The result of one run: the messages after warm-up, and the CPU time and memory that the program used."""
 
     messages: list[Received]
     cpu_seconds: float
@@ -162,7 +163,7 @@ def summary(rounds: Sequence[Measured], resizing: Spread) -> dict[str, Any]:
 
 
 def over_nothing(one: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Capture to receive over that of the run at the same rate with nothing beside it; empty where there is none."""
+    """Capture to receive, relative to the run at the same rate with nothing alongside; empty if there is none."""
     plain = [run for run in runs if run is not one and run["setting"] == Case(one["setting"].fps, "nothing")]
     if not plain:
         return {}
@@ -173,7 +174,7 @@ def over_nothing(one: Mapping[str, Any], runs: Sequence[Mapping[str, Any]]) -> d
 def show(settings: Settings, one: Mapping[str, Any]) -> None:
     title = f"{settings.model}, {settings.points} points, {settings.size}, {one['setting']}"
     shown = {name: value for name, value in one.items() if name not in ("setting", "ms", "distribution_ms")}
-    print_table(f"{title}; ms, without {settings.warm_up} frames of warm-up", one["ms"], shown)
+    print_table(f"{title}; ms, without {settings.warm_up} warm-up frames", one["ms"], shown)
 
 
 def measure(settings: Settings, case: Case) -> Measured:
@@ -199,7 +200,7 @@ def measure(settings: Settings, case: Case) -> Measured:
 
 @contextmanager
 def program(settings: Settings, fps: float, address: str, rerun: str) -> Iterator[psutil.Popen]:
-    """`online-tapir` in a process of its own, which must end with 0 when it is asked to."""
+    """Runs `online-tapir` in its own process. Raises BenchError unless it exits with 0 when asked to stop."""
     flags = {
         "--camera": "demo",
         "--size": settings.size,
@@ -230,21 +231,21 @@ def program(settings: Settings, fps: float, address: str, rerun: str) -> Iterato
 
 
 def receive(stream: Iterator[Tracks], process: psutil.Popen, count: int) -> list[Received]:
-    """The next `count` messages. BenchError when the program ends before."""
+    """The next `count` messages. Raises BenchError if the program ends first."""
     received: list[Received] = []
     while len(received) < count:
         try:
             tracks = next(stream)
         except TimeoutError:
             if process.poll() is not None:
-                raise BenchError(f"the program ended with {process.returncode} before all frames were in") from None
+                raise BenchError(f"the program ended with {process.returncode} before all frames came") from None
             continue
         received.append(Received(tracks, time.monotonic_ns(), time.time_ns()))
     return received
 
 
 def latencies_ms(messages: Sequence[Received]) -> dict[str, NDArray[np.float64]]:
-    """Latencies, stages and jitter of one run in milliseconds; a frame's own publishing is told by the next message."""
+    """Latencies, stages and jitter of one run in milliseconds; the next message reports a frame's publish time."""
     tracks = [message.tracks for message in messages]
     stages = {
         field.name: np.array([getattr(one.times, field.name) for one in tracks]) / 1e6 for field in fields(StageTimes)
@@ -267,15 +268,16 @@ def spreads_ms(rounds: Sequence[Sequence[Received]]) -> dict[str, Spread]:
 
 
 def jitter_ms(messages: Sequence[Received]) -> NDArray[np.float64]:
-    """How far each interval between two messages is from the median interval [N - 1]."""
+    """Absolute deviation of each interval between messages from the median interval [N - 1]."""
     intervals = np.diff([one.monotonic_ns for one in messages]) / 1e6
     return np.abs(intervals - percentile(intervals, 50))
 
 
 def figures(rounds: Sequence[Measured]) -> dict[str, float | int | None]:
-    """What is one number for all rounds of a case; rates are of messages received, `answered_share` of frames grabbed.
+    """The scalar figures of a case, over all its rounds.
 
-    Frames that were dropped are counted by the camera, and again by the gaps in what was received.
+    Rates count received messages; `answered_share` is their share of the grabbed frames. Dropped frames are counted
+    twice: by the camera, and as gaps in the received frame ids.
     """
     ends = [(measured.messages[0], measured.messages[-1]) for measured in rounds]
     intervals = sum(len(measured.messages) - 1 for measured in rounds)
@@ -295,14 +297,14 @@ def figures(rounds: Sequence[Measured]) -> dict[str, float | int | None]:
 
 
 def frames_by_second(messages: Sequence[Received]) -> NDArray[np.int64]:
-    """Messages in each whole second after the first of them."""
+    """The number of messages in each whole second since the first message."""
     since_first = np.array([one.monotonic_ns - messages[0].monotonic_ns for one in messages])
     return np.asarray(np.bincount(since_first // 1_000_000_000)[:-1], np.int64)
 
 
 @torch.inference_mode()
 def resizing_ms(settings: Settings) -> NDArray[np.float64]:
-    """How long a frame takes to the initial resolution of the presets, by itself, as often as RESIZES [RESIZES]."""
+    """Times of resizing a frame to the presets' initial resolution, by itself [RESIZES]."""
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     device = choose_device(settings.device)

@@ -1,14 +1,13 @@
-"""Whether a run of hours needs more memory than one of a minute: the loop of `online-tapir` itself, in this process.
+"""Memory growth over a long run of `online-tapir`'s own loop, in this process.
 
-The demo is tracked unpaced and published to `online-tapir listen`, which reads every message; lost points are replaced,
-so that rows of the state are freed and taken again. Resident memory is this process's, read every hundred frames; the
-first thousand frames are warm-up: the figure after them is the one that the end is held against.
+The demo is tracked unpaced and published to `online-tapir listen`, which reads every message. Lost points are replaced,
+so that rows of the state are freed and reused. This process's resident memory is sampled every --every frames. The end
+is compared with the first sample after --warm-up frames.
 """
 
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -20,29 +19,30 @@ from cyclopts import Parameter
 
 from bench.report import MIB, BenchError, Count, JsonFile, PlotFile, Spread, finish, pixels, print_table, run
 from online_tapir.camera import open_camera
-from online_tapir.live.run import track_live
+from online_tapir.live.sink import Sink
 from online_tapir.live.status import Status
 from online_tapir.model.checkpoint import load_model
 from online_tapir.points.placement import Corners
 from online_tapir.records import Frame, Tracks
 from online_tapir.sinks.zmq import ZmqPublisher
+from online_tapir.testing import run as run_through
 from online_tapir.tracking.tracker import Tracker
 
 INTERVAL = (
-    "from the first frame to the last of the loop; its first frames, warm_up of them, are in no figure but samples"
+    "from the first to the last frame of the loop; its first warm_up frames are excluded from all figures but samples"
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What is run, and for how long."""
+    """What to run, and for how long."""
 
     model: Annotated[str, Parameter(help="Preset or .safetensors file.")] = "small"
-    points: Annotated[int, Parameter(help="Points to follow.", validator=Count)] = 64
-    size: Annotated[str, Parameter(help="Of the frames.")] = "256x256"
-    frames: Annotated[int, Parameter(help="Frames in all.", validator=Count)] = 20_000
-    warm_up: Annotated[int, Parameter(help="Frames until the first figure.", validator=Count)] = 1000
-    every: Annotated[int, Parameter(help="Frames between two samples.", validator=Count)] = 100
+    points: Annotated[int, Parameter(help="Points to track.", validator=Count)] = 64
+    size: Annotated[str, Parameter(help="Frame size.")] = "256x256"
+    frames: Annotated[int, Parameter(help="Total frames.", validator=Count)] = 20_000
+    warm_up: Annotated[int, Parameter(help="Warm-up frames.", validator=Count)] = 1000
+    every: Annotated[int, Parameter(help="Frames between samples.", validator=Count)] = 100
     device: Annotated[str, Parameter(help="auto, cpu, cuda, ...")] = "auto"
     threads: Annotated[
         int | None, Parameter(help="CPU threads of the model. [default: torch's choice]", validator=Count)
@@ -51,7 +51,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What this process holds after so many frames."""
+    """The resources that this process holds after `frames` frames."""
 
     frames: int
     rss_mib: float
@@ -59,8 +59,8 @@ class Sample:
     threads: int
 
 
-class Sampler:
-    """A sink that looks at this process every so many frames, and on the last."""
+class Sampler(Sink):
+    """A sink that samples this process every `every` frames and on the last frame."""
 
     def __init__(self, every: int, last: int) -> None:
         self.samples: list[Sample] = []
@@ -78,9 +78,6 @@ class Sampler:
             files, threads = self._process.num_fds(), self._process.num_threads()
             self.samples.append(Sample(self._frames, round(rss_mib, 2), files, threads))
 
-    def close(self) -> None:
-        """There is nothing to close."""
-
 
 def main(
     settings: Annotated[Settings, Parameter(name="*")] = Settings(),
@@ -90,7 +87,7 @@ def main(
 ) -> None:
     """Measure resident memory, open files and threads over a long run in which points come and go."""
     if settings.frames < settings.warm_up:
-        raise BenchError(f"--frames {settings.frames} end before --warm-up {settings.warm_up}; ask for more of them")
+        raise BenchError(f"--frames {settings.frames} end before --warm-up {settings.warm_up}; raise --frames")
     sampler = Sampler(settings.every, settings.frames)
     status = watch(settings, sampler)
     facts = figures(sampler.samples, settings.warm_up)
@@ -102,22 +99,21 @@ def main(
 
 
 def watch(settings: Settings, sampler: Sampler) -> Status:
-    """Runs the loop with `sampler` behind the publisher; the status has counted the frames."""
+    """Runs the loop with `sampler` after the publisher; returns the status, which has counted the frames."""
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     tracker = Tracker(load_model(settings.model, device=settings.device), max_points=settings.points)
     camera = open_camera("demo", size=pixels(settings.size), fps=0)
     status = Status()
     with closing(ZmqPublisher("tcp://127.0.0.1:0")) as publisher, listener(publisher.address):
-        sinks = (publisher, sampler)
-        points = Corners(settings.points)
-        track_live(camera, tracker, points, sinks, status, threading.Event(), frames=settings.frames, replenish=True)
+        sinks = (publisher, sampler, status)
+        run_through(camera, tracker, Corners(settings.points), sinks, frames=settings.frames, replenish=True)
     return status
 
 
 @contextmanager
 def listener(address: str) -> Iterator[None]:
-    """A reader of all that is published at `address`, in a process of its own."""
+    """Runs a subscriber in its own process that reads everything published at `address`."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     words = [sys.executable, "-m", "online_tapir", "listen", address, "--jsonl"]
     process = subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL)
@@ -129,7 +125,7 @@ def listener(address: str) -> Iterator[None]:
 
 
 def figures(samples: list[Sample], warm_up: int) -> dict[str, float | int]:
-    """The first sample after warm-up beside the last; the range of open files and threads between them."""
+    """The first sample after warm-up and the last, with the range of open files and threads over all since."""
     after = [sample for sample in samples if sample.frames >= warm_up]
     first, last = after[0], after[-1]
     return {

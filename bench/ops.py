@@ -1,8 +1,8 @@
-"""Every op at the shapes that a preset gives it: the median of its kernel, of its reference, and what is possible.
+"""Every op at a preset's shapes: the median time of its kernel and of its reference, and its roofline limit.
 
-The limit is what the bytes that must move take at the measured rate of a large copy, or the arithmetic at the measured
-rate of a large product of matrices, whichever is longer; what stays in a cache may beat it. On a GPU an op is recorded
-as a CUDA graph, many times over; on a CPU the reference is all there is.
+The limit is the longer of two times: the minimum memory traffic at the measured rate of a large copy, and the
+arithmetic at the measured rate of a large matrix product. An op whose data stays in a cache may beat it. On a GPU many
+calls of an op are recorded in one CUDA graph; on a CPU only the reference is run.
 """
 
 from collections.abc import Sequence
@@ -22,18 +22,18 @@ from online_tapir.model.checkpoint import DTYPES, choose_device
 from online_tapir.model.config import preset
 from tapir_kernels import backend
 
-INTERVAL = "one call of an op, its inputs on the device; the first calls are in no figure"
+INTERVAL = "one call of an op, its inputs on the device; warm-up calls are excluded"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Which shapes, in what, and for how long."""
+    """Which shapes, in which dtype and where, and for how long."""
 
     model: Annotated[str, Parameter(help="Preset.")] = "bootstapir"
-    points: Annotated[int, Parameter(help="Points.", validator=Count)] = 256
-    dtype: Annotated[Literal["float32", "bfloat16", "float16"], Parameter(help="Of all tensors.")] = "float32"
+    points: Annotated[int, Parameter(help="Number of points.", validator=Count)] = 256
+    dtype: Annotated[Literal["float32", "bfloat16", "float16"], Parameter(help="Dtype of all tensors.")] = "float32"
     device: Annotated[str, Parameter(help="auto, cpu, cuda, ...")] = "auto"
-    seconds: Annotated[float, Parameter(help="To measure each op for.", validator=Number(gte=0))] = 0.2
+    seconds: Annotated[float, Parameter(help="Seconds per measurement.", validator=Number(gte=0))] = 0.2
 
 
 def main(
@@ -41,7 +41,7 @@ def main(
     *,
     json: JsonFile = None,
 ) -> None:
-    """Time every op beside its reference and its limit."""
+    """Time every op's kernel and reference, and compare them with its limit."""
     device, dtype = choose_device(settings.device), DTYPES[settings.dtype]
     kernels = backend(device).name == "triton"
     with torch.inference_mode():

@@ -1,9 +1,9 @@
-"""Pictures of the benches' results, drawn from their JSON documents alone: what is committed can be drawn again.
+"""Pictures of bench results, drawn only from their JSON documents, so that committed results can be redrawn.
 
     python -m bench.plots bench/results/*.json --out FOLDER       one picture for each document that has one
     python -m bench.plots A.json B.json --plot FILE.svg           documents of one bench in one picture
 
-The same documents give the same bytes: there are no dates and no random names in a file. Measures nothing.
+The same documents give the same bytes: files contain no dates and no random ids. Measures nothing.
 """
 
 import json
@@ -24,14 +24,14 @@ from bench.report import BenchError, run
 Document = Mapping[str, Any]
 Run = Mapping[str, Any]
 
-WIDTH = 8.6  # inches: text of 9 points is text of a README there
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#4D4D4D")  # Okabe and Ito's
+WIDTH = 8.6  # inches: at this width, 9-point text matches a README's
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#4D4D4D")  # the Okabe-Ito palette
 DASHES = ("solid", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
 INK, FAINT = "#333333", "#8A8A8A"
-RATES = (30, 60)  # frames a second; lines across a picture of times
+RATES = (30, 60)  # frames a second; drawn as lines in pictures of times
 MOST_RATIOS = 30
-LEAST_MS = 0.1  # a price that noise made smaller, or negative, is drawn here
-STAGES = {  # as they are summed for a bar: a colour, and what is in it
+LEAST_MS = 0.1  # prices below this, or negative from noise, are drawn here
+STAGES = {  # segments of a bar: a colour, and the stages that are summed in it
     "wait for the model, grab": ("#C9C9C9", ("capture",)),
     "encode": ("#0072B2", ("encode",)),
     "match": ("#56B4E9", ("match",)),
@@ -40,7 +40,7 @@ STAGES = {  # as they are summed for a bar: a colour, and what is in it
 }
 PLAIN = FuncFormatter(lambda value, _: f"{value:g}")
 LOOK: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",  # which comes with matplotlib
+    "font.family": "DejaVu Sans",  # ships with matplotlib
     "font.size": 9,
     "axes.titlesize": 9.5,
     "axes.titlelocation": "left",
@@ -67,7 +67,7 @@ LOOK: dict[Any, Any] = {
 def draw(documents: Sequence[Document], path: Path) -> None:
     """Draws documents of one bench into `path`, an .svg or a .png.
 
-    Raises BenchError for another kind of file, for documents of several benches, and for a bench that has no picture.
+    Raises BenchError for another file type, for documents of several benches, and for a bench that has no picture.
     """
     if path.suffix not in (".svg", ".png"):
         raise BenchError(f"--plot {path} is neither .svg nor .png; name one of these")
@@ -77,10 +77,10 @@ def draw(documents: Sequence[Document], path: Path) -> None:
 
 
 def picture(documents: Sequence[Document]) -> Figure:
-    """The figure of documents of one bench; BenchError as for `draw`, and where one lacks what is to be drawn."""
+    """The figure for documents of one bench. Raises BenchError as `draw` does, and if a document lacks needed data."""
     benches = {document["bench"] for document in documents}
     if len(benches) != 1:
-        raise BenchError(f"documents of {', '.join(sorted(benches)) or 'no bench'} make no picture; give those of one")
+        raise BenchError(f"documents of {', '.join(sorted(benches)) or 'no bench'} make no picture; give one bench's")
     name = benches.pop()
     if name not in PICTURES:
         raise BenchError(f"bench {name!r} has no picture; these have one: {', '.join(PICTURES)}")
@@ -93,7 +93,7 @@ def picture(documents: Sequence[Document]) -> Figure:
 
 
 def live(documents: Sequence[Document]) -> Figure:
-    """How latencies are distributed, a curve for each run, and where their medians go."""
+    """The distribution of latencies, one curve per run, and the median times of the stages."""
     runs = [(document, one) for document in documents for one in document["results"]["runs"]]
     figure, (left, right) = canvas("Capture to receive, the whole program", documents, 2, height=3.6 + 0.12 * len(runs))
     labels = run_labels(documents, runs)
@@ -114,7 +114,7 @@ def live(documents: Sequence[Document]) -> Figure:
 
 
 def stage_bars(axes: Axes, spreads: Sequence[Mapping[str, Any]], labels: Sequence[str]) -> None:
-    """A bar for each run: the medians of its stages, end to end."""
+    """A stacked bar for each run: the medians of its stages."""
     ends = np.zeros(len(spreads))
     for stage, (color, parts) in STAGES.items():
         medians = np.array([sum(ms[part]["p50"] for part in parts) for ms in spreads])
@@ -128,7 +128,7 @@ def stage_bars(axes: Axes, spreads: Sequence[Mapping[str, Any]], labels: Sequenc
 
 
 def scale(documents: Sequence[Document]) -> Figure:
-    """A step's median over the points it follows, p95 shaded: a colour for each tracker, a dash for each resolution."""
+    """Median step time by number of points, shaded to p95; one colour per tracker, one dash pattern per resolution."""
     figure, (axes,) = canvas("Time of a step by the points that are followed", documents, 1, height=4.2)
     runs = [one for document in documents for one in document["results"]["runs"]]
     trackers = list(dict.fromkeys((one["setting"]["tracker"], one["setting"]["device"]) for one in runs))
@@ -152,7 +152,7 @@ def scale(documents: Sequence[Document]) -> Figure:
 
 
 def curves(runs: Iterable[Run]) -> list[tuple[tuple[str, str, str], list[Run]]]:
-    """The runs of each tracker, device and resolution, in the order of their points."""
+    """The runs of each tracker, device and resolution, sorted by number of points."""
     found: dict[tuple[str, str, str], list[Run]] = {}
     for one in runs:
         setting = one["setting"]
@@ -161,8 +161,8 @@ def curves(runs: Iterable[Run]) -> list[tuple[tuple[str, str, str], list[Run]]]:
 
 
 def window(documents: Sequence[Document]) -> Figure:
-    """What a late query costs by its age, a curve for each number of points, beside the time there is to spare."""
-    figure, (axes,) = canvas("Price of points that are named on a past frame", documents, 1, height=3.8)
+    """The price of a late query by its age, one curve per number of points, and the spare time per frame."""
+    figure, (axes,) = canvas("Price of queries on past frames", documents, 1, height=3.8)
     for index, document in enumerate(documents):
         results, settings = document["results"], document["settings"]
         numbers = sorted({one["setting"]["points"] for one in results["runs"]})
@@ -184,13 +184,13 @@ def window(documents: Sequence[Document]) -> Figure:
     axes.set_yscale("log")
     axes.set_ylim(bottom=LEAST_MS / 1.5)
     plain_ticks(axes, x=ages)
-    axes.set(xlabel="age of the frame, in frames (0: named in time)", ylabel="milliseconds, median (shaded: to p95)")
+    axes.set(xlabel="age of the frame, in frames (0: queried in time)", ylabel="milliseconds, median (shaded: to p95)")
     legend_above(axes, columns=4)
     return figure
 
 
 def accuracy(documents: Sequence[Document]) -> Figure:
-    """Average Jaccard over the time of a step, a panel for each data set, a colour for each tracker."""
+    """Average Jaccard against step time, one panel per data set, one colour per tracker."""
     reports = [report for document in documents for report in document["results"]["reports"]]
     scored = [one for one in reports if one["scores"]["average_jaccard"] is not None]
     data = list(dict.fromkeys(one["data"] for one in scored))
@@ -214,14 +214,14 @@ def accuracy(documents: Sequence[Document]) -> Figure:
 
 
 def compare(documents: Sequence[Document]) -> Figure:
-    """A frame of ours beside a frame of the public code, medians with a whisker to p95."""
+    """Frame times of our code and of the public code: medians, with a whisker to p95."""
     runs = [one for document in documents for one in document["results"]["runs"]]
     figure, (axes,) = canvas("One frame of the published model, ours and the public code", documents, 1, height=3.4)
     sides = {"online-tapir": "frame", "public PyTorch code": "public frame"}
     for side, (label, key) in enumerate(sides.items()):
         own = [(index, one["ms"][key]) for index, one in enumerate(runs) if key in one["ms"]]
         if not own:
-            continue  # there was no public code to run beside
+            continue  # the public code was not run
         at = [index + 0.36 * (side - 0.5) for index, _ in own]
         tops = [ms["p50"] for _, ms in own]
         whiskers = [[0] * len(own), [ms["p95"] - ms["p50"] for _, ms in own]]
@@ -239,12 +239,12 @@ def compare(documents: Sequence[Document]) -> Figure:
 
 
 def memory(documents: Sequence[Document]) -> Figure:
-    """Resident memory over the frames tracked, from zero up."""
+    """Resident memory against frames tracked, on an axis from zero."""
     figure, (axes,) = canvas("Resident memory while points come and go", documents, 1, height=2.9)
     for index, document in enumerate(documents):
         results, settings = document["results"], document["settings"]
         frames, rss = ([sample[key] for sample in results["samples"]] for key in ("frames", "rss_mib"))
-        label = f"{settings['model']}, {settings['points']} points: {results['ratio']:.3f} times what it was at the dot"
+        label = f"{settings['model']}, {settings['points']} points: {results['ratio']:.3f} times the value at the dot"
         axes.plot(frames, rss, color=COLORS[index % 7], label=label)
         axes.plot(settings["warm_up"], results["rss_mib_after_warm_up"], "o", color=COLORS[index % 7])
     axes.set(xlabel="frames", ylabel="MiB", ylim=(0, axes.get_ylim()[1] * 1.1))
@@ -254,7 +254,7 @@ def memory(documents: Sequence[Document]) -> Figure:
 
 
 def drift(documents: Sequence[Document]) -> Figure:
-    """How far tracks in half precision are from those in float32: median to maximum."""
+    """Distance of half-precision tracks from the float32 tracks: median to maximum."""
     spreads = {
         (f"{document['settings']['model']}, {dtype}" if len(documents) > 1 else dtype): px
         for document in documents
@@ -278,7 +278,7 @@ def drift(documents: Sequence[Document]) -> Figure:
 
 
 def regress(documents: Sequence[Document]) -> Figure:
-    """The largest of the judged ratios, new over old as cost, and where the threshold is."""
+    """The largest judged cost ratios, new over old, and the threshold."""
     judged = [row for document in documents for row in document["results"]["ratios"] if row["cost_ratio"] is not None]
     rows = sorted(judged, key=lambda row: float(row["cost_ratio"]), reverse=True)[:MOST_RATIOS]
     title = f"Cost, new over old: the {len(rows)} largest of {len(judged)} ratios"
@@ -309,7 +309,7 @@ PICTURES: dict[str, Callable[[Sequence[Document]], Figure]] = {
 def canvas(
     title: str, documents: Sequence[Document], panels: int, *, height: float, same_y: bool = False
 ) -> tuple[Figure, list[Axes]]:
-    """An empty figure of `panels` axes side by side, with what was run on what written over and under it."""
+    """An empty figure of `panels` axes side by side, with the title above and the provenance below."""
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     figure.suptitle(title, x=0.008, ha="left", fontsize=11, fontweight="bold")
     figure.supxlabel(provenance(documents), x=0.008, ha="left", fontsize=7, color=FAINT)
@@ -318,7 +318,7 @@ def canvas(
 
 
 def provenance(documents: Sequence[Document]) -> str:
-    """The bench, its settings in short, the machine and the commit; each told once."""
+    """The bench, its settings in short, the machine and the commit; without repeats."""
     said: list[str] = []
     for document in documents:
         machine, settings = document["machine"], document["settings"]
@@ -332,7 +332,7 @@ def provenance(documents: Sequence[Document]) -> str:
 
 
 def run_labels(documents: Sequence[Document], runs: Sequence[tuple[Document, Run]]) -> list[str]:
-    """What tells each live run from the others; the model, size and points only where documents differ in them."""
+    """A label for each live run; with size and points if documents differ in model, size or points."""
     kinds = [tuple(document["settings"][key] for key in ("model", "size", "points")) for document in documents]
     labels = []
     for document, one in runs:
@@ -346,7 +346,7 @@ def run_labels(documents: Sequence[Document], runs: Sequence[tuple[Document, Run
 
 
 def plain_ticks(axes: Axes, x: Sequence[float] | None = None) -> None:
-    """Numbers as people write them on logarithmic axes; on the x axis at `x` alone, where that is given."""
+    """Plain numbers, without exponents, on logarithmic axes; on the x axis only at `x`, if given."""
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(PLAIN)
         axis.set_minor_formatter(NullFormatter())
@@ -356,7 +356,7 @@ def plain_ticks(axes: Axes, x: Sequence[float] | None = None) -> None:
 
 
 def rate_lines(axes: Axes) -> None:
-    """Lines at the times that camera rates leave for a frame, where they are within the picture."""
+    """Lines at the frame periods of RATES, where they are within the y range."""
     low, high = axes.get_ylim()
     for fps in RATES:
         if low < 1e3 / fps < high:
@@ -366,7 +366,7 @@ def rate_lines(axes: Axes) -> None:
 
 
 def legend_above(axes: Axes, columns: int) -> None:
-    """The legend of `axes` over them, where it hides nothing."""
+    """Puts the legend above `axes`, where it hides nothing."""
     style: dict[str, Any] = {"fontsize": 8, "handlelength": 1.6, "columnspacing": 1.2, "borderaxespad": 0.3}
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=columns, **style)
 
@@ -379,19 +379,19 @@ def legend_beside_title(figure: Figure, axes: Axes) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Where pictures go: into a folder one by one, or all into one."""
+    """Where to draw: one picture per document in a folder, or all documents in one picture."""
 
-    out: Annotated[Path | None, Parameter(help="A folder; every document gives a picture of its name there.")] = None
-    format: Annotated[Literal["svg", "png"], Parameter(help="Of the pictures in --out.")] = "svg"
-    plot: Annotated[Path | None, Parameter(help="An .svg or .png; all documents, of one bench, make one picture.")] = (
+    out: Annotated[Path | None, Parameter(help="A folder for one picture per document, with its name.")] = None
+    format: Annotated[Literal["svg", "png"], Parameter(help="Format of the pictures in --out.")] = "svg"
+    plot: Annotated[Path | None, Parameter(help="An .svg or .png for one picture of all documents, of one bench.")] = (
         None
     )
 
 
 def main(*files: Path, settings: Annotated[Settings, Parameter(name="*")] = Settings()) -> None:
-    """Draw results that benches have written."""
+    """Draw the results of benches."""
     if not files or (settings.out is None) == (settings.plot is None):
-        raise BenchError("name JSON documents of benches, and either --out FOLDER or --plot FILE.svg")
+        raise BenchError("give JSON documents of benches, and either --out FOLDER or --plot FILE.svg")
     documents = {path: read(path) for path in files}
     if settings.plot is not None:
         draw(list(documents.values()), settings.plot)
@@ -405,13 +405,13 @@ def main(*files: Path, settings: Annotated[Settings, Parameter(name="*")] = Sett
 
 
 def read(path: Path) -> Document:
-    """The document a bench wrote; BenchError where a file is none."""
+    """Reads a bench's document. Raises BenchError if the file is not one."""
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise BenchError(f"{path} cannot be read as a bench's document: {error}; give what --json wrote") from error
     if not isinstance(document, dict) or not {"bench", "machine", "settings", "results"} <= document.keys():
-        raise BenchError(f"{path} is no bench's document; give what --json wrote")
+        raise BenchError(f"{path} is not a bench's document; give what --json wrote")
     return document
 
 

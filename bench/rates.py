@@ -1,8 +1,8 @@
 # mypy: allow-untyped-calls
-"""How long work takes on a device, and what the device does at the most; needs torch and nothing else.
+"""Times work on a device, and measures the device's peak rates. Needs only torch.
 
-On a GPU short work is recorded as a CUDA graph, many times over, so that what is timed is the device and not the time
-to launch; what it reads stays in the cache, as in a stream of frames.
+On a GPU the work is recorded many times in one CUDA graph, so that launch overhead is not timed. Its inputs stay in the
+cache, as in a stream of frames.
 """
 
 import time
@@ -12,18 +12,18 @@ from statistics import median
 
 import torch
 
-REPEATS = 20  # in one graph, so that a few microseconds are told apart
+REPEATS = 20  # in one graph, to resolve a few microseconds
 WARM_UPS = 3
 COPIED_BYTES = {"cuda": 2**28, "cpu": 2**25}
-SIDE = {"cuda": 8192, "cpu": 512}  # of the matrices that are multiplied
+SIDE = {"cuda": 8192, "cpu": 512}  # of the square matrices in the product
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a device does at the most, measured."""
+    """A device's peak rates, as measured."""
 
     bytes_per_s: float  # read and written by a large copy
-    flops: float  # by a large product of matrices, in the dtype that is timed
+    flops: float  # per second, by a large matrix product in the dtype that is timed
 
     @classmethod
     def measured(cls, device: torch.device, dtype: torch.dtype, seconds: float) -> "Limits":
@@ -36,12 +36,12 @@ class Limits:
         return cls(2 * source.nbytes / copy_ms * 1e3, 2 * side**3 / product_ms * 1e3)
 
     def ms(self, bytes_moved: float, flops: float) -> float:
-        """No less than this takes work that moves and computes so much."""
+        """The least time that work with this memory traffic and arithmetic can take."""
         return max(bytes_moved / self.bytes_per_s, flops / self.flops) * 1e3
 
 
 def median_ms(work: Callable[[], object], device: torch.device, seconds: float) -> float:
-    """The median of how long `work` takes, over about so many seconds, three times at the least."""
+    """Median time of `work`, measured for about `seconds` and at least three times."""
     return _on_a_gpu(work, seconds) if device.type == "cuda" else _on_a_cpu(work, seconds)
 
 

@@ -1,11 +1,10 @@
-"""Whether a bench got worse: every figure of one result over that of an older one, on the same machine.
+"""Detects regressions: compares every figure of a bench result with an older result from the same machine.
 
     python -m bench.regress NEW.json --against OLD.json --threshold 1.1
 
-Ratios are of cost: a figure of which more is better, frames a second for instance, is turned over, so that above 1 is
-worse throughout. Past the threshold the exit code is 1. What is not judged is shown and fails nothing: a p99 or a
-maximum, which are the luck of a few frames; a count; a figure that is not above zero; a time that grew by less than
-LEAST_MS.
+Ratios are of cost: figures where higher is better, such as frames per second, are inverted, so that above 1 always
+means worse. The exit code is 1 if a ratio exceeds the threshold. Some figures are shown but never fail: p99 and
+maxima, which depend on a few frames; counts; figures that are not above zero; and times that grew by at most LEAST_MS.
 """
 
 import re
@@ -25,50 +24,50 @@ from bench.report import BenchError, JsonFile, PlotFile, finish, run
 
 Better = Literal["lower", "higher"]
 
-# What a figure is, is said by the last of the names on its way through the document that has one of these words.
+# A figure is classified by the last name on its path through the document that contains one of these words.
 NOT_JUDGED = (
-    {"p99", "max", "slowest"}  # a few frames' luck
+    {"p99", "max", "slowest"}  # these depend on a few frames
     | {"points", "frames", "frame", "videos", "found", "returned", "files", "threads", "dropped", "target"}
-    | {"difference"}  # from the public code, of the last bits
+    | {"difference"}  # from the public code, in the last bits
 )
 LOWER = {"ms", "us", "ns", "mib", "bytes", "px", "error", "busy", "over", "ratio", "differs"}
 HIGHER = {"fps", "faster", "jaccard", "accuracy", "rate", "answered", "tflops", "share", "speedup"}
-LEFT_OUT = {"distribution_ms", "samples", "count", "thresholds_px"}  # drawn, or no figure
-NAMES = ("tracker", "data", "points", "name", "case")  # of one run among others, where it has no `setting`
+LEFT_OUT = {"distribution_ms", "samples", "count", "thresholds_px"}  # only for drawing, or not a figure
+NAMES = ("tracker", "data", "points", "name", "case")  # that identify a run in a list, if it has no `setting`
 SAME_MACHINE = ("processor", "cores", "usable_cpus", "gpu", "torch_threads")
 LEAST_MS = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What a result is held against, and how hard."""
+    """The older result and the threshold."""
 
-    against: Annotated[Path, Parameter(help="What the same bench wrote before, with the same settings.")]
+    against: Annotated[Path, Parameter(help="An older result of the same bench with the same settings.")]
     threshold: Annotated[
-        float, Parameter(help="A cost this many times the old one fails.", validator=Number(gte=1))
+        float, Parameter(help="Fail if a cost exceeds the old one by this factor.", validator=Number(gte=1))
     ] = 1.1
 
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """One figure of both documents; `cost_ratio` is above 1 where it is worse, None where it is not judged."""
+    """One figure of both documents; `cost_ratio` is above 1 if it got worse, None if it is not judged."""
 
     figure: str
     old: float
     new: float
     better: Better | None
     cost_ratio: float | None
-    worse: bool  # past the threshold
+    worse: bool  # above the threshold
 
 
 def main(
-    new: Annotated[Path, Parameter(help="What a bench wrote with --json.")],
+    new: Annotated[Path, Parameter(help="The JSON document of a bench.")],
     *,
     settings: Annotated[Settings, Parameter(name="*")],
     json: JsonFile = None,
     plot: PlotFile = None,
 ) -> None:
-    """Hold a result against an older one of the same bench, settings and machine; exit code 1 where it got worse."""
+    """Compare a result with an older one of the same bench, settings and machine; exit code 1 if it got worse."""
     ratios = compare(read(new), read(settings.against), settings.threshold)
     show(ratios, settings.threshold)
     finish("regress", {"new": new, **asdict(settings)}, {"ratios": ratios}, json, plot)
@@ -76,9 +75,9 @@ def main(
 
 
 def compare(new: Document, old: Document, threshold: float) -> list[Ratio]:
-    """The ratio of every figure that both documents hold.
+    """The ratio of every figure that is in both documents.
 
-    Raises BenchError where they are of different benches, settings or machines, or share no figure.
+    Raises BenchError if they differ in bench, settings or machine, or share no figure.
     """
     check_alike("bench", {"bench": new["bench"]}, {"bench": old["bench"]})
     check_alike("machine", *({key: one["machine"].get(key) for key in SAME_MACHINE} for one in (new, old)))
@@ -94,13 +93,13 @@ def check_alike(what: str, new: Mapping[str, Any], old: Mapping[str, Any]) -> No
     for key in dict.fromkeys((*new, *old)):
         if new.get(key) != old.get(key):
             raise BenchError(
-                f"the {what} of the two documents differ, so their figures do not compare: {key} is {new.get(key)!r} "
+                f"the {what} of the two documents differ, so they are not comparable: {key} is {new.get(key)!r} "
                 f"in the new one, {old.get(key)!r} in the old one; measure both alike"
             )
 
 
 def figures(held: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], float]]:
-    """Every number of a document's results, with the names on the way to it."""
+    """Every number in a document's results, with its path of names."""
     if isinstance(held, Mapping):
         for key, value in held.items():
             if key != "setting" and key not in LEFT_OUT:
@@ -113,7 +112,7 @@ def figures(held: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, 
 
 
 def name_of(one: Any) -> str:
-    """What tells a run from the others of its list; empty where nothing does."""
+    """A name that identifies a run in its list; empty if there is none."""
     if not isinstance(one, Mapping):
         return ""
     setting = one.get("setting", {key: one[key] for key in NAMES if isinstance(one.get(key), str | int)})
@@ -130,7 +129,7 @@ def ratio(path: tuple[str, ...], new: float, old: float, threshold: float) -> Ra
 
 
 def direction(path: tuple[str, ...]) -> Better | None:
-    """Which way a figure is better, by the names on the way to it; None where it is not to be judged."""
+    """Whether lower or higher is better, from the names on a figure's path; None if it is not judged."""
     for name in reversed(path):
         found = words(name)
         if found & NOT_JUDGED:
@@ -151,7 +150,7 @@ def words(name: str) -> set[str]:
 
 
 def show(ratios: list[Ratio], threshold: float) -> None:
-    table = Table(title=f"cost, new over old; past {threshold:g} is worse", title_justify="left")
+    table = Table(title=f"cost, new over old; above {threshold:g} is worse", title_justify="left")
     table.add_column("", overflow="fold")
     for heading in ("old", "new", "better", "cost"):
         table.add_column(heading, justify="right")

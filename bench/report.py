@@ -1,7 +1,7 @@
-"""What every bench ends with: a table to read, then one JSON document on the last line, with all that made the figures.
+"""Output of every bench: a table, then a JSON document on the last line with the figures and all that produced them.
 
-A spread is median, p95, p99 and maximum by nearest rank; there are no means. Pictures are drawn by `bench.plots` from
-the document alone, so that a result which was committed can be drawn again.
+A spread is the median, p95, p99 and maximum by nearest rank; there are no means. `bench.plots` draws pictures from the
+document alone, so that committed results can be redrawn.
 """
 
 import json
@@ -33,20 +33,20 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("torch", "triton", "numpy", "opencv-python", "rerun-sdk", "pyzmq", "msgpack")
 OPENMP = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 MIB = 2**20
-RANKS = (*range(100), 99.5, 99.9, 100)  # per cent; of a distribution as it is kept
+RANKS = (*range(100), 99.5, 99.9, 100)  # per cent, at which a distribution is stored
 
-# Flags that every bench has.
+# Flags that the benches share.
 JsonFile = Annotated[Path | None, Parameter(help="Write the JSON document to this file, too.")]
 PlotFile = Annotated[Path | None, Parameter(help="Draw the figures into this .svg or .png.")]
 
 
 class BenchError(OnlineTapirError):
-    """A bench that cannot give its figures."""
+    """A bench cannot produce its figures."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """How many values there were and how they are spread, in the values' own unit."""
+    """The number of values and their percentiles, in the values' own unit."""
 
     count: int
     p50: float
@@ -56,7 +56,7 @@ class Spread:
 
     @classmethod
     def of(cls, values: ArrayLike) -> "Spread":
-        """Of at least one value [N], none of them NaN."""
+        """The spread of at least one value [N], none of them NaN."""
         array = np.asarray(values, np.float64)
         assert len(array), "nothing was measured"
         assert not np.isnan(array).any(), "NaN among what was measured"
@@ -65,14 +65,14 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Distribution:
-    """All of a distribution that a curve needs: the values at RANKS, in the values' own unit."""
+    """A distribution for drawing a curve: the values at RANKS, in the values' own unit."""
 
     percent: tuple[float, ...]
-    value: tuple[float, ...]  # no less than `percent` per cent of the values, one for one
+    value: tuple[float, ...]  # for each of `percent`, the value at that rank
 
     @classmethod
     def of(cls, values: ArrayLike) -> "Distribution":
-        """Of at least one value [N], none of them NaN."""
+        """The distribution of at least one value [N], none of them NaN."""
         ordered = np.sort(np.asarray(values, np.float64))
         assert len(ordered), "nothing was measured"
         assert not np.isnan(ordered).any(), "NaN among what was measured"
@@ -81,7 +81,7 @@ class Distribution:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were taken on; `load` is the machine's own of the last minute, which others may have caused."""
+    """The machine that was measured on; `load` is its load average of the last minute, other processes included."""
     return {
         "system": f"{platform.system()} {platform.release()}",
         "processor": _processor(),
@@ -96,12 +96,12 @@ def machine() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str | None]:
-    """Of Python and of the libraries that the time is spent in; None for what is not installed."""
+    """Versions of Python and of the libraries that the time is spent in; None for those not installed."""
     return {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
 
 
 def commit(folder: Path = ROOT) -> str | None:
-    """The commit that is checked out in `folder`, with `+changes` where files differ; None outside a repository."""
+    """The commit checked out in `folder`, with `+changes` if files differ from it; None outside a repository."""
     try:
         head = _git(folder, "rev-parse", "HEAD")
         changes = _git(folder, "status", "--porcelain")
@@ -133,10 +133,10 @@ def finish(
     *,
     interval: str | None = None,
 ) -> None:
-    """Prints the JSON document of a bench as one line, the last; writes it to `json_file`, draws it into `plot_file`.
+    """Prints a bench's JSON document as the last line, writes it to `json_file` and draws it into `plot_file`.
 
-    `interval` says in words what the times contain, and what is warm-up and in none of them. Raises BenchError for a
-    bench that has no picture, or a picture that is neither .svg nor .png.
+    `interval` says in words what the times include, and what is excluded as warm-up. Raises BenchError for a bench that
+    has no picture, or a picture that is neither .svg nor .png.
     """
     document = {
         "bench": name,
@@ -151,7 +151,7 @@ def finish(
     line = json.dumps(document, default=_plain, allow_nan=False)
     if json_file is not None:
         json_file.write_text(line + "\n", encoding="utf-8")
-    print(line, flush=True)  # before it is drawn: a picture that fails takes no figure with it
+    print(line, flush=True)  # before drawing, so that a failed picture loses no figures
     if plot_file is not None:
         from bench.plots import draw
 
@@ -168,7 +168,7 @@ def pixels(size: str) -> tuple[int, int]:
 
 
 def run(bench: Callable[..., None], words: Sequence[str] | None = None) -> None:
-    """Runs a bench with the words of the command line; an error is a line and exit code 2."""
+    """Runs a bench with command-line arguments `words`; an error is printed as one line, with exit code 2."""
     app = App()
     app.default(bench)
     try:
@@ -202,5 +202,5 @@ def _plain(value: object) -> object:
     if is_dataclass(value) and not isinstance(value, type):
         return asdict(value)
     if isinstance(value, Path):
-        return value.name  # where it lies is the machine's own business
-    raise TypeError(f"{type(value).__name__} has no place in a bench's JSON")
+        return value.name  # its folder is specific to the machine
+    raise TypeError(f"{type(value).__name__} cannot be stored in a bench's JSON")

@@ -1,13 +1,13 @@
-"""What a frame costs by the number of points on it: `Tracker.step` at each resolution and preset, beside OpenCV.
+"""Step time by number of points: `Tracker.step` at each resolution and preset, compared with OpenCV.
 
-Each setting has a tracker of its own, which steps once in every round, so that whatever else the machine does falls on
-all of them; a setting whose frames are slow leaves after --seconds of them. Every tracker sees the same frames, of the
-resolution in question, on which a texture slides to and fro and takes no point out of the picture. A published preset
-runs with made-up weights: they cost what the trained ones do.
+Each setting has its own tracker, which steps once per round, so that other load on the machine affects all of them
+equally; a slow setting stops after --seconds. At each resolution all trackers see the same frames: a texture slides
+back and forth, and no point leaves the frame. Published presets run with random weights, which cost the same as trained
+ones.
 
-A cost of `fixed + points x marginal` is fitted to the medians by least squares of the relative error, so that one point
-weighs as much as 4096. `top_over_fit` is what a point costs between the two largest numbers of points, over the fitted
-marginal cost: 1 where growth is linear to the end, more where it is worse, null where a point costs next to nothing.
+A cost of `fixed + points x marginal` is fitted to the medians by least squares on the relative error, so that 1 point
+weighs as much as 4096. `top_over_fit` is the cost per point between the two largest numbers of points, over the fitted
+marginal cost: 1 if growth stays linear, more if it is worse, null if a point costs next to nothing.
 """
 
 import time
@@ -36,23 +36,23 @@ from online_tapir.tracking.tracker import Tracker
 PUBLISHED = ("bootstapir", "tapir")
 PEERS = {"LK": LucasKanade, "DIS flow": DenseFlow}
 STAGES = ("upload", "encode", "match", "refine", "download")
-LEAST_FRAMES = 3  # of a setting, however slow
+LEAST_FRAMES = 3  # per setting, however slow
 LINEAR = 1.25  # top_over_fit up to which growth is called linear
 INTERVAL = (
-    "a step: from the picture in memory to positions in memory, no camera and no sink; the first steps of each "
-    "setting, warm_up of them, are in no figure"
+    "a step: from the image in memory to the positions in memory, without camera or sinks; the first warm_up steps "
+    "of each setting are excluded"
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What is stepped, and how often."""
+    """Which trackers to step, and how often."""
 
     models: Annotated[
         tuple[str, ...], Parameter(help="Presets or .safetensors files.", consume_multiple=True, negative=())
     ] = ("small",)
     points: Annotated[
-        tuple[int, ...], Parameter(help="Numbers of points to follow.", consume_multiple=True, negative=())
+        tuple[int, ...], Parameter(help="Numbers of points to track.", consume_multiple=True, negative=())
     ] = (
         1,
         4,
@@ -66,17 +66,17 @@ class Settings:
     resolutions: Annotated[
         tuple[str, ...],
         Parameter(
-            help="Of the frames, and where points are refined; multiples of 8.", consume_multiple=True, negative=()
+            help="Frame and refinement resolutions, WIDTHxHEIGHT; multiples of 8.", consume_multiple=True, negative=()
         ),
     ] = ("256x256",)
     devices: Annotated[tuple[str, ...], Parameter(help="auto, cpu, cuda, ...", consume_multiple=True, negative=())] = (
         "auto",
     )
-    peers: Annotated[bool, Parameter(help="OpenCV's Lucas-Kanade and DIS flow on the same frames.")] = True
-    frames: Annotated[int, Parameter(help="Frames to measure, each setting.", validator=Number(gte=LEAST_FRAMES))] = 30
-    warm_up: Annotated[int, Parameter(help="Frames before the first that is measured.", validator=Count)] = 3
+    peers: Annotated[bool, Parameter(help="Also OpenCV's Lucas-Kanade and DIS flow, on the same frames.")] = True
+    frames: Annotated[int, Parameter(help="Frames to measure per setting.", validator=Number(gte=LEAST_FRAMES))] = 30
+    warm_up: Annotated[int, Parameter(help="Warm-up frames before measuring.", validator=Count)] = 3
     seconds: Annotated[
-        float, Parameter(help=f"After these, a setting has enough frames, if it has {LEAST_FRAMES}.")
+        float, Parameter(help=f"A setting stops after this time, once it has {LEAST_FRAMES} frames.")
     ] = 5.0
     threads: Annotated[
         int | None, Parameter(help="CPU threads. [default: torch's and OpenCV's choice]", validator=Count)
@@ -85,7 +85,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """A tracker at one resolution, whose cost is a function of the number of points."""
+    """A tracker at one resolution; its cost is measured by number of points."""
 
     tracker: str
     device: str
@@ -97,7 +97,7 @@ class Curve:
 
 @dataclass(slots=True, eq=False)
 class Setting:
-    """A tracker that follows `points` points, and what its steps took."""
+    """A tracker with `points` points, and the times of its steps."""
 
     curve: Curve
     points: int
@@ -113,7 +113,7 @@ class Setting:
             self.stages_ms[stage].append(getattr(tracks.times, stage) / 1e6)
 
     def has_enough(self, frames: int, warm_up: int, seconds: float) -> bool:
-        """Whether `frames` have been measured, or at least LEAST_FRAMES for that many seconds."""
+        """Whether `frames` frames were measured, or at least LEAST_FRAMES over more than `seconds`."""
         measured = self.ms[warm_up:]
         return len(measured) >= frames or (len(measured) >= LEAST_FRAMES and sum(measured) > seconds * 1e3)
 
@@ -124,9 +124,9 @@ def main(
     json: JsonFile = None,
     plot: PlotFile = None,
 ) -> None:
-    """Time a step over the number of points, fit a fixed cost and a cost a point, and say whether growth is linear."""
+    """Time steps by number of points, fit a fixed cost and a cost per point, and report whether growth is linear."""
     if len(set(settings.points)) < 2:
-        raise BenchError(f"--points {settings.points} gives no curve; ask for two numbers of points or more")
+        raise BenchError(f"--points {settings.points} gives no curve; give at least two numbers of points")
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
         cv2.setNumThreads(settings.threads)
@@ -137,7 +137,7 @@ def main(
     for one in fits:
         steps = {f"{run['setting']['points']} points": run["ms"] for run in runs_of(one["setting"], runs)}
         facts = {name: value for name, value in one.items() if name != "setting"}
-        print_table(f"{one['setting']}; ms a step, without {settings.warm_up} frames of warm-up", steps, facts)
+        print_table(f"{one['setting']}; ms a step, without {settings.warm_up} warm-up frames", steps, facts)
     finish("scale", settings, {"runs": runs, "fits": fits}, json, plot, interval=INTERVAL)
 
 
@@ -159,7 +159,7 @@ def all_settings(settings: Settings) -> Iterator[Setting]:
 
 
 def step_all(measured: Sequence[Setting], settings: Settings) -> None:
-    """Steps each in turn, frame after frame, until all have enough."""
+    """Steps all settings in turn, frame by frame, until each has enough frames."""
     for index in count():
         waiting = [one for one in measured if not one.has_enough(settings.frames, settings.warm_up, settings.seconds)]
         if not waiting:
@@ -171,19 +171,19 @@ def step_all(measured: Sequence[Setting], settings: Settings) -> None:
 
 @cache
 def model(name: str, device: str) -> Tapir:
-    """A preset with its own weights where the package has them, with made-up ones where they would be fetched."""
+    """A model with its own weights, or random ones for a published preset, whose weights would be downloaded."""
     return ours(name, made_up(preset(name)), device) if name in PUBLISHED else load_model(name, device=device)
 
 
 @cache
 def to_and_fro(resolution: str) -> list[NDArray[np.uint8]]:
-    """Frames to be shown again and again: a texture that slides as far as MARGIN, and back."""
+    """Frames to be shown in a loop: a texture that slides by up to MARGIN pixels, and back."""
     there = list(sliding_texture(MARGIN // 2, *pixels(resolution)))
     return there + there[-2:0:-1]
 
 
 def result(one: Setting, warm_up: int) -> dict[str, Any]:
-    """The figures of one setting; stages are medians, and none for a tracker that does not tell them."""
+    """The figures of one setting; stages are medians, and empty for a tracker that does not report them."""
     stages = {stage: round(float(np.median(ms[warm_up:])), 4) for stage, ms in one.stages_ms.items()}
     return {
         "setting": {**asdict(one.curve), "points": one.points},
@@ -194,7 +194,7 @@ def result(one: Setting, warm_up: int) -> dict[str, Any]:
 
 
 def runs_of(curve: Curve, runs: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The runs of one curve, in the order of their points."""
+    """The runs of one curve, sorted by number of points."""
     own = [run for run in runs if asdict(curve).items() <= run["setting"].items()]
     return sorted(own, key=lambda run: int(run["setting"]["points"]))
 
@@ -215,7 +215,7 @@ def fit_of(curve: Curve, runs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def fit(points: Sequence[int], medians_ms: Sequence[float]) -> tuple[float, float]:
-    """Fixed cost and cost a point, in ms, that fit medians [K] by least squares of the relative error."""
+    """Fits a fixed cost and a cost per point, in ms, to medians [K], by least squares on the relative error."""
     ms = np.array(medians_ms)  # [K]
     terms = np.stack([np.ones(len(ms)), np.array(points)], axis=1)  # [K, 2]
     fixed, marginal = np.linalg.lstsq(terms / ms[:, None], np.ones(len(ms)), rcond=None)[0]
@@ -223,7 +223,7 @@ def fit(points: Sequence[int], medians_ms: Sequence[float]) -> tuple[float, floa
 
 
 def top_over_fit(points: Sequence[int], medians_ms: Sequence[float], marginal_ms: float) -> float | None:
-    """A point's cost between the two largest numbers of points over the fitted one; None where a point is free."""
+    """Cost per point between the two largest numbers of points, over the fitted one; None if a point is almost free."""
     (few, many), (before, after) = list(pairwise(points))[-1], list(pairwise(medians_ms))[-1]
     if marginal_ms * many <= 0.01 * after:
         return None  # what is left is noise

@@ -1,6 +1,6 @@
-"""Those who have stopped reading what the program sends: a Rerun viewer that hangs, a subscriber that never looks.
+"""Readers that have stopped reading: a Rerun viewer that hangs, and a subscriber that never reads.
 
-They are there to cost nothing; `bench.live` says what they do cost.
+They should not slow the program down; `bench.live` measures whether they do.
 """
 
 import os
@@ -16,14 +16,14 @@ import psutil  # type: ignore[import-untyped]
 import zmq
 
 from bench.report import BenchError
-from online_tapir.sinks.rerun.viewer import find_viewer
+from online_tapir.sinks.rerun.mode import find_viewer
 
-PATIENCE_S = 10.0  # for a viewer to listen
+PATIENCE_S = 10.0  # for a viewer to start listening
 
 
 @dataclass(frozen=True, slots=True)
 class RerunServer:
-    """A process that takes what is drawn, until it is told to stop reading."""
+    """A Rerun server process that receives what is drawn, until `stop_reading`."""
 
     process: psutil.Popen
     port: int
@@ -33,20 +33,20 @@ class RerunServer:
         return f"rerun+http://127.0.0.1:{self.port}/proxy"
 
     def stop_reading(self, sender: psutil.Popen) -> None:
-        """Returns when the process stands still, its connections open. BenchError where `sender` has none to it."""
+        """Stops the process but leaves its connections open. Raises BenchError if `sender` is not connected to it."""
         remotes = {connection.raddr.port for connection in sender.net_connections("tcp") if connection.raddr}
         if self.port not in remotes:
-            raise BenchError("the program is not connected to the Rerun viewer that is to stall; raise --warm-up")
+            raise BenchError("the program is not connected to the Rerun viewer that should stall; raise --warm-up")
         self.process.send_signal(signal.SIGSTOP)
         os.waitpid(self.process.pid, os.WUNTRACED)
 
 
 @contextmanager
 def rerun_server() -> Iterator[RerunServer]:
-    """Rerun's own server on a port of loopback. BenchError where rerun is not installed or does not listen."""
+    """Runs Rerun's own server on a loopback port. Raises BenchError if it is not installed or does not listen."""
     found = find_viewer()
     if found is None:
-        raise BenchError("rerun's viewer is not installed, so none can stall; pip install rerun-sdk")
+        raise BenchError("rerun's viewer, which should stall, is not installed; pip install rerun-sdk")
     port = free_port()
     words = [os.fspath(found), "--serve-grpc", "--bind", "127.0.0.1", "--port", str(port)]
     process = psutil.Popen([*words, "--server-memory-limit", "512MB"], stdin=DEVNULL, stdout=DEVNULL, stderr=DEVNULL)
@@ -54,7 +54,7 @@ def rerun_server() -> Iterator[RerunServer]:
         wait_for_listener(port)
         yield RerunServer(process, port)
     finally:
-        process.kill()  # stopped or not
+        process.kill()  # works on a stopped process, too
         process.wait()
 
 
@@ -72,7 +72,7 @@ def wait_for_listener(port: int) -> None:
 
 @contextmanager
 def deaf_subscriber(address: str) -> Iterator[None]:
-    """A subscriber that has asked for everything and never reads."""
+    """A subscriber to everything that never reads."""
     context = zmq.Context()
     deaf = context.socket(zmq.SUB)
     deaf.setsockopt(zmq.RCVHWM, 1)
@@ -87,7 +87,7 @@ def deaf_subscriber(address: str) -> Iterator[None]:
 
 
 def free_port() -> int:
-    """A port of loopback that nobody had a moment ago."""
+    """A loopback port that was free a moment ago."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port: int = server.getsockname()[1]
         return port

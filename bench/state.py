@@ -1,7 +1,7 @@
-"""What it costs to save a run's points, and to go on from them: the tracker between two frames, then the disk.
+"""The cost of saving a run's points and of resuming from them: the copy between two frames, then the disk.
 
-The copy is all that the tracking waits for; writing, `fsync` included, is behind it, in a thread of its own. Loading is
-what a run does before its first frame: the digest of the model's weights, reading and checking.
+In the program, tracking waits only for the copy; writing, including `fsync`, happens in its own thread. Loading is what
+a run does before its first frame: the digest of the model's weights, reading and checking.
 """
 
 import time
@@ -23,19 +23,19 @@ from online_tapir.tracking.tracker import Tracker
 
 T = TypeVar("T")
 INTERVAL = (
-    "step: a frame of 640x480; copy: of the state to the host; write: until the file is on the disk; load: until a "
-    "first frame may come"
+    "step: a frame of 640x480; copy: of the state to the host; write: until the file is on the disk; load: until the "
+    "first frame can be tracked"
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What is saved, and where."""
+    """What to save, and where."""
 
     model: Annotated[str, Parameter(help="Preset or .safetensors file.")] = "small"
     points: Annotated[int, Parameter(help="Points to save.", validator=Count)] = 256
-    rounds: Annotated[int, Parameter(help="Times that it is saved and loaded.", validator=Count)] = 50
-    folder: Annotated[Path | None, Parameter(help="On the disk in question. [default: the system's for such]")] = None
+    rounds: Annotated[int, Parameter(help="Number of saves and loads.", validator=Count)] = 50
+    folder: Annotated[Path | None, Parameter(help="On the disk to test. [default: the system's temporary one]")] = None
     device: Annotated[str, Parameter(help="auto, cpu, cuda, ...")] = "auto"
 
 
@@ -44,7 +44,7 @@ def main(
     *,
     json: JsonFile = None,
 ) -> None:
-    """Measure how long saving a run's points holds it up, and how long it takes in all."""
+    """Measure how long saving a run's points delays it, and how long saving and loading take in all."""
     scene = DemoScene()
     model = load_model(settings.model, device=settings.device)
     tracker = Tracker(model, max_points=settings.points)
@@ -70,7 +70,7 @@ def main(
 
 
 def timed(act: Callable[[], T]) -> tuple[float, T]:
-    """Milliseconds that `act` took, and what it gave."""
+    """The milliseconds that `act` took, and its result."""
     begun_ns = time.perf_counter_ns()
     result = act()
     return (time.perf_counter_ns() - begun_ns) / 1e6, result

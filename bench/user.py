@@ -1,8 +1,8 @@
-"""A user of a live run, as a program of its own: reads what is published, adds and removes points, asks for metrics.
+"""A user of a live run, in its own process: reads the stream, adds and removes points, scrapes the metrics.
 
     python -m bench.user PUBLISHED CONTROLLED METRICS
 
-It goes on until it is told to end (SIGTERM), and then prints what it has seen, as one JSON object. Needs no torch.
+Runs until SIGTERM, then prints what it has seen as one JSON object. Needs no torch.
 """
 
 import json
@@ -17,9 +17,9 @@ from online_tapir.control.client import Controller
 from online_tapir.control.protocol import ControlError
 from online_tapir.wire.subscriber import subscribe
 
-EVERY_S = 0.1  # between requests, and between looks at whether to end
+EVERY_S = 0.1  # between requests, and between checks whether to end
 SCRAPE_EVERY_S = 2.0
-POINTS = [[0.25, 0.25], [0.5, 0.75]]  # of the picture
+POINTS = [[0.25, 0.25], [0.5, 0.75]]  # normalised image coordinates
 
 
 @dataclass(slots=True)
@@ -33,14 +33,14 @@ class Seen:
     heartbeats: int = 0
     answers: dict[str, int] = field(
         default_factory=dict
-    )  # rounds that were answered in `all`, or by the name of the refusal
+    )  # rounds: `all` if every request was answered, otherwise by the error's name
     points_added: int = 0
     ids_given_twice: int = 0
     scrapes: int = 0
 
 
 def read(address: str, seen: Seen, over: threading.Event) -> None:
-    """Counts messages until it is over."""
+    """Counts messages until `over` is set."""
     with subscribe(address, timeout_ms=int(EVERY_S * 1000), heartbeats=True) as stream:
         while not over.is_set():
             try:
@@ -57,7 +57,7 @@ def read(address: str, seen: Seen, over: threading.Event) -> None:
 
 
 def control(address: str, seen: Seen, over: threading.Event) -> None:
-    """Adds points, and removes as many of the oldest; asks for this and that between."""
+    """Adds points and removes as many of the oldest, with status and list requests in between."""
     newest = -1
     with Controller(address, timeout_ms=2000) as controller:
         while not over.wait(EVERY_S):
@@ -70,13 +70,13 @@ def control(address: str, seen: Seen, over: threading.Event) -> None:
                 controller.remove(controller.list().ids[: len(ids)])
                 seen.answers["all"] = seen.answers.get("all", 0) + 1
             except ControlError as error:
-                if over.is_set():  # the run may have ended before it was asked
+                if over.is_set():  # the run may have ended before the request
                     break
                 seen.answers[error.name] = seen.answers.get(error.name, 0) + 1
 
 
 def scrape(url: str, seen: Seen, over: threading.Event) -> None:
-    """Reads the metrics now and then."""
+    """Scrapes the metrics every SCRAPE_EVERY_S."""
     while not over.wait(SCRAPE_EVERY_S):
         with urllib.request.urlopen(url, timeout=5) as answer:
             seen.scrapes += b"online_tapir_frames_total" in answer.read()

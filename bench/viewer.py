@@ -1,12 +1,12 @@
-"""What a Rerun viewer is sent and what it holds: bytes a frame, and its resident memory when it is left open.
+"""Bytes per frame sent to a Rerun viewer, and the resident memory of a viewer that is left open.
 
-The program's own sink draws frames of a rendered scene, tracked once and then shown again and again, in the process
-that it starts itself: Rerun's server (`--viewer server`) or its window (`--viewer window`, which needs a display). That
-process has a small memory limit, so that it is reached soon: from the frame by which more was sent than that, its
-resident memory is to stay where it is.
+The program's own sink draws a rendered scene, tracked once and then shown in a loop, in the process that the sink
+starts: Rerun's server (`--viewer server`) or its window (`--viewer window`, which needs a display). That process has a
+small memory limit, so that it is reached soon. Once more than the limit has been sent, resident memory should stay
+constant.
 
-Bytes a frame are those of all that is logged, as it is in a file, and of the pictures alone; both whole and as small as
-a live viewer gets them.
+Bytes per frame are measured for everything that is logged, as saved in a file, and for the images alone; each at full
+size and at the size that a live viewer gets.
 """
 
 import os
@@ -29,22 +29,22 @@ from online_tapir.drawing.look import LIVE_SIDE, Look
 from online_tapir.drawing.query_patches import QueryPatches
 from online_tapir.model.checkpoint import load_model
 from online_tapir.points.placement import Corners
-from online_tapir.points.replenish import Queries
-from online_tapir.records import Frame, Tracks
+from online_tapir.records import Frame, Queries, Tracks
 from online_tapir.sinks.rerun.images import jpeg_bytes, smaller
+from online_tapir.sinks.rerun.mode import GRPC_PORT, HOST, RerunMode, Way
 from online_tapir.sinks.rerun.scene import JPEG_QUALITY, Scene
-from online_tapir.sinks.rerun.viewer import GRPC_PORT, HOST, Moment, RerunMode, RerunViewer, Way, listens
+from online_tapir.sinks.rerun.viewer import Moment, RerunViewer, listens
 from online_tapir.tracking.tracker import Tracker
 
 MB = 1_000_000
-FULL = 1.5  # limits that were sent when a viewer is full for sure, however it counts
-PICTURES = 8  # of each size
+FULL = 1.5  # times the limit: once this was sent, a viewer is certainly full, however it counts
+PICTURES = 8  # per size
 EPOCH_NS = 1_700_000_000_000_000_000
 PATIENCE_S = 30.0  # for a file to be written
 SECOND_NS = 1_000_000_000
 INTERVAL = (
-    "no times; resident memory is read after the frames that `samples` tell, and held against the first of them by "
-    "which half as much again as the limit was sent"
+    "no times; resident memory is read after the number of frames in each of `samples`, and compared with the first "
+    "sample by which 1.5 times the limit had been sent"
 )
 
 Shown = tuple[Frame, Tracks]
@@ -52,26 +52,26 @@ Shown = tuple[Frame, Tracks]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What is shown, where, and for how long."""
+    """What to show, where, and for how long."""
 
     viewer: Annotated[Literal["server", "window"], Parameter(help="What the sink starts.")] = "server"
-    memory: Annotated[int, Parameter(help="Its limit, MB.", validator=Count)] = 100
-    frames: Annotated[int, Parameter(help="Frames to show it.", validator=Count)] = 6000
-    fps: Annotated[float, Parameter(help="Of those frames.", validator=Number(gt=0))] = 60.0
-    every: Annotated[int, Parameter(help="Frames between two samples.", validator=Count)] = 100
-    points: Annotated[int, Parameter(help="Points on them.", validator=Count)] = 64
-    size: Annotated[str, Parameter(help="Of the frames.")] = "640x480"
-    inspect: Annotated[bool, Parameter(help="Show what the model sees of a point, too.", negative=())] = False
-    scene: Annotated[int, Parameter(help="Frames that are rendered and tracked.", validator=Number(gte=2))] = 60
+    memory: Annotated[int, Parameter(help="Its memory limit, MB.", validator=Count)] = 100
+    frames: Annotated[int, Parameter(help="Frames to show.", validator=Count)] = 6000
+    fps: Annotated[float, Parameter(help="Frame rate.", validator=Number(gt=0))] = 60.0
+    every: Annotated[int, Parameter(help="Frames between samples.", validator=Count)] = 100
+    points: Annotated[int, Parameter(help="Points to track.", validator=Count)] = 64
+    size: Annotated[str, Parameter(help="Frame size.")] = "640x480"
+    inspect: Annotated[bool, Parameter(help="Also show the inspection of a point.", negative=())] = False
+    scene: Annotated[int, Parameter(help="Frames to render and track.", validator=Number(gte=2))] = 60
     pictures: Annotated[
         tuple[str, ...],
-        Parameter(help="Sizes of which the bytes of a picture are told.", consume_multiple=True, negative=()),
+        Parameter(help="Image sizes whose bytes are reported.", consume_multiple=True, negative=()),
     ] = ("640x480", "1280x720", "1920x1080")
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What the viewer and this process hold after so many frames."""
+    """Resident memory of the viewer and of this process after `frames` frames."""
 
     frames: int
     seconds: float
@@ -80,7 +80,7 @@ class Sample:
 
 
 def main(settings: Annotated[Settings, Parameter(name="*")] = Settings(), *, json: JsonFile = None) -> None:
-    """Measure the bytes of what a viewer is sent, and the memory of one that is left open."""
+    """Measure the bytes sent to a viewer, and the memory of one that is left open."""
     scene, named = tracked(settings)
     whole, live = (bytes_a_frame(scene, named, Look(longest_side=side)) for side in (None, LIVE_SIDE))
     full_at = round(FULL * settings.memory * MB / live)
@@ -104,7 +104,7 @@ def main(settings: Annotated[Settings, Parameter(name="*")] = Settings(), *, jso
 
 
 def tracked(settings: Settings) -> tuple[list[Shown], Queries]:
-    """The scene's frames with their tracks, there and back, and how its points were named."""
+    """The scene's frames with their tracks, forwards and then backwards, and the queries of its points."""
     width, height = pixels(settings.size)
     scene = DemoScene(width, height)
     tracker = Tracker(load_model("small"), max_points=settings.points)
@@ -122,7 +122,7 @@ def tracked(settings: Settings) -> tuple[list[Shown], Queries]:
 
 
 def bytes_a_frame(scene: Sequence[Shown], named: Queries, look: Look) -> float:
-    """Of all that is logged, as it is in a file."""
+    """Bytes per frame of everything that is logged, as saved in a file."""
     patches = QueryPatches()
     patches.named([named])
     with TemporaryDirectory() as folder:
@@ -138,7 +138,7 @@ def bytes_a_frame(scene: Sequence[Shown], named: Queries, look: Look) -> float:
 
 
 def picture_bytes(size: str) -> dict[str, Spread]:
-    """Of the pictures of the scene at `size`, whole and as a live viewer gets them."""
+    """JPEG bytes of the scene's images at `size`, in full and as a live viewer gets them."""
     scene = DemoScene(*pixels(size))
     rendered = [scene.render(60 * number) for number in range(PICTURES)]
     sides = {"whole": None, f"{LIVE_SIDE} pixels at most": LIVE_SIDE}
@@ -149,10 +149,10 @@ def picture_bytes(size: str) -> dict[str, Spread]:
 
 
 def watch(settings: Settings, scene: Sequence[Shown], named: Queries) -> tuple[list[Sample], int]:
-    """Shows the scene again and again at its rate; the samples, and how many frames were never drawn."""
+    """Shows the scene in a loop at the frame rate; returns the samples, and how many frames were never drawn."""
     samples: list[Sample] = []
     with started(settings) as (viewer, process):
-        viewer.named([named])
+        viewer.named("demo", [named])
         sender, start_ns = psutil.Process(), time.monotonic_ns()
         for number, (frame, tracks) in zip(range(settings.frames), cycle(scene), strict=False):
             due_ns = start_ns + round(number * SECOND_NS / settings.fps)
@@ -170,9 +170,9 @@ def watch(settings: Settings, scene: Sequence[Shown], named: Queries) -> tuple[l
 
 @contextmanager
 def started(settings: Settings) -> Iterator[tuple[RerunViewer, psutil.Process]]:
-    """The sink and the process that it starts, which is ended with it. BenchError where that process is another's."""
+    """The sink and the process that it starts; both end with the context. BenchError if a viewer is already open."""
     if settings.viewer == "window" and listens(HOST, GRPC_PORT):
-        raise BenchError(f"a viewer is open on port {GRPC_PORT} already, and would be drawn into; close it")
+        raise BenchError(f"a viewer is already open on port {GRPC_PORT}, and the sink would draw into it; close it")
     sender = psutil.Process()
     before = set(sender.children())
     memory = f"{settings.memory}MB"
@@ -183,18 +183,18 @@ def started(settings: Settings) -> Iterator[tuple[RerunViewer, psutil.Process]]:
         with closing(viewer):
             yield viewer, process
     finally:
-        if settings.viewer == "window":  # which would stay open
+        if settings.viewer == "window":  # it would stay open otherwise
             process.kill()
             process.wait()
 
 
 def at(tracks: Tracks, number: int, now_ns: int) -> Tracks:
-    """The same tracks on another frame, at another time."""
+    """The same tracks with another frame id and time."""
     return replace(tracks, frame_id=number, captured_ns=now_ns, captured_unix_ns=EPOCH_NS + now_ns)
 
 
 def figures(samples: Sequence[Sample], full_at: int) -> dict[str, float | int]:
-    """The viewer's memory at first, once the limit is passed, at most and at the end; `ratio` is of end to passing."""
+    """The viewer's memory at first, when full, at its peak and at the end; `ratio` is the end over when full."""
     full = [sample for sample in samples if sample.frames >= full_at]
     return {
         "full_at_frame": full[0].frames,

@@ -1,14 +1,13 @@
-"""What a late query costs: points named on a frame that has passed, by its age and by how many they are.
+"""The price of a late query, i.e. of adding points on a past frame, by the frame's age and the number of points.
 
-A tracker follows some points at the camera's size. Then, for every age and number in turn, points are named on the
-frame that many frames back, and the next step carries them through the window before it answers; they are removed, and
-the step after it is timed, too. What the query cost is the difference of the two, so whatever else the machine does
-falls on both. Age 1 is the newest frame that was tracked; age 0 the next one: points that are named in time.
+A tracker tracks some points at the camera's size. Then, for every age and number of points in turn, points are added on
+the frame that many frames back, and the next step carries them through the window before it returns. They are removed,
+and the step after it is timed, too. The price of the query is the difference of the two steps, so that other load on
+the machine affects both. Age 1 is the newest tracked frame; age 0 is the next frame, i.e. points added in time.
 
-Whether a frame is published late because of it is worked out from the times of these steps and the camera's rate: a
-frame is late when its answer comes after the next frame was captured, and dropped when a newer one is there before it
-is taken. That a query costs none is promised where the model itself holds twice the camera's rate, and the document
-says whether it does.
+Whether frames are published late because of a query is computed from these step times and the camera's rate. A frame is
+late if its result comes after the next frame was captured, and dropped if a newer one arrives before it is taken. The
+project promises no late frames if the model itself runs at twice the camera's rate; the document says whether it does.
 """
 
 import time
@@ -30,25 +29,25 @@ from bench.scale import model, to_and_fro
 from online_tapir.model.checkpoint import choose_device
 from online_tapir.tracking.tracker import Tracker
 
-HOLDS = 2  # times the camera's rate, and the model has time to spare for a query
+HOLDS = 2  # times the camera's rate: at this model rate there is time to spare for a query
 INTERVAL = (
-    "a step: from the picture in memory to positions in memory, no camera and no sink; its price is that of the step "
-    "which answers the query, less the next one. The window is filled before, and the first warm_up rounds are in no "
-    "figure"
+    "a step: from the image in memory to the positions in memory, without camera or sinks; a query's price is the time "
+    "of the step that answers it, less that of the next step. The window is filled first, and the first warm_up rounds "
+    "are excluded"
 )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What is asked, of what."""
+    """Which queries to make, of which tracker."""
 
     model: Annotated[str, Parameter(help="Preset or .safetensors file.")] = "small"
-    tracked: Annotated[int, Parameter(help="Points that are followed all along.", validator=Count)] = 64
+    tracked: Annotated[int, Parameter(help="Points that are tracked throughout.", validator=Count)] = 64
     points: Annotated[
-        tuple[int, ...], Parameter(help="Points to name at once.", consume_multiple=True, negative=())
+        tuple[int, ...], Parameter(help="Numbers of points per query.", consume_multiple=True, negative=())
     ] = (1, 64, 256)
     ages: Annotated[
-        tuple[int, ...], Parameter(help="How many frames back they are named.", consume_multiple=True, negative=())
+        tuple[int, ...], Parameter(help="Ages of the queried frame, in frames.", consume_multiple=True, negative=())
     ] = (
         0,
         1,
@@ -58,11 +57,11 @@ class Settings:
         16,
         32,
     )
-    window: Annotated[int, Parameter(help="Frames kept.", validator=Count)] = 32
-    size: Annotated[str, Parameter(help="Of the frames.")] = "640x480"
-    fps: Annotated[float, Parameter(help="Rate of the camera.", validator=Number(gt=0))] = 30.0
+    window: Annotated[int, Parameter(help="Frames in the window.", validator=Count)] = 32
+    size: Annotated[str, Parameter(help="Frame size.")] = "640x480"
+    fps: Annotated[float, Parameter(help="Camera frame rate.", validator=Number(gt=0))] = 30.0
     rounds: Annotated[int, Parameter(help="Queries of each kind to measure.", validator=Count)] = 10
-    warm_up: Annotated[int, Parameter(help="Rounds before the first that is measured.", validator=Count)] = 1
+    warm_up: Annotated[int, Parameter(help="Warm-up rounds before measuring.", validator=Count)] = 1
     device: Annotated[str, Parameter(help="auto, cpu, cuda, ...")] = "auto"
     threads: Annotated[
         int | None, Parameter(help="CPU threads of the model. [default: torch's choice]", validator=Count)
@@ -71,7 +70,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A kind of query: so many points, named so many frames back."""
+    """A kind of query: `points` points, added on the frame `age` frames back."""
 
     points: int
     age: int
@@ -79,7 +78,7 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What the step that answered a query took, and the step after it."""
+    """Times of the step that answered a query, and of the step after it."""
 
     late_ms: float
     plain_ms: float
@@ -91,7 +90,7 @@ def main(
     json: JsonFile = None,
     plot: PlotFile = None,
 ) -> None:
-    """Price a late query by its age and its number of points, and count the frames that are published late for it."""
+    """Time late queries by age and number of points, and count the frames that are published late because of them."""
     if max(settings.ages) > settings.window:
         raise BenchError(f"--ages {max(settings.ages)} has left the window of {settings.window} frames; raise --window")
     if settings.threads is not None:
@@ -110,7 +109,7 @@ def main(
 
 
 def measure(settings: Settings) -> dict[Query, list[Trial]]:
-    """Every kind of query in turn, round after round."""
+    """Makes every kind of query in turn, once per round."""
     width, height = pixels(settings.size)
     device = str(choose_device(settings.device))
     room = settings.tracked + max(settings.points)
@@ -130,7 +129,7 @@ def measure(settings: Settings) -> dict[Query, list[Trial]]:
 
 
 def ask(tracker: Tracker, kind: Query, xy: NDArray[np.float32], frames: Iterator[NDArray[np.uint8]]) -> Trial:
-    """Names points xy [P, 2], and times the step that answers for them and one without them."""
+    """Adds points xy [P, 2], and times the step that answers for them and the next one, without them."""
     ids = tracker.add(xy, frame_id=tracker.frame_ids[-kind.age] if kind.age else None)
     late_ms = step_ms(tracker, next(frames))
     tracker.remove(ids)
@@ -144,7 +143,7 @@ def step_ms(tracker: Tracker, rgb: NDArray[np.uint8]) -> float:
 
 
 def figures(found: Sequence[Trial], period_ms: float) -> dict[str, Any]:
-    """Of one kind of query; frames late and dropped are the median and the most over its trials."""
+    """The figures of one kind of query; late and dropped frames are spreads over its trials."""
     misses = np.array([missed(trial, period_ms) for trial in found])  # [N, 2]
     late, dropped = misses.T
     return {
@@ -156,13 +155,13 @@ def figures(found: Sequence[Trial], period_ms: float) -> dict[str, Any]:
 
 
 def missed(trial: Trial, period_ms: float) -> tuple[int, int]:
-    """Frames published late, and frames dropped, because of a query, at a camera that gives one every `period_ms`.
+    """Frames published late, and frames dropped, because of a query, for a camera with one frame every `period_ms`.
 
-    The frame of the query is taken as it is captured, and every step after it takes `plain_ms`; the newest frame is
-    taken, and those before it are dropped. What would be late without a query is not counted.
+    Assumes that the query's frame is taken when it is captured, and that every step after it takes `plain_ms`. The
+    newest frame is taken, and older ones are dropped. Frames that would be late without a query are not counted.
     """
     if trial.plain_ms >= period_ms:
-        return 0, 0  # every frame is late, whoever asks
+        return 0, 0  # every frame is late, with or without a query
     late = dropped = 0
     frame, done_ms = 0, trial.late_ms
     while done_ms > (frame + 1) * period_ms:
@@ -176,12 +175,12 @@ def missed(trial: Trial, period_ms: float) -> tuple[int, int]:
 def show(settings: Settings, runs: Sequence[dict[str, Any]], plain: Spread) -> None:
     prices = {f"{one['setting'].points} points, age {one['setting'].age}": one["price_ms"] for one in runs}
     late = {
-        f"frames late at {settings.fps:g} fps, {name}, at most": f"{one['frames_late'].max:g}"
+        f"frames late at {settings.fps:g} fps, {name}, maximum": f"{one['frames_late'].max:g}"
         for name, one in zip(prices, runs, strict=True)
         if one["frames_late"].max
     }
-    title = f"{settings.model}, {settings.size}, {settings.tracked} points followed; price of a query, ms"
-    print_table(title, {**prices, "a step without one": plain}, late)
+    title = f"{settings.model}, {settings.size}, {settings.tracked} points tracked; price of a query, ms"
+    print_table(title, {**prices, "a step without a query": plain}, late)
 
 
 if __name__ == "__main__":

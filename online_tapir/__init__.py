@@ -1,6 +1,6 @@
-"""online-tapir: follow points on live video and hand them to other programs.
+"""online-tapir: track points on live video and publish them to other programs.
 
-Nothing is imported until it is asked for, so that a subscriber pays for neither torch nor rerun nor opencv.
+Imports are lazy, so that a subscriber loads neither torch nor rerun nor opencv.
 """
 
 from importlib import import_module

@@ -1,4 +1,4 @@
-"""Clocks that are passed in, so that nothing which waits has to wait in a test; nothing here knows what a frame is."""
+"""Clocks to pass in, so that tests need not wait; nothing here knows what a frame is."""
 
 import time
 from typing import Protocol
@@ -7,7 +7,7 @@ NS = 1_000_000_000
 
 
 class Clock(Protocol):
-    """What the capture reads the time from."""
+    """A source of time that a test can replace."""
 
     def monotonic_ns(self) -> int: ...
 
@@ -30,7 +30,7 @@ class SystemClock:
 
 
 class StepClock:
-    """A clock for tests: it stands still, and a sleep moves it on at once."""
+    """A clock for tests: it stands still until `sleep`, which returns at once and advances it."""
 
     def __init__(self, monotonic_ns: int = 0, unix_ns: int = 0) -> None:
         self._monotonic_ns = monotonic_ns
@@ -62,7 +62,7 @@ class Stopwatch:
 
 
 class Pace:
-    """Lets its caller through fps times a second; who comes late passes at once, and does not catch up in a burst."""
+    """Limits its caller to fps calls a second; a late caller passes at once, but does not catch up in a burst."""
 
     def __init__(self, fps: float, clock: Clock) -> None:
         self._period_ns = round(NS / fps)

@@ -1,27 +1,27 @@
-"""Every error a user can cause, each saying what was asked, what was found and what to do.
+"""Every error a user can cause. Each message says what was asked, what was found and what to do.
 
     OnlineTapirError
-    ├── ConfigError        a flag or argument that cannot be met
+    ├── ConfigError        an invalid flag or argument
     ├── CameraError        a source that cannot be opened or read
     ├── FrameError         a frame that cannot be tracked (shape, type, NaN)
     ├── QueryError         points outside the frame, too many points, a frame that has left the window
     ├── WeightsError       a weights file that is missing, corrupt or made for another model
     ├── StateError         a saved state that is missing, damaged or of another model, or cannot be written
     ├── PublishError       a sink that cannot start (port in use, no permission, disk full)
-    ├── WireError          a message that is not ours, corrupt, or of a newer version
-    ├── BindError          why an address cannot be bound (security.py)
-    └── ControlError       a request that is refused, by name (control/protocol.py)
+    ├── WireError          a message of another format, corrupt, or of a newer version
+    ├── BindError          an address that cannot be bound (wire/security.py)
+    └── ControlError       a control request that is refused (control/protocol.py)
 
 The command line prints the message alone and exits with 2; `--debug` adds the traceback.
 """
 
 
 class OnlineTapirError(Exception):
-    """The root of this package's errors."""
+    """Base class of this package's errors."""
 
 
 class ConfigError(OnlineTapirError):
-    """A flag or argument that cannot be met."""
+    """An invalid flag or argument."""
 
 
 class CameraError(OnlineTapirError):
@@ -41,7 +41,7 @@ class WeightsError(OnlineTapirError):
 
 
 class StateError(OnlineTapirError):
-    """A saved state that cannot be read, gone on from or written."""
+    """A saved state that cannot be read, resumed or written."""
 
 
 class PublishError(OnlineTapirError):
@@ -49,4 +49,4 @@ class PublishError(OnlineTapirError):
 
 
 class WireError(OnlineTapirError):
-    """A message that is not ours, corrupt, or of a newer version."""
+    """A message of another format, corrupt, or of a newer version."""

@@ -1,8 +1,8 @@
-"""One slot between two threads; it never queues, so what is taken is never older than one item.
+"""One slot between two threads; it does not queue, so a reader lags by at most one item.
 
-A live source offers (the newest wins, what was not read is dropped and counted); a file puts (it waits for room, and
-nothing is dropped). The end of the stream and the producer's errors travel the same way as the items, behind the last.
-What is to be written down in order has a `Backlog` instead.
+A live source calls `offer`: the newest item wins, and unread ones are dropped and counted. A file calls `put`: it waits
+for room, and nothing is dropped. The end of the stream and the producer's errors follow the last item. Items that must
+be written in order go through a `Backlog` instead.
 """
 
 import threading
@@ -17,7 +17,7 @@ class Closed(Exception):  # noqa: N818  the end of a stream is not an error
 
 
 class Mailbox(Generic[T]):
-    """A slot for one item. Any thread may close it, and whoever waits on it wakes at once."""
+    """A slot for one item. Any thread may close it, which wakes all waiting threads at once."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -25,6 +25,14 @@ class Mailbox(Generic[T]):
         self._closed = False
         self._error: BaseException | None = None
         self._dropped = 0
+        self._arrived = threading.Event()
+
+    def notify(self, arrived: threading.Event) -> None:
+        """Sets `arrived` whenever `poll` has news: an item, the end or an error. Many mailboxes may share an event."""
+        with self._changed:
+            self._arrived = arrived
+            if self._items or self._closed:
+                arrived.set()
 
     @property
     def dropped(self) -> int:
@@ -40,56 +48,68 @@ class Mailbox(Generic[T]):
 
     @property
     def closed(self) -> bool:
-        """True once nothing more can be put in; the last item may still be there to take."""
+        """True once no more items can be added; the last one may still be there to take."""
         with self._changed:
             return self._closed
 
     def offer(self, item: T) -> None:
-        """Leave item without waiting, in place of one that nobody took. Raises Closed after close() or fail()."""
+        """Store item without waiting; replaces an item that was not taken. Raises Closed after close() or fail()."""
         with self._changed:
             self._refuse_if_closed()
             self._dropped += len(self._items)
             self._items = [item]
-            self._changed.notify_all()
+            self._tell()
 
     def put(self, item: T, timeout: float | None = None) -> None:
-        """Leave item once the slot is free. Raises TimeoutError after timeout seconds, Closed if it closes before."""
+        """Store item once the slot is free. Raises TimeoutError after timeout seconds, Closed if it closes first."""
         with self._changed:
             if not self._changed.wait_for(lambda: self._closed or not self._items, timeout):
-                raise TimeoutError(f"nobody made room in the mailbox for {timeout:g} s")
+                raise TimeoutError(f"the mailbox stayed full for {timeout:g} s")
             self._refuse_if_closed()
             self._items = [item]
-            self._changed.notify_all()
+            self._tell()
 
     def take(self, timeout: float | None = None) -> T:
-        """The item, once there is one.
+        """Waits for the item and takes it.
 
-        Raises TimeoutError when none came for timeout seconds. After the last item it raises the error given to fail(),
-        or Closed after close(), every time it is called.
+        Raises TimeoutError when none came within timeout seconds. After the last item every call raises the error given
+        to fail(), or Closed after close().
         """
         with self._changed:
             if not self._changed.wait_for(lambda: self._closed or self._items, timeout):
-                raise TimeoutError(f"nothing came into the mailbox for {timeout:g} s")
-            if self._items:
-                self._changed.notify_all()
-                return self._items.pop()
-            if self._error is not None:
-                raise self._error
-            raise Closed("the mailbox is closed and empty")
+                raise TimeoutError(f"the mailbox stayed empty for {timeout:g} s")
+            return self._taken()
+
+    def poll(self) -> T | None:
+        """Takes the item without waiting; None while there is none. Raises as `take` does after the last one."""
+        with self._changed:
+            return self._taken() if self._items or self._closed else None
+
+    def _taken(self) -> T:
+        if self._items:
+            self._changed.notify_all()
+            return self._items.pop()
+        if self._error is not None:
+            raise self._error
+        raise Closed("the mailbox is closed and empty")
 
     def close(self) -> None:
-        """Nothing more will come, or nothing more is wanted. Closing twice, or after fail(), changes nothing."""
+        """Ends the stream, from either side. Closing twice, or after fail(), changes nothing."""
         with self._changed:
             self._closed = True
-            self._changed.notify_all()
+            self._tell()
 
     def fail(self, error: BaseException) -> None:
-        """Close, and let whoever takes next meet error itself. Ignored when closed already: the end came first."""
+        """Close, and make the next `take` raise `error`. Ignored when already closed."""
         with self._changed:
             if not self._closed:
                 self._error = error
             self._closed = True
-            self._changed.notify_all()
+            self._tell()
+
+    def _tell(self) -> None:
+        self._changed.notify_all()
+        self._arrived.set()
 
     def _refuse_if_closed(self) -> None:
         if self._closed:
@@ -97,7 +117,7 @@ class Mailbox(Generic[T]):
 
 
 class Backlog(Generic[T]):
-    """A mailbox with room for `capacity` items, taken in order; what does not fit is dropped and counted."""
+    """A queue of at most `capacity` items, taken in order; items that do not fit are dropped and counted."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
@@ -108,12 +128,12 @@ class Backlog(Generic[T]):
 
     @property
     def dropped(self) -> int:
-        """Items that there was no room for."""
+        """Items that did not fit."""
         with self._changed:
             return self._dropped
 
     def offer(self, item: T) -> None:
-        """Leave item if there is room, without waiting. Raises Closed after close()."""
+        """Append item if there is room, without waiting. Raises Closed after close()."""
         with self._changed:
             if self._closed:
                 raise Closed("the backlog is closed")
@@ -124,10 +144,10 @@ class Backlog(Generic[T]):
             self._changed.notify()
 
     def take(self, timeout: float | None = None) -> T:
-        """The oldest item. Raises TimeoutError after timeout seconds without one, Closed behind the last one."""
+        """The oldest item. Raises TimeoutError after timeout seconds without one, Closed after the last one."""
         with self._changed:
             if not self._changed.wait_for(lambda: self._items or self._closed, timeout):
-                raise TimeoutError(f"nothing came into the backlog for {timeout:g} s")
+                raise TimeoutError(f"the backlog stayed empty for {timeout:g} s")
             if not self._items:
                 raise Closed("the backlog is closed and empty")
             return self._items.popleft()

@@ -1,6 +1,6 @@
-"""Any picture a camera or a caller may hand over, made the one kind that is tracked: uint8 RGB [H, W, 3].
+"""Converts pictures from cameras and callers to the one kind that is tracked: uint8 RGB [H, W, 3].
 
-Grey, alpha and 16-bit pictures are converted; what has no certain meaning (floats, two channels) is refused by name.
+Grey, alpha and 16-bit pictures are converted; ambiguous ones (floats, two channels) are refused with a FrameError.
 """
 
 from collections.abc import Mapping
@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 
 from online_tapir.errors import FrameError
 
-MIN_SIDE = 16  # pixels; one cell of the coarsest features would be wider than a smaller picture
+MIN_SIDE = 16  # pixels; a smaller picture would be narrower than one cell of the coarsest features
 
 _FROM_RGB = {1: cv2.COLOR_GRAY2RGB, 4: cv2.COLOR_RGBA2RGB}
 _FROM_BGR = {1: cv2.COLOR_GRAY2RGB, 3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGB}
 
 
 def rgb_to_rgb8(image: NDArray[Any]) -> NDArray[np.uint8]:
-    """uint8 RGB [H, W, 3] of a grey [H, W] or [H, W, 1], RGB or RGBA picture in uint8 or uint16 (divided by 257).
+    """Converts a grey [H, W] or [H, W, 1], RGB or RGBA picture, uint8 or uint16 (divided by 257), to uint8 RGB.
 
-    What is uint8 RGB already comes back without a copy. Raises FrameError for any other shape or type, and for a
+    A contiguous uint8 RGB picture is returned without a copy. Raises FrameError for any other shape or type, and for a
     picture smaller than 16x16.
     """
     return _to_rgb8(image, _FROM_RGB)
@@ -51,7 +51,7 @@ def _check(image: NDArray[Any]) -> None:
         nan = " with NaN in it" if np.isnan(image).any() else ""
         raise FrameError(f"a frame is uint8 [H, W, 3], not {found}{nan}; scale it to 0..255 and convert it to uint8")
     if image.dtype not in (np.uint8, np.uint16):
-        raise FrameError(f"a frame is uint8 [H, W, 3], not {found}; convert it to uint8 (uint16 is taken too)")
+        raise FrameError(f"a frame is uint8 [H, W, 3], not {found}; convert it to uint8 (uint16 is accepted too)")
     if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 3, 4)):
         raise FrameError(f"a frame is [H, W, 3] (or [H, W], or with 1 or 4 channels), not {found}; channels come last")
     height, width = image.shape[:2]

@@ -1,11 +1,10 @@
-"""The plain records that travel from the camera to the sinks; nothing here computes, reads or sends.
+"""Plain data records, passed from the camera to the sinks; no computation, no I/O.
 
 Positions are image pixels in raster coordinates: (0, 0) is the top-left corner of the first pixel, whose centre is at
 (0.5, 0.5). Times are nanoseconds: `*_ns` of the capturing machine's monotonic clock, `*_unix_ns` of its wall clock.
 """
 
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +24,8 @@ class Frame:
 class StageTimes:
     """Nanoseconds spent on one frame, stage by stage.
 
-    `capture` is the age of the frame when the tracker took it; `publish` is what the sinks took for the frame before.
+    `capture` is the age of the frame when the tracker took it; `publish` is the time that the sinks took for
+    the previous frame.
     """
 
     capture: int = 0
@@ -50,25 +50,25 @@ class Stage:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Correlations:
-    """What one refinement saw around the stage before it: dot products on 7x7 places of each level, fine to coarse."""
+    """Local correlations of one refinement around the stage before it: 7x7 samples of each level, fine to coarse."""
 
-    stage: str  # the name of the stage that was made of them
+    stage: str  # the name of the stage computed from them
     xy: NDArray[np.float32]  # [2] image pixels: the middle of every patch
     query: NDArray[np.float32]  # [L, 7, 7] with the point's running features
-    recent: NDArray[np.float32] | None  # [L, 7, 7] with what it looked like when last seen; None for a model without
+    recent: NDArray[np.float32] | None  # [L, 7, 7] with its features when last seen; None without `recent_inputs`
     reach: NDArray[np.float32]  # [L, 2] image pixels (x, y) from the middle of a patch to its outermost samples
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Inspection:
-    """What the model saw of one point on one frame, as it was computed. Maps cover the whole picture."""
+    """The model's intermediate results for one point on one frame. Maps cover the whole picture."""
 
     id: int
-    cost: NDArray[np.float32]  # [K, H, W] correlations with the query; K is 3 for a model with a memory of last sights,
-    # 1 else: the query, the last sight, nearness to where the point is expected
+    cost: NDArray[np.float32]  # [K, H, W] correlation with the query (K = 1); with `recent_inputs` (K = 3) also
+    # the correlation with the last sight and the nearness to the expected position
     heat: NDArray[np.float32]  # [H, W] probabilities of the position, sum 1
-    stages: tuple[Stage, ...]  # the first guess, then every refinement; the last is the published one
-    correlations: tuple[Correlations, ...]  # of every refinement
+    stages: tuple[Stage, ...]  # the first guess, then each refinement; the last one is published
+    correlations: tuple[Correlations, ...]  # one for each refinement
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,12 +90,13 @@ class Tracks:
     model: str = ""
     times: StageTimes = field(default_factory=StageTimes)
     published_unix_ns: int = 0
-    inspection: Inspection | None = None  # of the point that is inspected; never on the wire
+    inspection: Inspection | None = None  # of the inspected point; never published
 
 
-class Sink(Protocol):
-    """Somewhere tracks go. `publish` must not block: a sink that cannot keep up drops."""
+@dataclass(frozen=True, slots=True, eq=False)
+class Queries:
+    """Points that were added on one frame: ids [P], xy [P, 2] (image pixels)."""
 
-    def publish(self, frame: Frame, tracks: Tracks) -> None: ...
-
-    def close(self) -> None: ...
+    ids: NDArray[np.int32]
+    xy: NDArray[np.float32]
+    frame_id: int

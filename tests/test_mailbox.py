@@ -71,14 +71,14 @@ def test_whatever_is_offered_is_either_taken_or_counted() -> None:
 
 
 def test_an_empty_mailbox_times_out() -> None:
-    with pytest.raises(TimeoutError, match="nothing came into the mailbox"):
+    with pytest.raises(TimeoutError, match="the mailbox stayed empty"):
         Mailbox[int]().take(0.001)
 
 
 def test_a_full_mailbox_times_out() -> None:
     mailbox: Mailbox[int] = Mailbox()
     mailbox.put(1)
-    with pytest.raises(TimeoutError, match="nobody made room"):
+    with pytest.raises(TimeoutError, match="the mailbox stayed full"):
         mailbox.put(2, 0.001)
     assert mailbox.take(0) == 1
 

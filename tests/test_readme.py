@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from online_tapir.records import Frame, Tracks
-from online_tapir.sinks.zmq import DEFAULT_ADDRESS, ZmqPublisher
+from online_tapir.sinks.zmq import ZmqPublisher
+from online_tapir.wire.messages import DEFAULT_ADDRESS
 
 README = Path(__file__).parents[1] / "README.md"
 MESSAGES = 3

@@ -1,8 +1,9 @@
-"""The arithmetic of a causal TAPIR that is worth a kernel, each op under one name and one signature.
+"""The ops of causal TAPIR that are worth a kernel, each with one name and one signature.
 
-`reference` is the truth in plain torch, and what runs on a CPU; `gpu` has the Triton kernels, which `backend` chooses
-where they work. Grids are channels-last, `[G, H, W, C]`: axis G is whatever is independent (the frames of a clip, the
-cameras of a rig). Positions are in cells of the grid in raster coordinates: the centre of the first cell is (0.5, 0.5).
+`reference` defines them in plain torch and runs on a CPU; `gpu` has the Triton kernels, which `backend` chooses on
+devices where they work. Grids are channels-last, `[G, H, W, C]`; items along G are independent (the frames of a clip,
+the cameras of a rig). Positions are in cells of the grid, in raster coordinates: the centre of the first cell is
+(0.5, 0.5).
 """
 
 from tapir_kernels.backend import Backend, KernelsUnavailableError, backend, require_kernels

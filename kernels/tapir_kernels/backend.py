@@ -1,6 +1,6 @@
 """Which path the ops take on a device, and why.
 
-Asks a device once, by launching a kernel on it; never raises for what it finds, that is `require_kernels`' part.
+Probes each device once, by launching a kernel on it. Only `require_kernels` raises if kernels do not work.
 """
 
 import logging
@@ -31,10 +31,10 @@ class Backend:
 
 
 def backend(device: torch.device | str | None = None) -> Backend:
-    """What runs the ops on `device` (None: the current GPU, or the CPU where there is none).
+    """What runs the ops on `device` (None: the current GPU, or the CPU if there is none).
 
-    The environment variable TAPIR_KERNELS=reference asks for the reference everywhere; ValueError for other values.
-    Where a GPU runs the reference, a warning is logged, once a device.
+    The environment variable TAPIR_KERNELS=reference selects the reference everywhere; ValueError for other values.
+    Logs a warning, once per device, if a GPU runs the reference.
     """
     if device is None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -45,12 +45,12 @@ def backend(device: torch.device | str | None = None) -> Backend:
 
 
 def require_kernels(device: torch.device | str | None = None) -> None:
-    """KernelsUnavailableError, with the reason, unless the ops run as Triton kernels on `device` (as in `backend`)."""
+    """Raises KernelsUnavailableError, with the reason, unless `device` (as in `backend`) runs Triton kernels."""
     found = backend(device)
     if found.name != "triton":
         raise KernelsUnavailableError(
             f"kernels are required on {device or 'the default device'}, which runs the reference: {found.why}; "
-            "give a device that has them, or do not require them"
+            "choose a device that runs them, or do not require them"
         )
 
 
@@ -65,10 +65,10 @@ def _backend(device: torch.device) -> Backend:
 
 
 def _obstacle(device: torch.device) -> str | None:
-    """What keeps `device` from running kernels; None where nothing does."""
+    """Why `device` cannot run kernels; None if it can."""
     choice = os.environ.get(ENVIRONMENT, "")
     if choice not in ("", "reference"):
-        raise ValueError(f"{ENVIRONMENT}={choice} is no backend; unset it, or set it to reference")
+        raise ValueError(f"{ENVIRONMENT}={choice} is not a backend; unset it, or set it to reference")
     if choice:
         return f"{ENVIRONMENT}={choice}"
     if device.type not in ("cpu", "cuda"):
@@ -90,7 +90,7 @@ def _old_device(device: torch.device) -> str | None:
 
 
 def _broken_triton(device: torch.device) -> str | None:
-    # Whatever is wrong with an installation of Triton or its compilers, there is a way to go on, and it says why.
+    # However Triton or its compilers are broken, the reference still works; report why it is used.
     try:
         import triton
     except ModuleNotFoundError as error:

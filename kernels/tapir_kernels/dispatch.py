@@ -1,7 +1,7 @@
-"""Each op's two paths behind one name: plain torch on a CPU, one Triton launch where `backend` says that it works.
+"""Dispatches each op: plain torch on a CPU, the Triton launcher on devices where `backend` finds that kernels work.
 
-A kernel computes no gradient: an input that wants one takes the plain path. Nothing here imports Triton before an op is
-called on a device that has it.
+Kernels compute no gradients, so inputs that require one take the plain path. Triton is not imported until an op is
+called on a GPU.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,7 +20,7 @@ R = TypeVar("R")
 
 
 def _dispatched(op: Callable[P, R]) -> Callable[P, R]:
-    """`op`, or its launcher of the same name and signature in `tapir_kernels.gpu`; the first argument is a tensor."""
+    """Calls `op` or its launcher of the same name in `tapir_kernels.gpu`; the first argument must be a tensor."""
 
     @wraps(op)
     def dispatched(*args: P.args, **kwargs: P.kwargs) -> R:

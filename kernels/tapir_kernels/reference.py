@@ -1,6 +1,6 @@
-"""Every op in plain torch: the definition that a kernel must agree with, and the path taken without a GPU.
+"""Every op in plain torch: the definition that kernels must agree with, and the path taken without a GPU.
 
-Refuses nothing and checks nothing: shapes are the caller's promise here, a launcher's duty in a kernel.
+Does not check its inputs: the caller guarantees their shapes. The kernels' launchers do check.
 """
 
 from collections.abc import Sequence
@@ -16,14 +16,14 @@ TEMPORAL_TAPS = 3
 NORM_EPSILON = 1e-5
 UNIT_EPSILON = 1e-12
 PEAK_RADIUS = 5.0
-FAR_CELLS = 2.0**24  # farther out, or not finite, is no cell of any grid
-# Up to about so many cells a matrix product with the whole grid beats gathering 64 vectors a point (on a CPU).
+FAR_CELLS = 2.0**24  # positions farther out, or not finite, are outside every grid
+# Up to about this many cells, a matrix product with the whole grid beats gathering 64 vectors a point (on a CPU).
 DENSE_CELLS = 2048
-DENSE_ROWS = 128  # with fewer, oneDNN is no faster
+DENSE_ROWS = 128  # with fewer rows oneDNN is no faster
 
 
 def resize_rgb8(rgb: Tensor, size: tuple[int, int], dtype: torch.dtype) -> Tensor:
-    """The picture rgb [H, W, 3], uint8, as [1, 3, *size] in [-1, 1], channels-last.
+    """Resizes and scales uint8 rgb [H, W, 3] to [1, 3, *size] in [-1, 1], channels-last.
 
     Bilinear, half-pixel centres, no antialiasing, as the public checkpoints were trained.
     """
@@ -34,17 +34,17 @@ def resize_rgb8(rgb: Tensor, size: tuple[int, int], dtype: torch.dtype) -> Tenso
 def l2_normalize(x: Tensor) -> Tensor:
     """x / |x| over channels, x [B, C, H, W]; a zero vector stays zero (TAPIR, section 3.1).
 
-    Lengths are taken in float32, whatever x is.
+    Lengths are computed in float32 for any dtype of x.
     """
     single = x.float()
     return (single * single.square().sum(dim=1, keepdim=True).clamp_min(UNIT_EPSILON).rsqrt()).to(x.dtype)
 
 
 def instance_norm_relu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """ReLU of each channel of x [B, C, H, W] normalised over its pixels, scaled by weight and shifted by bias [C]."""
+    """Normalises each channel of x [B, C, H, W] over its pixels, scales by weight [C], adds bias [C]; then ReLU."""
     if x.device.type != "cpu":
         return F.relu(F.group_norm(x, x.shape[1], weight, bias, NORM_EPSILON), inplace=True)
-    # On a CPU torch sums channels-last pixels one by one: wrong in the fifth digit, and a thousandth of a pixel later.
+    # On a CPU torch sums channels-last pixels sequentially: wrong in the fifth digit, which moves points by 0.001 px.
     single = x.float()
     centred = single - _pixel_mean(single)
     scale = weight[:, None, None] * (_pixel_mean(centred.square()) + NORM_EPSILON).rsqrt()
@@ -52,7 +52,7 @@ def instance_norm_relu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def _pixel_mean(x: Tensor) -> Tensor:
-    """Mean over pixels of x [B, C, H, W], [B, C, 1, 1], summed strip by strip so that no sum runs long."""
+    """Mean over pixels of x [B, C, H, W], [B, C, 1, 1], summed row by row so that no sum is long."""
     batch, channels, height, width = x.shape
     strips = x.permute(0, 2, 3, 1).reshape(batch, height, width, channels).sum(dim=2)
     return strips.sum(dim=1)[:, :, None, None] / (height * width)
@@ -62,16 +62,16 @@ def dense(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """x [..., C] times weight [D, C], plus bias [D]: [..., D]."""
     if x.device.type != "cpu" or x.numel() < DENSE_ROWS * x.shape[-1]:
         return F.linear(x, weight, bias)
-    # As a 1x1 convolution it is oneDNN that multiplies, up to twice as fast as the library torch has for products.
+    # A 1x1 convolution runs in oneDNN, up to twice as fast as torch's library for matrix products.
     pixels = x.reshape(1, -1, 1, x.shape[-1]).permute(0, 3, 1, 2)  # [1, C, N, 1], channels-last
     return F.conv2d(pixels, weight[:, :, None, None], bias).permute(0, 2, 3, 1).reshape(*x.shape[:-1], len(weight))
 
 
 def dense_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """GELU, in its tanh form, of `dense`."""
+    """`dense`, then GELU in its tanh form."""
     if x.device.type == "cpu" or x.ndim != 2 or torch.is_grad_enabled():
         return F.gelu(dense(x, weight, bias), approximate="tanh")
-    return torch._addmm_activation(bias, x, weight.mT, use_gelu=True)  # a GPU's library does it in the product's launch
+    return torch._addmm_activation(bias, x, weight.mT, use_gelu=True)  # on a GPU fused with the matrix product
 
 
 def cost_volume(queries: Tensor, grid: Tensor) -> Tensor:
@@ -83,7 +83,7 @@ def cost_volume(queries: Tensor, grid: Tensor) -> Tensor:
 def soft_argmax(heat: Tensor, temperature: float) -> Tensor:
     """Where each heat map [M, H, W] peaks, in cells [M, 2] (x, y).
 
-    The softmax's mean position over the cells closer than five to its arg-max (TAPIR, section 3.1).
+    The softmax's mean position over the cells closer than 5 cells to its arg-max (TAPIR, section 3.1).
     """
     _, height, width = heat.shape
     probability = torch.softmax(heat.flatten(1) * temperature, dim=1)  # [M, HW]
@@ -98,7 +98,7 @@ def soft_argmax(heat: Tensor, temperature: float) -> Tensor:
 
 
 class CostReading(NamedTuple):
-    """What `cost_volume_head` reads from M cost maps; float32, or wider where the maps are."""
+    """What `cost_volume_head` reads from M cost maps; float32, or the maps' dtype if wider."""
 
     xy: Tensor  # [M, 2] where each heat map peaks, in cells
     pooled: Tensor  # [M, 2K] features of the occlusion branch, averaged over the map
@@ -115,14 +115,14 @@ def cost_volume_head(
     occlusion_bias: Tensor,
     temperature: float,
 ) -> CostReading:
-    """The convolutions that read cost maps [M, P, H, W], up to the layers that see pooled features alone.
+    """The convolutions that read cost maps [M, P, H, W], up to the layers after pooling.
 
     A hidden layer (hidden_weight [K, P, 3, 3], hidden_bias [K]) and ReLU, then two branches: the heat map (heat_weight
     [1, K, 3, 3], heat_bias [1]) with its soft arg-max, and a convolution of stride 2 (occlusion_weight [2K, K, 3, 3],
-    occlusion_bias [2K]), ReLU and the mean over the map (TAPIR, section 3.1). Maps are zero outside; the strided
-    convolution begins on the first cell and reaches over the last.
+    occlusion_bias [2K]), ReLU and the mean over the map (TAPIR, section 3.1). Convolutions are zero-padded, the strided
+    one only at the bottom and right.
     """
-    # On a CPU a convolution of so few channels is up to nine times as fast when they lie side by side.
+    # On a CPU a convolution of so few channels is up to nine times as fast channels-last.
     cost = cost.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
     hidden = F.relu(F.conv2d(cost, hidden_weight, hidden_bias, padding=1), inplace=True)  # [M, K, H, W]
     precise = torch.promote_types(cost.dtype, torch.float32)
@@ -133,10 +133,10 @@ def cost_volume_head(
 
 
 def _to_one_channel(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """A 3x3 convolution of channels-last x [M, K, H, W] to one channel, [M, H, W]; zero outside.
+    """A zero-padded 3x3 convolution of channels-last x [M, K, H, W] to one channel, [M, H, W].
 
-    As one product with nine columns whose maps are added up, shifted: three times as fast on a CPU as the library's,
-    which computes sixteen channels for one.
+    One matrix product makes nine maps, one per tap, which are added with shifts: three times as fast on a CPU as the
+    library's convolution, which computes sixteen channels for one.
     """
     maps, _, height, width = x.shape
     taps = weight[0].flatten(1).mT @ x.permute(0, 2, 3, 1).flatten(0, 2).mT  # [9, MHW]
@@ -154,7 +154,7 @@ def local_correlations(features: Tensor, levels: Sequence[Tensor], xy: Tensor, s
     """Local correlations with all levels of a pyramid, each [G, H, W, C]: [G, N, 49 L], level after level.
 
     xy [G, N, 2] is in pixels of a picture of `size` (height, width) that every level covers. Features [G, N, C] hold
-    the channels of level 0, then of level 1, and so on; levels that are left over, pooled copies, share the last ones.
+    the channels of level 0, then of level 1, and so on; the remaining levels, pooled copies, share the last channels.
     """
     patches = []
     first = 0
@@ -171,8 +171,8 @@ def local_correlation(features: Tensor, grid: Tensor, xy: Tensor) -> Tensor:
     """Dot products of features [G, N, C] with 7x7 samples of grid [G, H, W, C] around xy [G, N, 2]: [G, N, 49].
 
     xy is in cells. Samples are bilinear at offsets -3..3, y outer and x inner; the grid is zero outside (TAPIR, section
-    3.2), and a position that is not finite gives NaN. Bilinear sampling is linear, so the products are taken on the 8x8
-    cells around and blended: 64 dots a point, in place of 49 samples of four cells each.
+    3.2), and a position that is not finite gives NaN. Bilinear sampling is linear, so this takes dot products with the
+    surrounding 8x8 cells and blends those: 64 dot products a point instead of 49 samples of four cells each.
     """
     height, width, channels = grid.shape[1:]
     groups, points = xy.shape[:2]
@@ -217,13 +217,14 @@ def mixer_step(
 ) -> Tensor:
     """One frame of the temporal half of a mixer block, x [N, C] to [N, C]; `memory` is updated in place.
 
-    To x is added what two causal depthwise convolutions make of its layer norm (scale norm_weight [C], no shift): each
-    channel becomes M (widen [3, M, C], widen_bias [M, C]), GELU, a second convolution over those (narrow [3, M, C]) and
-    the sum over M (narrow_bias [C], summed already). Taps run from the oldest frame to this one (TAPIR, section 3.2).
+    Takes the layer norm of x (scale norm_weight [C], no shift), applies two causal depthwise convolutions and adds the
+    result to x. The first widens each channel to M (widen [3, M, C], widen_bias [M, C]); then GELU; the second (narrow
+    [3, M, C]) is summed over M (narrow_bias [C] is summed already). Taps run from the oldest frame to this one (TAPIR,
+    section 3.2).
 
-    memory [4, N, C] holds the last two normalised inputs, at `phase` the older, and the second convolution's sums that
-    are due: what is due now at `phase`, what is due on the next frame beside it. Both rings turn with `phase`, the
-    parity of the frame's number.
+    memory [4, N, C] is two rings of two: the last two normalised inputs, the older at `phase`, and the second
+    convolution's pending sums, with the one due on this frame at `phase` and the next frame's at 1 - `phase`.
+    `phase` is the parity of the frame's number.
     """
     past, due = memory[:2], memory[2:]
     normed = F.layer_norm(x, x.shape[-1:], norm_weight, None, NORM_EPSILON)

@@ -1,22 +1,24 @@
-"""What every source of frames is, and how one is named; it opens and reads nothing."""
+"""The interface of every source of frames, and how a source is named. Opens and reads nothing."""
 
 import re
+import unicodedata
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+LONGEST_NAME = 64  # characters
+
 
 class Camera(Protocol):
     """A source of frames. One thread reads it, and the same thread closes it."""
 
-    @property
-    def name(self) -> str:
-        """Short and safe in a topic: letters, digits and `. _ : -`; never a user name or a password."""
+    name: str
+    """Short and safe in a topic: letters and digits of any script and `. _ : -`; never a user name or password."""
 
     @property
     def live(self) -> bool:
-        """True: frames come whether they are read or not, and late readers lose some. False: they wait to be read."""
+        """True: frames come whether they are read or not, and a slow reader loses some. False: they wait to be read."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -24,30 +26,30 @@ class Camera(Protocol):
 
     @property
     def fps(self) -> float:
-        """Frames a second the source says it has; 0 when it has no rate of its own."""
+        """Frames per second, as the source reports them; 0 if it has no fixed rate."""
 
     @property
     def description(self) -> str:
-        """One line for people: what it is, what it really gives, and what was asked where that differs."""
+        """One line for people: the source, what it delivers, and what was requested if that differs."""
 
     def grab(self) -> bool:
-        """Wait for a frame: True the moment it is there, False after the last. Raises CameraError when it is lost."""
+        """Waits for a frame: True once it is there, False after the last. Raises CameraError if the source is lost."""
 
     def retrieve(self) -> NDArray[np.uint8]:
-        """The frame that was grabbed, RGB uint8 [H, W, 3]. Raises CameraError or FrameError when it cannot be had."""
+        """The grabbed frame, RGB uint8 [H, W, 3]. Raises CameraError or FrameError if it cannot be decoded or used."""
 
     def read(self) -> NDArray[np.uint8] | None:
         """grab() and retrieve() in one; None at the end."""
 
     def close(self) -> None:
-        """Give the source back. Closing twice is allowed."""
+        """Releases the source. May be called twice."""
 
 
 def topic_name(text: str) -> str:
-    """text with everything that could upset a topic turned into dashes."""
-    return re.sub(r"[^A-Za-z0-9._:-]+", "-", text).strip("-") or "camera"
+    """Replaces everything but letters, digits and `. _ : -` by dashes; at most 64 characters, never empty."""
+    return re.sub(r"[^\w.:-]+", "-", unicodedata.normalize("NFC", text)).strip("-")[:LONGEST_NAME] or "camera"
 
 
 def in_words(size: tuple[int, int], fps: float) -> str:
-    """'640x480 at 30 fps', or '640x480' for what has no rate."""
+    """'640x480 at 30 fps', or '640x480' without a rate."""
     return f"{size[0]}x{size[1]}" + (f" at {fps:.4g} fps" if fps > 0 else "")

@@ -1,6 +1,6 @@
-"""The capture thread: it stamps and numbers frames at the grab and leaves them in a mailbox; it looks at none.
+"""The capture thread: it timestamps and numbers frames at the grab and puts them into a mailbox.
 
-A live source that fails is watched by that thread and read by another, which can be left behind when it hangs.
+A live source that can be reopened is read by another thread; the capture thread watches it and abandons it if it hangs.
 """
 
 import threading
@@ -22,27 +22,27 @@ from online_tapir.mailbox import Closed, Mailbox
 from online_tapir.records import Frame
 
 CLOSE_TIMEOUT_S = 0.4  # a read that blocks for longer is left to its daemon thread
-OPEN_TIMEOUT_S = 15.0  # a driver may take ten seconds to say that there is no first frame
-CORRUPT_IN_A_ROW = 30  # frames; more are no accident
-STEADY_FRAMES = 10  # after which back-off begins anew; a source that fails after each first frame waits ever longer
-MOST_HUNG = 3  # readers of one source that are left hanging at a time
-WATCHES = 5  # a time-out is as many empty watches: a process that was suspended wakes to one of them, not to a stall
+OPEN_TIMEOUT_S = 15.0  # a driver may take ten seconds to report that there is no first frame
+CORRUPT_IN_A_ROW = 30  # frames; this many in a row are a failure
+STEADY_FRAMES = 10  # frames after which back-off resets; a source that fails after each first frame waits ever longer
+MOST_HUNG = 3  # most readers of one source that may hang at a time
+WATCHES = 5  # a time-out is this many empty watches: a process that was suspended sees one of them, not a stall
 
 CORRUPT = (CameraError, FrameError, cv2.error)
 FAILED = (*CORRUPT, OSError)
 
 
 class StallError(CameraError):
-    """A source that is open, or being opened, and gives nothing."""
+    """A source that is open, or being opened, delivers nothing."""
 
 
 def warn(message: str) -> None:
-    """What is said when nobody else listens."""
+    """The default `report`: a RuntimeWarning."""
     warnings.warn(message, RuntimeWarning, stacklevel=2)
 
 
 class Reader:
-    """One opening of the source and how it goes; its thread writes what the watching thread reads."""
+    """One opening of the source and its state, shared by the reading and the watching thread."""
 
     def __init__(self, open_: Callable[[], Camera]) -> None:
         self.open = open_
@@ -55,21 +55,21 @@ class Reader:
 
 
 class Capture:
-    """Reads a camera in a thread of its own, which also closes it.
+    """Reads a camera in its own thread, which also closes it.
 
         with Capture(open_camera("0"), report=print) as capture:
             frame = capture.mailbox.take(timeout=1.0)
 
-    Frames are numbered from 0 as they are grabbed, dropped ones too, so a gap between ids is that many drops. A live
+    Frames are numbered from 0 as they are grabbed, including dropped ones: a gap between ids counts the drops. A live
     camera drops the oldest; a file waits and drops nothing. `mailbox.take` raises the camera's own error if reading
-    failed, and `Closed` after the last frame. A frame of another size than the first is scaled to it, which is reported
-    once for each opening. A frame of a live camera that cannot be decoded is dropped; many in a row are a failure.
+    failed, and `Closed` after the last frame. A frame whose size differs from the first is scaled to it; this is
+    reported once per opening. A frame of a live camera that cannot be decoded is dropped; many in a row are a failure.
 
-    With reopen, a live camera that fails or stalls is opened again as reconnect says; `health` tells how it fares, and
-    no frame is made up meanwhile. On return the numbers go on, without one that counts as dropped and stands for all
-    that were missed. Loss and return are reported. A read or an opening that blocks cannot be interrupted: it is left
-    to its daemon thread, which closes the camera when it comes back, and another is opened beside it; but while three
-    hang, no more are. When attempts run out, `mailbox.take` raises the error of the last.
+    With reopen, a live camera that fails or stalls is reopened according to reconnect. Meanwhile `health` shows its
+    state, and no frames are invented. After a reconnect the numbering continues but skips one id, which counts as
+    dropped and stands for all missed frames. Loss and return are reported. A read or an opening that blocks cannot be
+    interrupted: it is left to its daemon thread, which closes the camera once it unblocks, and the camera is opened
+    again meanwhile, unless three attempts hang. When the attempts run out, `mailbox.take` raises the last error.
     """
 
     def __init__(
@@ -98,12 +98,12 @@ class Capture:
 
     @property
     def dropped(self) -> int:
-        """Frames that have a number and were never taken: a newer one came, they were corrupt, or they never came."""
+        """Numbered frames that were never taken: replaced by a newer one, corrupt, or missed during a reconnect."""
         return self.mailbox.dropped + self._health.corrupt + self._missed
 
     @property
     def health(self) -> Health:
-        """How the camera fares now; reading it never waits."""
+        """The current state of the camera; never blocks."""
         return self._health
 
     def __enter__(self) -> "Capture":
@@ -117,12 +117,12 @@ class Capture:
         self.close()
 
     def close(self) -> None:
-        """Stop reading. Returns within a second even if the camera blocks; it is then closed when it stops blocking."""
+        """Stops reading. Returns within a second even if the camera blocks; it is then closed once it unblocks."""
         self.mailbox.close()
         with self._changed:
             self._changed.notify_all()
         if self._started:
-            self._thread.join(CLOSE_TIMEOUT_S)  # of which it gives its reader half
+            self._thread.join(CLOSE_TIMEOUT_S)  # the thread waits half of that for its reader
         else:
             self.camera.close()
 
@@ -140,7 +140,7 @@ class Capture:
             self.mailbox.fail(error)
 
     def _keep_reading(self, reader: Reader, reopen: Callable[[], Camera]) -> BaseException | None:
-        """Reader after reader until the end or close(). Returns the error about which nothing more is done."""
+        """Runs one reader after another until the end or close(). Returns the final error, if any."""
         waits = self._reconnect.waits()
         while isinstance(error := self._watch(reader), FAILED):
             if reader.frames >= STEADY_FRAMES:
@@ -157,7 +157,7 @@ class Capture:
         return error
 
     def _watch(self, reader: Reader) -> BaseException | None:
-        """Runs reader until it ends, and returns its error; or abandons it when it stalls, and returns that."""
+        """Runs reader until it ends and returns its error, or abandons it when it stalls and returns a StallError."""
         self._hung = [other for other in self._hung if not other.ended]
         if len(self._hung) == MOST_HUNG:
             return StallError(f"{MOST_HUNG} attempts to read {self.camera.name} hang; see that it is still there")
@@ -177,7 +177,7 @@ class Capture:
         return StallError(f"{self.camera.name} {does} for {timeout_s:g} s; see that it is still there")
 
     def _is_over_within(self, seconds: float, reader: Reader, opened: bool) -> bool:
-        """True when reader has ended or close() was called; returns sooner if it opens, for then it has less time."""
+        """True if reader has ended or close() was called; returns early when it opens, as its time-out then changes."""
         with self._changed:
             self._changed.wait_for(lambda: reader.ended or self.mailbox.closed or reader.opened is not opened, seconds)
         return reader.ended or self.mailbox.closed
@@ -194,7 +194,7 @@ class Capture:
                     self._changed.notify_all()
                 self._read_all(camera, reader)
         except Closed:
-            pass  # nobody wants more
+            pass  # close() was called, or this reader was abandoned
         except BaseException as error:
             reader.error = error
         finally:
@@ -220,7 +220,7 @@ class Capture:
                 self._deliver(rgb, captured_ns, captured_unix_ns, reader)
 
     def _deliver(self, rgb: NDArray[np.uint8], captured_ns: int, captured_unix_ns: int, reader: Reader) -> None:
-        if not self.camera.live:  # it may wait here for room, and nobody else delivers
+        if not self.camera.live:  # put may wait for room; no other reader delivers
             self.mailbox.put(Frame(self._next_id, captured_ns, captured_unix_ns, rgb))
             self._next_id += 1
             return
@@ -237,19 +237,19 @@ class Capture:
             self._report(f"{self.camera.name} gives frames again, after {away_s:.1f} s")
 
     def _skip(self, error: Exception, reader: Reader) -> None:
-        """Counts a frame that cannot be used; its number is spent."""
+        """Counts a frame that cannot be used; it uses up a number."""
         with self._changed:
             self._refuse_if_abandoned(reader)
             self._next_id += 1
             self._health = replace(self._health, corrupt=self._health.corrupt + 1)
-        self._report_once("corrupt", f"{error}; frames like it are left out", reader)
+        self._report_once("corrupt", f"{error}; such frames are dropped", reader)
 
     def _refuse_if_abandoned(self, reader: Reader) -> None:
         if reader.abandoned:
-            raise Closed("this reader was given up; another may be delivering")
+            raise Closed("this reader was abandoned; another may be delivering")
 
     def _note_loss(self, error: BaseException) -> bool:
-        """Brings health up to date; True when the reason is another than before."""
+        """Updates health; True if the reason has changed."""
         with self._changed:
             before = self._health
             self._health = replace(
@@ -277,7 +277,7 @@ class Capture:
         return np.asarray(scaled, dtype=np.uint8)
 
     def _report_once(self, topic: str, message: str, reader: Reader) -> None:
-        """Once for each opening: a source can go on with it for ever."""
+        """Reports a topic once per opening, because it may recur for ever."""
         if topic not in reader.reported:
             reader.reported.add(topic)
             self._report(message)

@@ -1,8 +1,8 @@
-"""A rendered scene that knows where each of its points is on every frame, and a camera that films it.
+"""A rendered scene with the true position of every point on every frame, and a camera that films it.
 
-Stickers of paper, cloth and stone drift over a map, turn, tilt, pass over one another and throw soft shadows. Each
-layer is a plane, so one homography a frame says where all of it is, and the truth is read off the same matrices as the
-picture. All is arithmetic on (seed, t): there are no files, and nothing is kept from frame to frame.
+Stickers of paper, cloth and stone drift over a map, turn, tilt, pass over one another and cast soft shadows. Each layer
+is a plane that one homography per frame places; picture and truth are computed from the same matrices. A frame depends
+on (seed, t) alone: there are no files, and nothing is kept from frame to frame.
 """
 
 import math
@@ -24,8 +24,8 @@ Picture = NDArray[np.uint8]
 Points = NDArray[np.float64]  # [N, 2]
 
 PERIOD = 1800  # frames after which the scene repeats: one minute at 30 fps
-SHADOW = 0.45  # of the light is missing in the middle of a shadow
-RADIUS = 0.19  # of a sticker, in shorter sides of the frame
+SHADOW = 0.45  # share of the light missing in the middle of a shadow
+RADIUS = 0.19  # of a sticker, as a fraction of the frame's shorter side
 OUTLINE = 64  # corners of the polygon that bounds a sticker
 
 TEXTURES: tuple[Callable[[int, Generator], Array], ...] = (
@@ -39,7 +39,7 @@ TEXTURES: tuple[Callable[[int, Generator], Array], ...] = (
 
 @dataclass(frozen=True, slots=True)
 class Wave:
-    """middle + swing * sin(2 pi (cycles t / PERIOD + phase)): with whole cycles it is smooth for ever."""
+    """middle + swing * sin(2 pi (cycles t / PERIOD + phase)); `cycles` is whole, so it repeats smoothly."""
 
     middle: float
     swing: float
@@ -55,7 +55,7 @@ STILL = Wave(0, 0, 0, 0)
 
 @dataclass(frozen=True, slots=True)
 class Motion:
-    """Where a layer's texture lies in the picture."""
+    """How a layer's texture moves in the picture."""
 
     center: tuple[float, float]  # of the texture, in its own pixels
     x: Wave
@@ -66,7 +66,7 @@ class Motion:
     tilt_y: Wave
 
     def at(self, t: int) -> Matrix:
-        """From texture to picture on frame t."""
+        """The homography from texture to picture on frame t."""
         scale, angle = self.scale.at(t), self.angle.at(t)
         cos, sin = scale * math.cos(angle), scale * math.sin(angle)
         place = np.array([[cos, -sin, self.x.at(t)], [sin, cos, self.y.at(t)], [0, 0, 1]])
@@ -79,10 +79,10 @@ class Sticker:
     """A plane of irregular shape."""
 
     rgba: Picture  # [S, S, 4], colours already multiplied by alpha
-    light: Picture  # [S, S] what its shadow leaves of the light, 255 is all
+    light: Picture  # [S, S] light that its shadow lets through, 255 is all
     outline: Points  # [OUTLINE, 2] texture pixels, just outside the shape
     shadow_outline: Points  # [OUTLINE, 2] the same for its shadow
-    shadow_at: tuple[float, float]  # the shadow's place beside the sticker, picture pixels
+    shadow_at: tuple[float, float]  # the shadow's offset from the sticker, picture pixels
     motion: Motion
 
 
@@ -97,7 +97,7 @@ class Anchors(NamedTuple):
 
 
 class DemoScene:
-    """A picture for every frame number, and the truth about its points; the same seed and size give the same scene.
+    """Renders a frame by its number and gives the true tracks of its points; seed and size determine the scene.
 
     Coordinates are image pixels, (0, 0) the corner of the first pixel.
     """
@@ -106,7 +106,7 @@ class DemoScene:
         rng = np.random.default_rng(seed)
         self.width = width
         self.height = height
-        # The ground is half as large again as the picture: its sway never shows an edge.
+        # The ground is 1.5 times as large as the picture, so that its motion never shows an edge.
         ground_size = (math.ceil(1.5 * width), math.ceil(1.5 * height))
         self._ground = to_uint8(demo_textures.survey_map(*ground_size, rng))
         self._ground_motion = ground_motion(width, height, ground_size, rng)
@@ -132,7 +132,7 @@ class DemoScene:
         return self.seen(self.anchor(xy, at), to)
 
     def anchor(self, xy: ArrayLike, at: int) -> Anchors:
-        """What the points seen at xy [N, 2] on frame `at` lie on, and where, for `seen`."""
+        """The layers of the points seen at xy [N, 2] on frame `at`, and their places on these, for `seen`."""
         here: Points = np.asarray(xy, np.float64).reshape(-1, 2)
         layer = self._topmost(here, at)
         places = np.empty_like(here)
@@ -141,7 +141,7 @@ class DemoScene:
         return Anchors(layer, places)
 
     def seen(self, anchors: Anchors, t: int) -> tuple[Array, NDArray[np.bool_]]:
-        """Where points are on frame t, and whether they are visible, as `truth` has it."""
+        """Where points are on frame t, and whether they are visible, as in `truth`."""
         there = np.empty_like(anchors.places)
         for i, motion in enumerate(self._motions()):
             mine = anchors.layer == i
@@ -153,7 +153,7 @@ class DemoScene:
         return [self._ground_motion, *(sticker.motion for sticker in self._stickers)]
 
     def _topmost(self, xy: Points, t: int) -> NDArray[np.intp]:
-        """The layer that is seen at each point [N]: 0 the ground, i + 1 sticker i."""
+        """The topmost layer at each point [N]: 0 is the ground, i + 1 sticker i."""
         layer = np.zeros(len(xy), np.intp)
         for i, sticker in enumerate(self._stickers):
             layer[is_opaque(sticker, transform(np.asarray(np.linalg.inv(sticker.motion.at(t))), xy))] = i + 1
@@ -163,7 +163,7 @@ class DemoScene:
 class DemoCamera:
     """Films a DemoScene: its n-th frame, from 0, is `scene.render(n)`, so under Capture a frame's id is the scene's t.
 
-    At fps it is a live camera, paced by clock; with fps=0 it waits to be read, and nothing is dropped.
+    With fps > 0 it is a live camera, paced by clock; with fps=0 it renders on demand, and nothing is dropped.
     """
 
     def __init__(
@@ -179,7 +179,7 @@ class DemoCamera:
 
     @property
     def description(self) -> str:
-        rate = f"{self.fps:.4g} fps" if self.live else "whatever rate it is read"
+        rate = f"{self.fps:.4g} fps" if self.live else "the rate it is read"
         return f"demo: {self.size[0]}x{self.size[1]} at {rate}, rendered, with known truth"
 
     def grab(self) -> bool:
@@ -195,13 +195,13 @@ class DemoCamera:
         return self.retrieve() if self.grab() else None
 
     def close(self) -> None:
-        """There is nothing to give back."""
+        """Nothing to release."""
 
 
 def ground_motion(width: int, height: int, size: tuple[int, int], rng: Generator) -> Motion:
-    """A slow pan, zoom and sway that stays on the ground."""
+    """A slow pan, zoom and sway within the ground's edges."""
     phase = rng.random(4)
-    sway = 0.05 * min(width, height) / max(width, height)  # radians; a long picture shows its edges sooner
+    sway = 0.05 * min(width, height) / max(width, height)  # radians; less for a long picture, or an edge would show
     return Motion(
         center=(size[0] / 2, size[1] / 2),
         x=Wave(width / 2, 0.15 * width, 2, phase[0]),
@@ -214,7 +214,7 @@ def ground_motion(width: int, height: int, size: tuple[int, int], rng: Generator
 
 
 def make_sticker(index: int, width: int, height: int, rng: Generator) -> Sticker:
-    """The sticker at height index over the ground: cut from its texture, with a paper rim, a shadow and a path."""
+    """Sticker `index`, counted from the ground up: cut from its texture, with a paper rim, a shadow and a path."""
     radius = RADIUS * min(width, height) * rng.uniform(0.9, 1.1)
     blur = 0.05 * radius * (1 + 0.3 * index)  # the higher, the softer
     size = math.ceil(2 * (1.3 * radius + 3 * blur)) + 4
@@ -242,7 +242,7 @@ def make_sticker(index: int, width: int, height: int, rng: Generator) -> Sticker
 
 
 def sticker_motion(index: int, width: int, height: int, radius: float, size: int, rng: Generator) -> Motion:
-    """A slow Lissajous figure round a place of its own, so that the stickers meet and part again."""
+    """A slow Lissajous figure around its own centre, so that the stickers meet and part again."""
     phase = rng.random(6)
     around = 2 * math.pi * (index / len(TEXTURES) + 0.1 * rng.random())
     tilt = 0.16 / radius
@@ -289,7 +289,7 @@ def paste(rgb: Picture, sticker: Sticker, matrix: Matrix) -> None:
 
 
 def is_opaque(sticker: Sticker, xy: Points) -> NDArray[np.bool_]:
-    """Whether the sticker hides what is under its texture pixels xy [N, 2]: [N]."""
+    """Whether the sticker is opaque at its texture pixels xy [N, 2]: bool [N]."""
     x, y = np.floor(xy).astype(np.intp).T
     size = len(sticker.rgba)
     within = (x >= 0) & (x < size) & (y >= 0) & (y < size)
@@ -297,7 +297,7 @@ def is_opaque(sticker: Sticker, xy: Points) -> NDArray[np.bool_]:
 
 
 def bounding_box(xy: Points, rgb: Picture) -> tuple[int, int, int, int] | None:
-    """left, top, right, bottom of the pixels of rgb that the points xy [N, 2] go round; None when there are none."""
+    """Bounding box of xy [N, 2] clipped to rgb, in pixels: left, top, right, bottom; None when it is empty."""
     height, width = rgb.shape[:2]
     left, top = np.maximum(np.floor(xy.min(axis=0)), 0).astype(int).tolist()
     right, bottom = np.minimum(np.ceil(xy.max(axis=0)), (width, height)).astype(int).tolist()
@@ -305,7 +305,7 @@ def bounding_box(xy: Points, rgb: Picture) -> tuple[int, int, int, int] | None:
 
 
 def transform(matrix: Matrix, xy: Points) -> Points:
-    """xy [N, 2] through a homography."""
+    """Maps xy [N, 2] through a homography."""
     uvw = xy @ matrix[:, :2].T + matrix[:, 2]  # [N, 3]
     return np.asarray(uvw[:, :2] / uvw[:, 2:])
 
@@ -315,7 +315,7 @@ def shift(x: float, y: float) -> Matrix:
 
 
 def for_opencv(matrix: Matrix) -> Matrix:
-    """The same map between OpenCV's coordinates, in which a pixel's centre is a whole number."""
+    """The same homography in OpenCV's coordinates, where pixel centres are integers."""
     return shift(-0.5, -0.5) @ matrix @ shift(0.5, 0.5)
 
 

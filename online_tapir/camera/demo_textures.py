@@ -1,6 +1,6 @@
-"""The papers, cloths and stones of the demo, made by arithmetic from a random generator; nothing here moves.
+"""The procedural textures of the demo (paper, cloth, stone), from a random generator; nothing here moves.
 
-A texture is float32 RGB [S, S, 3] in 0..255. Each is uneven on purpose: nothing in an exact repeat can be tracked.
+A texture is float32 RGB [S, S, 3] in 0..255. Each is irregular on purpose: a point in an exact repeat is ambiguous.
 """
 
 import cv2
@@ -59,7 +59,7 @@ def terrazzo(size: int, rng: Generator) -> Array:
 
 
 def weave(size: int, rng: Generator) -> Array:
-    """Cloth of broad dyed ribbons, over and under one another, no two of one shade."""
+    """Cloth woven of broad dyed ribbons of many shades."""
     y, x = np.mgrid[:size, :size].astype(np.float32)
     pitch = size / 13
     column, row = (x // pitch).astype(int), (y // pitch).astype(int)
@@ -119,7 +119,7 @@ def mosaic(size: int, rng: Generator) -> Array:
 
 
 def noise(width: int, height: int, *, cells: int, octaves: int, rng: Generator) -> Array:
-    """Smooth noise [height, width] that fills 0..1; each octave has twice the cells and half the height of the last."""
+    """Smooth noise [height, width], scaled to 0..1; each octave has twice the cells and half the amplitude."""
     total = np.zeros((height, width), np.float32)
     for octave in range(octaves):
         count = cells * 2**octave
@@ -130,9 +130,9 @@ def noise(width: int, height: int, *, cells: int, octaves: int, rng: Generator) 
 
 
 def voronoi(size: int, count: int, rng: Generator) -> tuple[NDArray[np.intp], Array]:
-    """For each pixel the nearest of count random sites [S, S], and how far off its cell's border is, pixels [S, S]."""
+    """For each pixel the nearest of count random sites [S, S], and the distance to its cell's border, pixels [S, S]."""
     side = int(np.ceil(np.sqrt(count)))
-    cell = rng.permutation(side * side)[:count]  # one site to a cell of a grid: none lie on top of each other
+    cell = rng.permutation(side * side)[:count]  # at most one site per grid cell, so that none coincide
     sites = (np.stack([cell % side, cell // side], 1) + rng.uniform(0.1, 0.9, (count, 2))) * size / side
     y, x = np.mgrid[:size, :size].astype(np.float32)
     nearest = np.zeros((size, size), np.intp)
@@ -148,14 +148,14 @@ def voronoi(size: int, count: int, rng: Generator) -> tuple[NDArray[np.intp], Ar
 
 
 def blend(values: Array, stops: list[tuple[float, Color]]) -> Array:
-    """values [...] looked up in a smooth scale of colours [..., 3]."""
+    """Maps values [...] to colours [..., 3], interpolated between `stops`."""
     at = np.array([position for position, _ in stops])
     colors = np.array([color for _, color in stops], np.float32)  # [K, 3]
     return np.stack([np.interp(values, at, colors[:, channel]) for channel in range(3)], axis=-1).astype(np.float32)
 
 
 def over(rgb: Array, color: Color | Array, opacity: NDArray[np.floating]) -> Array:
-    """rgb [H, W, 3] painted with color where opacity [H, W] says so."""
+    """Blends color over rgb [H, W, 3] with opacity [H, W]."""
     weight = opacity[..., None].astype(np.float32)
     return rgb * (1 - weight) + np.asarray(color, np.float32) * weight
 
@@ -169,7 +169,7 @@ def _to_multiple(x: Array, pitch: float) -> Array:
 
 
 def _grain(rgb: Array, strength: float, rng: Generator) -> Array:
-    """What keeps a flat patch from being flat: soft grain of about two pixels, and blotches of about twenty."""
+    """Adds texture to flat areas: soft grain of about two pixels, and blotches of about twenty."""
     height, width = rgb.shape[:2]
     fine = cv2.GaussianBlur(rng.standard_normal((height, width), dtype=np.float32), (0, 0), 0.8)
     coarse = cv2.resize(rng.standard_normal((height // 20 + 2, width // 20 + 2), dtype=np.float32), (width, height))

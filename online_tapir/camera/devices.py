@@ -1,4 +1,4 @@
-"""The cameras attached to this machine, by index and name; it opens none on Linux and each for a moment elsewhere."""
+"""Lists the cameras attached to this machine, by index and name. Opens none on Linux, each one briefly elsewhere."""
 
 import sys
 from dataclasses import dataclass
@@ -39,7 +39,7 @@ def _from_sysfs(sysfs: Path, devices: Path) -> list[CameraInfo]:
 
 
 def _is_metadata(entry: Path) -> bool:
-    """Beside its pictures a webcam has a node for metadata alone: the same device, an odd index, nothing to see."""
+    """Whether this is a webcam's metadata node: the same device as its pictures, but an odd index and no pictures."""
     index = _text(entry / "index")
     return index.isdigit() and int(index) % 2 == 1
 

@@ -1,4 +1,4 @@
-"""Keeps OpenCV and ffmpeg from writing to the terminal what our errors say better, and addresses with passwords."""
+"""Silences OpenCV and ffmpeg: our errors say it better, and their logs may contain addresses with passwords."""
 
 import os
 
@@ -8,9 +8,9 @@ FFMPEG_QUIET = "-8"  # AV_LOG_QUIET
 
 
 def hush() -> None:
-    """Silence both for this process. A level that the user set in the environment stands."""
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", FFMPEG_QUIET)  # ffmpeg can be told in no other way
+    """Silences both for this process. Keeps a level that the user set in the environment."""
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", FFMPEG_QUIET)  # the only way to silence ffmpeg
     if "OPENCV_LOG_LEVEL" in os.environ:
         return
-    set_level = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel  # either, by OpenCV's version
+    set_level = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel  # depends on the version of OpenCV
     set_level(0)

@@ -1,4 +1,4 @@
-"""A folder of images as a video, in the order people would count them."""
+"""Reads a folder of images as a video, in natural order."""
 
 import re
 from pathlib import Path
@@ -18,7 +18,7 @@ DEFAULT_FPS = 30.0
 
 
 class ImageCamera:
-    """Gives the images one after another; nothing is dropped. 8 and 16 bits, grey, colour and alpha are all taken."""
+    """Delivers the images one after another and drops none. Accepts 8 and 16 bits, grey, colour and alpha."""
 
     def __init__(self, paths: list[Path], *, label: str, name: str, fps: float, pace_by: Clock | None = None) -> None:
         hush()
@@ -49,7 +49,7 @@ class ImageCamera:
         return self.retrieve() if self.grab() else None
 
     def close(self) -> None:
-        """There is nothing to give back."""
+        """Nothing to release."""
 
 
 def open_folder(folder: Path, fps: float | None, pace_by: Clock | None) -> ImageCamera:
@@ -57,7 +57,7 @@ def open_folder(folder: Path, fps: float | None, pace_by: Clock | None) -> Image
     paths = sorted((path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES), key=_natural)
     if not paths:
         kinds = ", ".join(sorted(suffix[1:] for suffix in SUFFIXES))
-        raise CameraError(f"{folder} has no images in it; it needs files of {kinds}")
+        raise CameraError(f"{folder} has no images in it; supported types are {kinds}")
     return ImageCamera(paths, label=folder.name, name=folder.name, fps=fps or DEFAULT_FPS, pace_by=pace_by)
 
 
@@ -73,5 +73,5 @@ def _natural(path: Path) -> list[tuple[int, str]]:
 def _read(path: Path) -> NDArray[np.uint8]:
     image = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)  # upright, without alpha, 16 bits kept
     if image is None:
-        raise CameraError(f"{path} is no image that OpenCV can read, or is damaged; remove it or write it again")
+        raise CameraError(f"{path} is not an image that OpenCV can read, or is damaged; remove it or write it again")
     return bgr_to_rgb8(image)

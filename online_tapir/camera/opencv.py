@@ -1,4 +1,4 @@
-"""Devices, network streams and video files: all that OpenCV's VideoCapture reads."""
+"""Devices, network streams and video files: everything that OpenCV's VideoCapture reads."""
 
 import math
 import os
@@ -17,15 +17,15 @@ from online_tapir.clock import Clock, Pace
 from online_tapir.errors import CameraError
 from online_tapir.picture import bgr_to_rgb8
 
-DEFAULT_FPS = 30.0  # where a file gives no rate that can be believed
+DEFAULT_FPS = 30.0  # for a file without a plausible rate
 LEAST_TIMEOUT_S = 5.0  # of a network stream
-CORRUPT_GRABS = 30  # failures in a row after which a live source is lost,
-CORRUPT_SECONDS = 2.0  # or after so long
-FASTEST_FPS = 1000.0  # above it a container gave the ticks of its clock instead
+CORRUPT_GRABS = 30  # a live source is lost after this many failures in a row,
+CORRUPT_SECONDS = 2.0  # or after failing for longer than this
+FASTEST_FPS = 1000.0  # a higher value is the container's clock rate, not a frame rate
 
 
 class OpenCvCamera:
-    """An open VideoCapture that has proved itself by giving a frame."""
+    """An open VideoCapture that has delivered at least one frame."""
 
     def __init__(self, capture: cv2.VideoCapture, *, label: str, name: str, live: bool, fps: float = 0.0) -> None:
         self.label = label
@@ -37,7 +37,7 @@ class OpenCvCamera:
         self.fps = fps or _believable(capture.get(cv2.CAP_PROP_FPS), otherwise=0.0 if live else DEFAULT_FPS)
         self.asked = ""
         self._grabs = 0
-        self._corrupt = 0  # frames still to be told of, before the one that is grabbed
+        self._corrupt = 0  # undecodable frames still to be reported, before the one that is grabbed
         self._pace: Pace | None = None
 
     @property
@@ -45,7 +45,7 @@ class OpenCvCamera:
         return f"{self.label}: {in_words(self.size, self.fps)}" + (f" (asked {self.asked})" if self.asked else "")
 
     def pace(self, clock: Clock) -> None:
-        """Give frames at the rate they were made for, not as fast as they are asked for."""
+        """Delivers frames at their own rate, not as fast as they are requested."""
         self._pace = Pace(self.fps, clock)
 
     def grab(self) -> bool:
@@ -73,9 +73,9 @@ class OpenCvCamera:
         self._capture.release()
 
     def _grab_past_corrupt(self) -> int:
-        """How many frames could not be decoded before the one that is now grabbed.
+        """Grabs the next frame that can be decoded; returns how many before it could not.
 
-        VideoCapture fails alike for such a frame and at the end of the stream: only the next grab can tell.
+        VideoCapture fails the same way for such a frame and at the end of the stream: only the next grab can tell.
         """
         began_s = time.monotonic()
         for corrupt in range(CORRUPT_GRABS):
@@ -87,7 +87,7 @@ class OpenCvCamera:
 
     @property
     def _at_first(self) -> bool:
-        """A file's first frame was read when it was opened. A live camera's is by then too old to give."""
+        """Whether the current frame is a file's first, read on opening. A live camera's is too old to deliver."""
         return self._grabs == 1 and not self.live
 
     def _read_first(self) -> NDArray[np.uint8]:
@@ -100,14 +100,14 @@ class OpenCvCamera:
 
 
 def open_device(device: int | str, size: tuple[int, int] | None, fps: float | None) -> OpenCvCamera:
-    """A camera attached to this machine, by index or path. What it really gives may differ from what is asked."""
+    """Opens a camera attached to this machine, by index or path. It may not deliver the requested size and rate."""
     hush()
     label = f"camera {device}"
     backend = cv2.CAP_V4L2 if isinstance(device, str) else cv2.CAP_ANY
     capture = cv2.VideoCapture(device, backend)
     if not capture.isOpened():
         raise CameraError(_no_such_camera(device))
-    if size or fps:  # raw pictures of any size or rate do not fit through USB, JPEG does
+    if size or fps:  # raw pictures at a high size or rate exceed the bandwidth of USB, JPEG does not
         capture.set(cv2.CAP_PROP_FOURCC, cv2.VideoWriter.fourcc(*"MJPG"))
     if size:
         capture.set(cv2.CAP_PROP_FRAME_WIDTH, size[0])
@@ -120,10 +120,10 @@ def open_device(device: int | str, size: tuple[int, int] | None, fps: float | No
 
 
 def open_stream(address: str, size: tuple[int, int] | None, fps: float | None, timeout_s: float) -> OpenCvCamera:
-    """A stream from the network, read by ffmpeg. Size and rate are the sender's; what was asked is only reported.
+    """Opens a network stream, read by ffmpeg. The sender sets size and rate; a differing request is only reported.
 
-    timeout_s is how long it may take to open, and to give each of its frames; it is given five seconds at least, since
-    a stream that waits for its next key frame is not yet broken. Damage that ffmpeg paints over it does not tell of.
+    timeout_s limits the opening and the wait for each frame. It is at least five seconds, because a stream that waits
+    for its next key frame is not broken. ffmpeg does not report damage that it conceals.
     """
     hush()
     label = without_secrets(address)
@@ -134,7 +134,7 @@ def open_stream(address: str, size: tuple[int, int] | None, fps: float | None, t
     if not capture.isOpened():
         raise CameraError(
             f"{label} cannot be reached, or sends nothing that can be read, within {timeout_s:g} s; "
-            f"see that the sender runs and try the address with `ffplay`"
+            f"check that the sender runs, and try the address with `ffplay`"
         )
     # A recording on a web server has an end and waits to be read, as a file does.
     recorded = address.startswith("http") and capture.get(cv2.CAP_PROP_FRAME_COUNT) > 0
@@ -144,7 +144,7 @@ def open_stream(address: str, size: tuple[int, int] | None, fps: float | None, t
 
 
 def open_video(path: Path, size: tuple[int, int] | None, fps: float | None, pace_by: Clock | None) -> OpenCvCamera:
-    """A video file; nothing of it is dropped. fps stands in for the file's own rate."""
+    """Opens a video file, of which no frame is dropped. fps overrides the file's own rate."""
     hush()
     if path.stat().st_size == 0:
         raise CameraError(f"{path} is an empty file; give a video with at least one frame")
@@ -152,7 +152,7 @@ def open_video(path: Path, size: tuple[int, int] | None, fps: float | None, pace
         raise CameraError(f"{path} cannot be read: permission denied")
     capture = cv2.VideoCapture(str(path))
     if not capture.isOpened():
-        raise CameraError(f"{path} is no video that OpenCV can read, or is damaged; try it with `ffplay`")
+        raise CameraError(f"{path} is not a video that OpenCV can read, or is damaged; try it with `ffplay`")
     camera = OpenCvCamera(capture, label=path.name, name=path.stem, live=False, fps=fps or 0.0)
     camera.asked = _unmet(camera, size, fps)
     if pace_by is not None:
@@ -161,7 +161,7 @@ def open_video(path: Path, size: tuple[int, int] | None, fps: float | None, pace
 
 
 def without_secrets(address: str) -> str:
-    """The address as it may be shown: no user, no password, no query (cameras take tokens there)."""
+    """The address in a form safe to show: no user, no password, no query (cameras take tokens there)."""
     scheme, _, rest = address.partition("://")
     # The last @, not the first: passwords with an @ or a / in them are not always escaped.
     return f"{scheme}://{re.split('[?#]', rest.rpartition('@')[2])[0]}"
@@ -177,7 +177,7 @@ def _believable(fps: float, otherwise: float) -> float:
 
 
 def _unmet(camera: OpenCvCamera, size: tuple[int, int] | None, fps: float | None) -> str:
-    """What was asked of the camera, if it gives something else."""
+    """What was requested of the camera and not met."""
     unmet = [f"{size[0]}x{size[1]}"] if size and size != camera.size else []
     if fps and abs(fps - camera.fps) > 0.5:
         unmet.append(f"{fps:.4g} fps")

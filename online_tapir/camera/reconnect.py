@@ -1,21 +1,23 @@
-"""What is done about a live source that fails, and what is known of it meanwhile; `Capture` is who does it."""
+"""When to reopen a live source that fails, and its state meanwhile; `Capture` does the work."""
 
 import random
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
 from typing import Literal
 
-from online_tapir.errors import ConfigError
+from online_tapir.camera.base import Camera
+from online_tapir.errors import CameraError, ConfigError
 
 
 @dataclass(frozen=True, slots=True)
 class Reconnect:
-    """When a live source has failed, and how often and how soon it is opened again.
+    """When a live source has failed, and how often and how soon it is reopened.
 
-    attempts is how many openings in a row may be in vain before the source's own error is raised: None any number, 0
-    none at all. Waits double from first_wait_s to longest_wait_s. A source that gives no frame for stall_timeout_s has
-    failed. Raises ConfigError for what cannot be.
+    attempts is the number of failed reconnects in a row after which the source's own error is raised: None means no
+    limit, 0 no reconnects. Waits double from first_wait_s to longest_wait_s. A source that delivers no frame for
+    stall_timeout_s has failed. Raises ConfigError for invalid values.
     """
 
     attempts: int | None = None
@@ -29,16 +31,16 @@ class Reconnect:
         if not 0 < self.first_wait_s <= self.longest_wait_s < float("inf"):
             raise ConfigError(
                 f"waits from {self.first_wait_s:g} to {self.longest_wait_s:g} s before reconnecting were asked for; "
-                f"the first is above 0 and the longest no shorter"
+                f"the first must be above 0 and the longest no shorter"
             )
         if not 0 < self.stall_timeout_s < float("inf"):
             raise ConfigError(f"a stall time-out of {self.stall_timeout_s:g} s was asked for; give one above 0")
 
     def waits(self, jitter: Callable[[], float] = random.random) -> Iterator[float]:
-        """Seconds to wait before each attempt, as many as there are attempts.
+        """Yields the seconds to wait before each attempt.
 
         Exponential back-off with equal jitter (M. Brooker, "Exponential Backoff And Jitter", 2015): half of each wait
-        is certain and jitter(), in [0, 1), draws of the rest, so that many trackers do not knock on one camera at once.
+        is fixed and jitter(), in [0, 1), scales the other half, so that many trackers do not hit one camera at once.
         """
         wait_s = self.first_wait_s
         for _ in count() if self.attempts is None else range(self.attempts):
@@ -48,11 +50,12 @@ class Reconnect:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What is known of a source at one moment.
+    """The state of a source at one moment.
 
-    streaming: frames come. stalled: it is open, and has given none for too long. lost: it failed, or cannot be opened.
-    since_ns (monotonic) is when frames began to come, or were found to have ceased. reconnects counts its returns,
-    corrupt the frames that could not be decoded; reason is the error that stopped it, "" while it streams.
+    streaming: frames come. stalled: it is open, or being opened, but has delivered none for too long. lost: it failed,
+    or cannot be opened. since_ns (monotonic) is when frames began to come, or when their absence was noticed.
+    reconnects counts its returns, corrupt the frames that could not be decoded; reason is the error that stopped it, ""
+    while it streams.
     """
 
     state: Literal["streaming", "stalled", "lost"]
@@ -60,3 +63,26 @@ class Health:
     reconnects: int = 0
     corrupt: int = 0
     reason: str = ""
+
+
+def open_patiently(
+    open_: Callable[[], Camera], reconnect: Reconnect, stop: threading.Event, report: Callable[[str], None]
+) -> Camera | None:
+    """Returns what `open_` opens, retrying as `reconnect` says while it fails; None once `stop` is set.
+
+    Reports each new reason for a failure. Raises the last CameraError when the attempts run out.
+    """
+    reported = ""
+    waits = reconnect.waits()
+    while not stop.is_set():
+        try:
+            return open_()
+        except CameraError as error:
+            wait_s = next(waits, None)
+            if wait_s is None:
+                raise
+            if str(error) != reported:
+                reported = str(error)
+                report(f"{error}; waiting for it")
+            stop.wait(wait_s)
+    return None

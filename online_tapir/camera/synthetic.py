@@ -14,11 +14,11 @@ from online_tapir.picture import rgb_to_rgb8
 
 
 class SyntheticCamera:
-    """Gives frames, RGB (or what `rgb_to_rgb8` makes RGB), one after another, and ends with them.
+    """Delivers frames, RGB (or anything that `rgb_to_rgb8` converts), one after another, and then ends.
 
-    frames may be a generator: what it raises, the camera raises; while it blocks, so does the camera. With fps above 0
-    it is paced by clock; with live it is read as a live camera is, and drops what nobody takes. Raises CameraError when
-    there is no frame at all.
+    frames may be a generator: the camera raises what it raises, and blocks while it blocks. With fps above 0, clock
+    paces it; with live it acts like a live camera, and frames that nobody takes are dropped. Raises CameraError if
+    there are no frames.
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class SyntheticCamera:
         rest = iter(frames)
         first = next(rest, None)
         if first is None:
-            raise CameraError("a synthetic camera was asked for with no frames; give it at least one")
+            raise CameraError("a synthetic camera has no frames; give it at least one")
         self.name = name
         self.live = live
         self.fps = fps
@@ -55,7 +55,7 @@ class SyntheticCamera:
         return self._grabbed is not None
 
     def retrieve(self) -> NDArray[np.uint8]:
-        assert self._grabbed is not None, "grab() comes first"
+        assert self._grabbed is not None, "call grab() first"
         return rgb_to_rgb8(self._grabbed)
 
     def read(self) -> NDArray[np.uint8] | None:

@@ -1,4 +1,4 @@
-"""`online-tapir control`: a live run changed and asked from the shell."""
+"""`online-tapir control`: controls and queries a live run from the shell."""
 
 import json
 from collections.abc import Iterator
@@ -16,16 +16,16 @@ from online_tapir.errors import ConfigError
 if TYPE_CHECKING:
     from online_tapir.control.client import Controller
 
-control_app = App(name="control", help="Change and ask a running tracker: add, remove, list, pause, snapshot, ...")
+control_app = App(name="control", help="Control and query a running tracker: add, remove, list, pause, snapshot, ...")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reach:
     """Which tracker, and how long to wait for it."""
 
-    address: Annotated[str, Parameter(help="Where it is controlled, see `online-tapir --control`.")] = DEFAULT_ADDRESS
+    address: Annotated[str, Parameter(help="Its control address, see `online-tapir --control`.")] = DEFAULT_ADDRESS
     keys: Annotated[
-        Path | None, Parameter(help="Folder of keys (see `online-tapir keys`), where the tracker asks for them.")
+        Path | None, Parameter(help="Key folder (see `online-tapir keys`), if the tracker requires keys.")
     ] = None
     timeout: Annotated[float, Parameter(help="Seconds to wait for an answer.", validator=Number(gt=0))] = 5.0
 
@@ -40,11 +40,11 @@ def add(
     *,
     frame: Annotated[int | None, Parameter(help="The frame they are on. [default: the newest]")] = None,
     normalised: Annotated[
-        bool, Parameter(help="x and y are 0 to 1 of the frame's width and height, not pixels.", negative=())
+        bool, Parameter(help="x and y are fractions of the frame's width and height, not pixels.", negative=())
     ] = False,
     where: Where = HERE,
 ) -> None:
-    """Follow more points; prints their ids."""
+    """Add points; prints their ids."""
     xy = [_pair(word) for point in points for word in point.split()]
     with _controller(where) as controller:
         print(*controller.add(xy, frame, normalised=normalised).tolist())
@@ -52,23 +52,23 @@ def add(
 
 @control_app.command
 def remove(
-    ids: Annotated[list[int], Parameter(help="Points, as `control list` names them.")], *, where: Where = HERE
+    ids: Annotated[list[int], Parameter(help="Point ids, as listed by `control list`.")], *, where: Where = HERE
 ) -> None:
-    """Forget points."""
+    """Remove points."""
     with _controller(where) as controller:
         controller.remove(ids)
 
 
 @control_app.command
 def clear(*, where: Where = HERE) -> None:
-    """Forget every point."""
+    """Remove every point."""
     with _controller(where) as controller:
-        print(f"{controller.clear()} points forgotten")
+        print(f"{controller.clear()} points removed")
 
 
 @control_app.command(name="list")
 def list_(*, where: Where = HERE) -> None:
-    """Print the points, one to a line: id, x, y, visible or hidden."""
+    """Print the points, one per line: id, x, y, visible or hidden."""
     with _controller(where) as controller:
         points = controller.list()
     for id, (x, y), visible in zip(points.ids.tolist(), points.xy.tolist(), points.visible.tolist(), strict=True):
@@ -81,17 +81,17 @@ def list_(*, where: Where = HERE) -> None:
 def replenish(
     switch: Literal["on", "off"],
     *,
-    points: Annotated[int | None, Parameter(help="How many there shall be. [default: as many as now]")] = None,
+    points: Annotated[int | None, Parameter(help="How many to keep. [default: as many as now]")] = None,
     where: Where = HERE,
 ) -> None:
-    """Put new points where lost ones leave, or no longer."""
+    """Replace lost points with new ones, or stop doing so."""
     with _controller(where) as controller:
         controller.replenish(switch == "on", points)
 
 
 @control_app.command
 def inspect(
-    id: Annotated[int | Literal["off"], Parameter(help="A point, as `control list` names it, or off.")],
+    id: Annotated[int | Literal["off"], Parameter(help="A point id, as listed by `control list`, or off.")],
     *,
     where: Where = HERE,
 ) -> None:
@@ -102,21 +102,21 @@ def inspect(
 
 @control_app.command
 def pause(*, where: Where = HERE) -> None:
-    """Track and publish nothing but heartbeats, until `resume`."""
+    """Stop tracking and publish only heartbeats, until `resume`."""
     with _controller(where) as controller:
         controller.pause()
 
 
 @control_app.command
 def resume(*, where: Where = HERE) -> None:
-    """Go on after `pause`."""
+    """Continue after `pause`."""
     with _controller(where) as controller:
         controller.resume()
 
 
 @control_app.command
 def status(*, where: Where = HERE) -> None:
-    """Print how the run is, as JSON."""
+    """Print the run's status as JSON."""
     with _controller(where) as controller:
         print(json.dumps(controller.status(), indent=1, ensure_ascii=False))
 
@@ -142,14 +142,14 @@ def set_(
     ] = None,
     where: Where = HERE,
 ) -> None:
-    """Change options of the run; prints all that can be changed."""
+    """Change options of the run; prints all of them."""
     with _controller(where) as controller:
         print(json.dumps(controller.set(heartbeat_s=heartbeat, patience_frames=patience)))
 
 
 @control_app.command
 def save(*, where: Where = HERE) -> None:
-    """Have the points written to the file that the run was started with, by --save-state."""
+    """Save the points to the run's --save-state file."""
     with _controller(where) as controller:
         saved = controller.save_state()
     print(f"{saved.points} points of frame {saved.frame_id} saved")
@@ -175,4 +175,4 @@ def _pair(word: str) -> tuple[float, float]:
     try:
         return float(x), float(y if comma else "none")
     except ValueError:
-        raise ConfigError(f"{word!r} is no point; write x,y as in 120,80") from None
+        raise ConfigError(f"{word!r} is not a point; write x,y as in 120,80") from None

@@ -1,16 +1,17 @@
-"""What this installation is and can do: versions, devices and what runs the kernels on each, presets and their weights.
+"""Describes this installation: versions, devices and which kernels each runs, presets and their weights.
 
-Fetches nothing, and opens no camera.
+Downloads nothing and opens no camera.
 """
 
 import platform
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from json import dumps
+from typing import Annotated, Any
 
-if TYPE_CHECKING:
-    from rich.console import Console
+from cyclopts import Parameter
+from rich.console import Console
 
 PACKAGES = (
     *("online-tapir", "torch", "triton", "numpy", "opencv-python", "safetensors"),
@@ -33,16 +34,16 @@ class DeviceInfo:
 
 @dataclass(frozen=True, slots=True)
 class PresetInfo:
-    """A model that can be asked for by name."""
+    """A model that `--model` takes by name."""
 
     name: str
     weights: str  # embedded, fetched or not here
-    where: str  # a file, or the command that brings it
+    where: str  # a file, or the command that fetches it
 
 
 @dataclass(frozen=True, slots=True)
 class Info:
-    """All that `online-tapir info` tells."""
+    """Everything that `online-tapir info` prints."""
 
     python: str
     system: str
@@ -55,7 +56,7 @@ class Info:
 
 
 def gather() -> Info:
-    """Asks every device, which launches a small kernel on each GPU."""
+    """Queries every device, which launches a small kernel on each GPU."""
     return Info(
         platform.python_version(),
         f"{platform.system()} {platform.release()} {platform.machine()}",
@@ -84,7 +85,7 @@ def devices() -> Iterable[DeviceInfo]:
 
 
 def presets() -> Iterable[PresetInfo]:
-    """The models by name, and whether their weights are here."""
+    """The presets, and whether their weights are on this machine."""
     from online_tapir.model.checkpoint import EMBEDDED
     from online_tapir.model.config import PRESETS
     from online_tapir.model.weights_store import RELEASES, cached
@@ -100,7 +101,7 @@ def presets() -> Iterable[PresetInfo]:
 
 
 def show(info: Info, console: "Console") -> None:
-    """Three tables."""
+    """Prints three tables: packages, devices and models."""
     from rich.table import Table
 
     packages = Table("", "version", title="installed", title_justify="left")
@@ -123,3 +124,24 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+def info(*, json: Annotated[bool, Parameter(help="As JSON.", negative=())] = False) -> None:
+    """Show versions, devices and which kernels each runs, and which models are on this machine."""
+    found = gather()
+    if json:
+        print(dumps(found.as_dict()))
+    else:
+        show(found, Console(highlight=False))
+
+
+def cameras() -> None:
+    """List the cameras of this machine."""
+    from online_tapir.camera import list_cameras
+
+    console = Console(highlight=False)
+    found = list_cameras()
+    for camera in found:
+        console.print(str(camera))
+    if not found:
+        console.print("no cameras here; `online-tapir --camera demo` needs none")

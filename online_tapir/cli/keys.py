@@ -1,4 +1,4 @@
-"""`online-tapir keys`: a folder of keys for each party, and whom it trusts."""
+"""`online-tapir keys`: makes a key folder for each party, and adds the keys it trusts."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,14 +8,14 @@ from rich.console import Console
 
 from online_tapir.wire import security
 
-keys_app = App(name="keys", help="Keys with which trackers, subscribers and controllers know each other: new, trust.")
+keys_app = App(name="keys", help="Keys that authenticate trackers, subscribers and controllers: new, trust.")
 
-Folder = Annotated[Path, Parameter(help="Folder of keys of one party: a tracker, or a client.")]
+Folder = Annotated[Path, Parameter(help="Key folder of one party: a tracker, or a client.")]
 
 
 @keys_app.command
 def new(folder: Folder) -> None:
-    """Make a folder of keys, named after its owner."""
+    """Make a key folder, named after its owner."""
     security.new_keys(folder)
     name = folder.resolve().name
     console = Console(highlight=False, soft_wrap=True)
@@ -28,6 +28,6 @@ def new(folder: Folder) -> None:
 def trust(
     folder: Folder, public: Annotated[Path, Parameter(help="The other party's public key, a .key file.")]
 ) -> None:
-    """Let a client into a tracker, or tell a client its tracker; counts for whoever connects from now on."""
+    """Trust a client's key on a tracker, or the tracker's key on a client; applies to new connections."""
     copied = security.trust(folder, public)
     Console(highlight=False, soft_wrap=True).print(f"trusted: {copied}")

@@ -1,28 +1,34 @@
-"""What `online-tapir listen` does with a stream of tracks: a live table, JSON lines or CSV.
+"""`online-tapir listen`: shows a stream of tracks as a live table, JSON lines or CSV.
 
-Each function takes any iterable of `Tracks`, stops after `count` of them if asked, and returns how many it has seen; a
-reader that goes away (`| head`) ends it quietly.
+Each output function takes any iterable of `Tracks`, stops after `count` of them if given, and returns how many it saw.
+The writers end quietly when their reader closes the pipe (`| head`).
 """
 
 import csv
 import json
 import math
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
+from functools import partial
 from itertools import islice
-from typing import Any, TextIO
+from pathlib import Path
+from typing import Annotated, Any, TextIO
 
+from cyclopts import Parameter
+from cyclopts.validators import Number
 from rich import box
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from online_tapir.errors import ConfigError, OnlineTapirError
 from online_tapir.live.status import Rolling
 from online_tapir.records import Tracks
-from online_tapir.wire.messages import Heartbeat
+from online_tapir.wire.messages import DEFAULT_ADDRESS, Heartbeat
 
 POINT_COLUMNS = ("id", "x", "y", "visible", "occlusion", "uncertainty")
 CSV_COLUMNS = ("camera", "frame_id", "captured_unix_ns", *POINT_COLUMNS)
@@ -37,7 +43,7 @@ def live_table(
     count: int | None = None,
     unix_ns: Callable[[], int] = time.time_ns,
 ) -> int:
-    """A table of the newest points of each camera. Latency is capture to receipt: two hosts' clocks must agree.
+    """Shows a table of each camera's newest points. Latency is capture to receipt: both hosts' clocks must agree.
 
     A heartbeat says why a camera is silent; it is not counted.
     """
@@ -62,7 +68,7 @@ def live_table(
 
 
 def write_jsonl(stream: Iterable[Tracks], out: TextIO, *, count: int | None = None) -> int:
-    """One JSON object a frame, with its points as a list; x and y are image pixels, what is not finite is null."""
+    """Writes one JSON object per frame, with a list of points; x and y are image pixels, non-finite values are null."""
     seen = 0
     with _quiet_when_reader_leaves(out):
         for tracks in islice(stream, count):
@@ -73,7 +79,7 @@ def write_jsonl(stream: Iterable[Tracks], out: TextIO, *, count: int | None = No
 
 
 def write_csv(stream: Iterable[Tracks], out: TextIO, *, count: int | None = None) -> int:
-    """A header, then one row for each point of each frame; x and y are image pixels, visible is 0 or 1."""
+    """Writes a header, then one row per point of each frame; x and y are image pixels, visible is 0 or 1."""
     seen = 0
     with _quiet_when_reader_leaves(out):
         writer = csv.writer(out, lineterminator="\n")
@@ -97,17 +103,17 @@ class Heard:
         self._silence: Heartbeat | None = None  # since the last tracks
 
     def add(self, now_ns: int, tracks: Tracks) -> None:
-        if self._last is not None and tracks.frame_id > self._last.frame_id:  # else the source began anew
+        if self._last is not None and tracks.frame_id > self._last.frame_id:  # otherwise the source restarted
             self._missing += tracks.frame_id - self._last.frame_id - 1
         self._latency_ms.add(now_ns, (now_ns - tracks.captured_unix_ns) / 1e6)
         self._last, self._silence = tracks, None
 
     def beat(self, heartbeat: Heartbeat) -> None:
-        if self._last is None or heartbeat.published_unix_ns >= self._last.published_unix_ns:  # else it was overtaken
+        if self._last is None or heartbeat.published_unix_ns >= self._last.published_unix_ns:  # else it is out of date
             self._silence = heartbeat
 
     def show(self, most_rows: int) -> Group:
-        """A line about the stream over a table of its points."""
+        """A line about the stream above a table of its points."""
         tracks = self._last
         if tracks is None:
             return Group(Text(f"{self._camera}: no tracks yet{self._state()}", style="bold yellow"))
@@ -175,3 +181,37 @@ def _quiet_when_reader_leaves(out: TextIO) -> Iterator[None]:
     except BrokenPipeError:
         with open(os.devnull, "w") as nowhere:  # or the interpreter complains when it flushes at exit
             os.dup2(nowhere.fileno(), out.fileno())
+
+
+def listen(
+    address: str = DEFAULT_ADDRESS,
+    *,
+    camera: Annotated[str | None, Parameter(help="Only this camera's tracks.")] = None,
+    newest: Annotated[bool, Parameter(help="Skip all but the newest message.", negative=())] = False,
+    jsonl: Annotated[
+        bool, Parameter(help="JSON lines on the standard output instead of the table.", negative=())
+    ] = False,
+    csv: Annotated[bool, Parameter(help="CSV on the standard output instead of the table.", negative=())] = False,
+    count: Annotated[int | None, Parameter(help="Stop after this many messages.", validator=Number(gte=1))] = None,
+    timeout: Annotated[float | None, Parameter(help="Give up after this many seconds without a message.")] = None,
+    keys: Annotated[
+        Path | None, Parameter(help="Key folder (see `online-tapir keys`), if the tracker requires keys.")
+    ] = None,
+) -> None:
+    """Show what a running tracker publishes, as a live table, JSON lines or CSV."""
+    from online_tapir.wire.subscriber import subscribe
+
+    if jsonl and csv:
+        raise ConfigError("--jsonl and --csv exclude each other; give one of them")
+    timeout_ms = None if timeout is None else int(timeout * 1000)
+    tracks = partial(subscribe, address, camera, newest=newest, timeout_ms=timeout_ms, keys=keys)
+    try:
+        with suppress(KeyboardInterrupt):
+            if jsonl or csv:
+                with closing(tracks()) as stream:
+                    (write_jsonl if jsonl else write_csv)(stream, sys.stdout, count=count)
+            else:
+                with closing(tracks(heartbeats=True)) as stream:
+                    live_table(stream, Console(), count=count)
+    except TimeoutError as error:
+        raise OnlineTapirError(str(error)) from error

@@ -1,4 +1,4 @@
-"""`online-tapir weights`: which checkpoints there are, bringing them here, and what a file holds."""
+"""`online-tapir weights`: lists, fetches, converts, verifies and describes weights files."""
 
 from importlib.resources import files
 from pathlib import Path
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 weights_app = App(name="weights", help="The public checkpoints, and weights files: list, get, convert, verify, info.")
 
 NameOrFile = Annotated[str, Parameter(help="A preset (see `weights list`) or a weights file.")]
-Preset = Annotated[str | None, Parameter(help="What the file is for. [default: the preset that its tensors fit]")]
+Preset = Annotated[str | None, Parameter(help="Preset of the file. [default: the one that its tensors fit]")]
 
 
 @weights_app.command(name="list")
 def list_() -> None:
-    """List the presets, where their weights come from, and which are here."""
+    """List the presets, where their weights come from, and which are on this machine."""
     from rich.table import Column, Table
 
     from online_tapir.model.checkpoint import EMBEDDED
@@ -43,10 +43,10 @@ def get(
     name: Annotated[str, Parameter(help="A published checkpoint, see `weights list`.")],
     *,
     from_: Annotated[
-        Path | None, Parameter(name="--from", help="Take it from this file, for a machine without a network.")
+        Path | None, Parameter(name="--from", help="Read it from this file, on a machine without a network.")
     ] = None,
 ) -> None:
-    """Bring a published checkpoint into the cache, checked; a transfer that was cut is gone on with."""
+    """Fetch a published checkpoint into the cache and verify it; resumes interrupted downloads."""
     from online_tapir.model import weights_store
     from online_tapir.model.checkpoint import inspect
 
@@ -60,7 +60,7 @@ def get(
         try:
             weights_store.verify(here, release)
         except WeightsError as error:
-            console.print(f"{error}; fetching it anew")
+            console.print(f"{error}; fetching it again")
             here.unlink()
         else:
             console.print(f"{name} is here already: {here}")
@@ -72,15 +72,13 @@ def get(
 
 @weights_app.command
 def convert(
-    source: Annotated[Path, Parameter(help="A weights file of any form that is read here.")],
+    source: Annotated[Path, Parameter(help="A weights file, in any supported form.")],
     target: Annotated[Path, Parameter(help="The .safetensors file to write.")],
     *,
     preset: Preset = None,
-    dtype: Annotated[
-        Literal["float32", "bfloat16", "float16"], Parameter(help="What to keep the numbers in.")
-    ] = "float32",
+    dtype: Annotated[Literal["float32", "bfloat16", "float16"], Parameter(help="Number format to store.")] = "float32",
 ) -> None:
-    """Write a checkpoint as one of this project's own files, which holds its configuration, too."""
+    """Write a checkpoint in this project's own format, which includes its configuration."""
     from online_tapir.model.checkpoint import DTYPES, inspect, save_weights
     from online_tapir.model.tapir import Tapir
 
@@ -95,7 +93,7 @@ def convert(
 
 @weights_app.command
 def verify(name_or_file: NameOrFile, *, preset: Preset = None) -> None:
-    """Check a file's size and hash, where they are known, and that its tensors are a model's; exits with 2 if not."""
+    """Check a file's size and hash, if they are published, and that its tensors are a model's; exits with 2 if not."""
     from online_tapir.model import weights_store
     from online_tapir.model.checkpoint import inspect
 
@@ -104,10 +102,10 @@ def verify(name_or_file: NameOrFile, *, preset: Preset = None) -> None:
         try:
             weights_store.verify(path, release)
         except WeightsError as error:
-            raise WeightsError(f"{error}; `online-tapir weights get {release.name}` fetches it anew") from error
+            raise WeightsError(f"{error}; `online-tapir weights get {release.name}` fetches it again") from error
     weights = inspect(path, preset or (release.name if release is not None else None))
     console = _console()
-    console.print(f"{path} is whole: {_count(weights)} parameters of preset {weights.config.name}")
+    console.print(f"{path} is intact: {_count(weights)} parameters of preset {weights.config.name}")
     console.print(f"SHA-256 {weights_store.sha256(path)}" if release is None else _what_was_checked(release))
 
 
@@ -138,7 +136,7 @@ def info(name_or_file: NameOrFile, *, preset: Preset = None) -> None:
 
 
 def _find(name_or_file: str) -> "tuple[Path, Release | None]":
-    """The file that is meant, and the release that it is of if it was named by its preset."""
+    """The file that the argument means, and its release if it names a published preset."""
     from online_tapir.model.checkpoint import EMBEDDED
     from online_tapir.model.weights_store import RELEASES, cached
 
@@ -155,8 +153,8 @@ def _find(name_or_file: str) -> "tuple[Path, Release | None]":
 
 def _what_was_checked(release: "Release") -> str:
     if release.sha256 is None:
-        return "its size and SHA-256 are published nowhere; what was checked is every tensor's name and shape"
-    return "its size, its SHA-256 and every tensor's name and shape are right"
+        return "its size and SHA-256 are not published; every tensor's name and shape were checked"
+    return "its size, its SHA-256 and every tensor's name and shape are correct"
 
 
 def _count(weights: "Weights") -> str:

@@ -1,1 +1,1 @@
-"""Other programs' hold on a live run: requests and replies, the socket that serves them, what they do, the client."""
+"""Remote control of a live run: the protocol, the server, its commands and the client."""

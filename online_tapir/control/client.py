@@ -1,4 +1,4 @@
-"""The other end of the control socket: a live run as another program holds it. Needs pyzmq, msgpack and numpy."""
+"""The client of the control socket: controls a live run from another program. Needs pyzmq, msgpack and numpy."""
 
 import time
 import uuid
@@ -17,21 +17,21 @@ from online_tapir.control.protocol import ControlError, Request
 from online_tapir.errors import ConfigError
 from online_tapir.wire import security
 
-SAVED_EVERY_S = 0.05  # seconds between questions whether the points are on the disk
-ATTEMPTS = 2  # within a time-out; the second is answered, and not done again, when only the answer was lost
+SAVED_EVERY_S = 0.05  # seconds between two polls of whether the points are saved
+ATTEMPTS = 2  # per time-out; if only the reply was lost, the second gets it again without a second execution
 _MAX_REPLY_BYTES = 256 * 2**20  # a snapshot may be large
 _OPTIONS = {
-    zmq.IMMEDIATE: 1,  # a request that nobody took is not kept for whoever comes later
+    zmq.IMMEDIATE: 1,  # no requests queue up while no server is connected
     zmq.SNDHWM: 16,
     zmq.LINGER: 0,
     zmq.MAXMSGSIZE: _MAX_REPLY_BYTES,
-    zmq.HEARTBEAT_IVL: 5_000,  # or a host that went without a word would be waited for, for ever
+    zmq.HEARTBEAT_IVL: 5_000,  # otherwise a host that vanished would go unnoticed
 }
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PointList:
-    """The points of a run as of one frame; those in `waiting` have been named since."""
+    """The points of a run as of one frame; those in `waiting` have been added since."""
 
     frame_id: int
     ids: NDArray[np.int32]  # [N]
@@ -50,7 +50,7 @@ class SavedPoints:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Snapshot:
-    """A picture, as the bytes of a file, and the frame it is; points may be added on that while the window holds it."""
+    """An encoded picture, and its frame; points may be added on that frame while the window holds it."""
 
     frame_id: int
     width: int
@@ -61,14 +61,14 @@ class Snapshot:
 
 
 class Controller:
-    """Changes and asks a live run, from another program.
+    """Controls and queries a live run, from another program.
 
         with Controller() as controller:
             ids = controller.add([[120, 80]])                     # image pixels of the newest frame
 
-    Each call waits for its answer and raises `ControlError` with a `name` (see `protocol.ERRORS`) when it is refused,
-    "no_answer" after `timeout_ms`. `keys` is a folder of keys (see `security`). Any number of controllers may hold one
-    run; use each from one thread. Raises `ConfigError` for an address that is none.
+    Each call waits for its reply. It raises `ControlError` with a `name` (see `protocol.ERRORS`) when it is refused,
+    "no_answer" after `timeout_ms`. `keys` is a key folder (see `security`). Any number of controllers may control
+    one run; use each from one thread. Raises `ConfigError` for an invalid address.
     """
 
     def __init__(
@@ -93,10 +93,10 @@ class Controller:
             raise ConfigError(f"cannot control {address!r}: {error}; write tcp://HOST:PORT or ipc://PATH") from error
 
     def add(self, xy: ArrayLike, frame_id: int | None = None, *, normalised: bool = False) -> NDArray[np.int32]:
-        """Names points xy [P, 2] on frame `frame_id`, None the newest; returns their ids [P].
+        """Adds points xy [P, 2] on frame `frame_id`, None the newest; returns their ids [P].
 
-        They are image pixels, or 0 to 1 of the frame's width and height. They arrive with the next frame, carried to it
-        from the frame they were named on.
+        They are image pixels, or fractions of the frame's width and height if `normalised`. Their first tracks are on
+        the next frame, to which they are tracked from the frame they were added on.
         """
         points = np.asarray(xy, np.float64)
         if points.ndim != 2 or points.shape[1] != 2:
@@ -105,30 +105,30 @@ class Controller:
         return np.array(result["ids"], np.int32)
 
     def remove(self, ids: ArrayLike) -> None:
-        """Forgets points; all of them or, where one is not there, none."""
+        """Removes points; if one of them does not exist, removes none."""
         self._ask("remove", ids=np.atleast_1d(np.asarray(ids)).tolist())
 
     def clear(self) -> int:
-        """Forgets every point; returns how many there were."""
+        """Removes every point; returns how many there were."""
         return int(self._ask("clear")["removed"])
 
     def replenish(self, on: bool = True, points: int | None = None) -> None:
-        """Puts new points where lost ones leave, so that there are `points`, None as many as now; or stops doing so."""
+        """Replaces lost points, to keep `points` of them (None: as many as now); or stops doing so."""
         self._ask("replenish", on=on, points=points)
 
     def inspect(self, id: int | None) -> None:
-        """Shows what the model sees of a point, where the run shows anything; None shows it no longer."""
+        """Shows what the model sees of a point, if the run has a viewer; None stops that."""
         self._ask("inspect", id=id)
 
     def pause(self) -> None:
-        """Tracks and publishes nothing but heartbeats, until `resume`; a live source's frames pass by unseen."""
+        """Stops tracking and publishes only heartbeats, until `resume`; a live source's frames are skipped."""
         self._ask("pause")
 
     def resume(self) -> None:
         self._ask("resume")
 
     def status(self) -> dict[str, Any]:
-        """How the run is: camera, model, state, frame_id, points, visible, room, dropped, options, ..."""
+        """The run's status: camera, model, state, frame_id, points, visible, room, dropped, options, ..."""
         return self._ask("status")
 
     def snapshot(self, format: str = "jpeg") -> Snapshot:
@@ -136,16 +136,16 @@ class Controller:
         return Snapshot(**self._ask("snapshot", format=format))
 
     def set(self, *, heartbeat_s: float | None = None, patience_frames: int | None = None) -> dict[str, Any]:
-        """Changes seconds between heartbeats, frames a point may be hidden before it is replaced; returns both."""
+        """Sets seconds between heartbeats and frames a point may be hidden before it is replaced; returns both."""
         return self._ask("set", heartbeat_s=heartbeat_s, patience_frames=patience_frames)
 
     def save_state(self) -> SavedPoints:
-        """Has the run save its points to the file of its --save-state, and waits until they are on the disk."""
+        """Saves the run's points to its --save-state file, and waits until they are on the disk."""
         asked = self._ask("save")
         deadline = time.monotonic() + self.timeout_ms / 1000
         while (status := self.status())["saves"] < asked["save"]:
             if time.monotonic() > deadline:
-                raise ControlError("not_saved", f"the points are not written after {self.timeout_ms / 1000:g} s")
+                raise ControlError("not_saved", f"the points were not written within {self.timeout_ms / 1000:g} s")
             time.sleep(SAVED_EVERY_S)
         if status["save_error"]:
             raise ControlError("not_saved", status["save_error"])
@@ -156,7 +156,7 @@ class Controller:
         self._ask("stop")
 
     def list(self) -> PointList:
-        """The points, where they are on the newest frame."""
+        """The points, with their positions on the newest frame."""
         result = self._ask("list")
         columns = list(zip(*result["points"], strict=True)) or [(), (), (), ()]
         return PointList(
@@ -168,7 +168,7 @@ class Controller:
         )
 
     def close(self) -> None:
-        """May be called twice."""
+        """Closes the socket. May be called twice."""
         self._socket.close(linger=0)
         self._context.term()
 
@@ -183,7 +183,7 @@ class Controller:
             self.close()
 
     def _ask(self, command: str, **arguments: Any) -> dict[str, Any]:
-        """The result of a request. Raises the ControlError that was answered, or no_answer."""
+        """Sends a request and returns its result. Raises the ControlError of the reply, or no_answer."""
         given = {key: value for key, value in arguments.items() if value is not None}
         request = Request(command, given, next(self._numbers), self._name)
         packed = protocol.encode_request(request)
@@ -195,12 +195,12 @@ class Controller:
                 return protocol.read_result(reply)
         raise ControlError(
             "no_answer",
-            f"nobody at {self.address} answered `{command}` in {self.timeout_ms / 1000:g} s; does online-tapir run "
-            f"there, is it controlled at that address, and does it allow this key?",
+            f"no reply from {self.address} to `{command}` in {self.timeout_ms / 1000:g} s; does online-tapir run "
+            f"there, with that --control address, and does it trust this key?",
         )
 
     def _exchange(self, packed: bytes, id: int, deadline: float) -> dict[str, Any] | None:
-        """The reply to request `id`, sent once; None when it has not come by the deadline (of the monotonic clock)."""
+        """Sends request `id` once; its reply, or None if none came by the deadline (of the monotonic clock)."""
         if not self._ready(zmq.POLLOUT, deadline):
             return None
         self._socket.send(packed)
@@ -208,7 +208,7 @@ class Controller:
             *_, reply = self._socket.recv_multipart()
             body = protocol.unpack(reply, at_most=_MAX_REPLY_BYTES)
             if protocol.request_id(body) == id:
-                return body  # others are late answers to requests that were given up
+                return body  # others are late replies to requests that timed out
         return None
 
     def _ready(self, event: int, deadline: float) -> bool:

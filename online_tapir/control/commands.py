@@ -1,4 +1,4 @@
-"""What each command does to a live run. Refuses by name, and then has changed nothing."""
+"""Runs each command on a live run. A refused command raises a named ControlError and changes nothing."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -7,65 +7,62 @@ from typing import Any
 import cv2
 import numpy as np
 
-from online_tapir.control.protocol import ControlError, Request
+from online_tapir.control.protocol import LONGEST_HEARTBEAT_S, SHORTEST_HEARTBEAT_S, ControlError, Request
 from online_tapir.errors import QueryError
-from online_tapir.live.session import Session
+from online_tapir.live.stream import Stream
 from online_tapir.points.placement import check_inside
 from online_tapir.records import Frame
 
 Result = dict[str, Any]
 
-HEARTBEAT_S = 0.1, 60.0  # between
 ENCODINGS = {
     "jpeg": (".jpg", (cv2.IMWRITE_JPEG_QUALITY, 90)),
     "png": (".png", (cv2.IMWRITE_PNG_COMPRESSION, 1)),
 }
 
 
-def obey(session: Session, request: Request) -> Result:
-    """Does what was asked and says what came of it. Raises ControlError."""
-    return _COMMANDS[request.command](session, **request.arguments)
+def obey(stream: Stream, request: Request) -> Result:
+    """Runs a request and returns its result. Raises ControlError."""
+    return _COMMANDS[request.command](stream, **request.arguments)
 
 
-def add(
-    session: Session, xy: list[tuple[float, float]], frame_id: int | None = None, normalised: bool = False
-) -> Result:
-    newest = _newest(session)
+def add(stream: Stream, xy: list[tuple[float, float]], frame_id: int | None = None, normalised: bool = False) -> Result:
+    newest = _newest(stream)
     named_on = newest.id if frame_id is None else frame_id
-    window, room = session.tracker.frame_ids, session.tracker.max_points - len(session.tracker.ids)
+    window, room = stream.tracker.frame_ids, stream.tracker.max_points - len(stream.tracker.ids)
     if named_on not in window:
         raise ControlError(
-            "frame_left_window", f"frame {named_on} is not remembered; name one from {min(window)} to {max(window)}"
+            "frame_left_window", f"frame {named_on} is not in the window; name one from {min(window)} to {max(window)}"
         )
     if len(xy) > room:
-        raise ControlError("no_room", f"{len(xy)} points, and room for {room}; remove some or raise --max-points")
+        raise ControlError("no_room", f"{len(xy)} points, but room for {room}; remove some or raise --max-points")
     height, width = newest.rgb.shape[:2]
     points = np.array(xy, np.float64).reshape(-1, 2) * ((width, height) if normalised else (1, 1))
     try:
         check_inside(points, width, height)
     except QueryError as error:
         raise ControlError("outside_frame", str(error)) from error
-    return {"ids": session.add(points.astype(np.float32), named_on).tolist(), "frame_id": named_on}
+    return {"ids": stream.add(points.astype(np.float32), named_on).tolist(), "frame_id": named_on}
 
 
-def remove(session: Session, ids: list[int]) -> Result:
+def remove(stream: Stream, ids: list[int]) -> Result:
     wanted = np.unique(np.array(ids, np.int32))
-    unknown = np.setdiff1d(wanted, session.tracker.ids)
+    unknown = np.setdiff1d(wanted, stream.tracker.ids)
     if len(unknown):
         raise ControlError("unknown_point", f"there is no point {unknown[0]}; it was removed before, or never added")
-    session.remove(wanted)
+    stream.remove(wanted)
     return {"removed": len(wanted)}
 
 
-def clear(session: Session) -> Result:
-    removed = len(session.tracker.ids)
-    session.clear()
+def clear(stream: Stream) -> Result:
+    removed = len(stream.tracker.ids)
+    stream.clear()
     return {"removed": removed}
 
 
-def list_points(session: Session) -> Result:
-    living = session.tracker.ids
-    tracks = session.tracks
+def list_points(stream: Stream) -> Result:
+    living = stream.tracker.ids
+    tracks = stream.tracks
     if tracks is None:
         return {"frame_id": -1, "points": [], "waiting": living.tolist()}
     rows = zip(tracks.ids.tolist(), tracks.xy.tolist(), tracks.visible.tolist(), strict=True)
@@ -77,63 +74,63 @@ def list_points(session: Session) -> Result:
     }
 
 
-def replenish(session: Session, on: bool, points: int | None = None) -> Result:
-    room = session.tracker.max_points
+def replenish(stream: Stream, on: bool, points: int | None = None) -> Result:
+    room = stream.tracker.max_points
     if points is not None and points > room:
-        raise ControlError("no_room", f"{points} points, and room for {room}; raise --max-points")
-    session.replenish((len(session.tracker.ids) if points is None else points) if on else None)
-    return {"on": on, "points": session.replenishing or 0}
+        raise ControlError("no_room", f"{points} points, but room for {room}; raise --max-points")
+    stream.replenish((len(stream.tracker.ids) if points is None else points) if on else None)
+    return {"on": on, "points": stream.replenishing or 0}
 
 
-def inspect(session: Session, id: int | None = None) -> Result:
+def inspect(stream: Stream, id: int | None = None) -> Result:
     try:
-        session.inspect(id)
+        stream.inspect(id)
     except QueryError as error:
         raise ControlError("unknown_point", str(error)) from error
-    return {"inspected": _inspected(session)}
+    return {"inspected": _inspected(stream)}
 
 
-def pause(session: Session) -> Result:
-    session.pause()
+def pause(stream: Stream) -> Result:
+    stream.pause()
     return {"paused": True}
 
 
-def resume(session: Session) -> Result:
-    session.resume()
+def resume(stream: Stream) -> Result:
+    stream.resume()
     return {"paused": False}
 
 
-def status(session: Session) -> Result:
-    tracks, window = session.tracks, session.tracker.frame_ids
-    saved = None if session.keeper is None else session.keeper.outcome
-    heartbeat = asdict(session.heartbeat())
+def status(stream: Stream) -> Result:
+    tracks, window = stream.tracks, stream.tracker.frame_ids
+    saved = None if stream.keeper is None else stream.keeper.outcome
+    heartbeat = asdict(stream.heartbeat())
     del heartbeat["published_unix_ns"]
     return {
         **heartbeat,
         "oldest_frame_id": min(window, default=-1),
         "visible": 0 if tracks is None else int(tracks.visible.sum()),
-        "room": session.tracker.max_points - heartbeat["points"],
+        "room": stream.tracker.max_points - heartbeat["points"],
         "model": "" if tracks is None else tracks.model,
-        "width": session.camera.size[0] if tracks is None else tracks.width,
-        "height": session.camera.size[1] if tracks is None else tracks.height,
+        "width": stream.camera.size[0] if tracks is None else tracks.width,
+        "height": stream.camera.size[1] if tracks is None else tracks.height,
         "dropped": 0 if tracks is None else tracks.dropped,
-        "skipped": session.skipped,
-        "reconnects": session.health.reconnects,
-        "corrupt": session.health.corrupt,
-        "reason": session.health.reason,
-        "replenish": session.replenishing is not None,
-        "replenish_points": session.replenishing or 0,
-        "inspected": _inspected(session),
+        "skipped": stream.skipped,
+        "reconnects": stream.health.reconnects,
+        "corrupt": stream.health.corrupt,
+        "reason": stream.health.reason,
+        "replenish": stream.replenishing is not None,
+        "replenish_points": stream.replenishing or 0,
+        "inspected": _inspected(stream),
         "saves": 0 if saved is None else saved.number,
         "save_error": "" if saved is None else saved.error,
-        **_options(session),
+        **_options(stream),
     }
 
 
-def snapshot(session: Session, format: str = "jpeg") -> Result:
+def snapshot(stream: Stream, format: str = "jpeg") -> Result:
     if format not in ENCODINGS:
-        raise ControlError("bad_request", f"format {format[:40]!r} is none of {', '.join(ENCODINGS)}")
-    frame = _newest(session)
+        raise ControlError("bad_request", f"format {format[:40]!r} is not one of {', '.join(ENCODINGS)}")
+    frame = _newest(stream)
     suffix, settings = ENCODINGS[format]
     _, image = cv2.imencode(suffix, cv2.cvtColor(frame.rgb, cv2.COLOR_RGB2BGR), settings)
     return {
@@ -146,43 +143,43 @@ def snapshot(session: Session, format: str = "jpeg") -> Result:
     }
 
 
-def set_options(session: Session, heartbeat_s: float | None = None, patience_frames: int | None = None) -> Result:
-    shortest, longest = HEARTBEAT_S
+def set_options(stream: Stream, heartbeat_s: float | None = None, patience_frames: int | None = None) -> Result:
+    shortest, longest = SHORTEST_HEARTBEAT_S, LONGEST_HEARTBEAT_S
     if heartbeat_s is not None and not shortest <= heartbeat_s <= longest:
         raise ControlError("bad_request", f"heartbeat_s is {heartbeat_s:g}, not {shortest:g} to {longest:g} seconds")
     if heartbeat_s is not None:
-        session.heartbeat_s = heartbeat_s
+        stream.heartbeat_s = heartbeat_s
     if patience_frames is not None:
-        session.wait_for_hidden(patience_frames)
-    return _options(session)
+        stream.wait_for_hidden(patience_frames)
+    return _options(stream)
 
 
-def save(session: Session) -> Result:
-    _newest(session)
-    if session.keeper is None:
-        raise ControlError("not_saved", "this run was started without --save-state, and so has no file for its points")
-    saved = session.keeper.save()
+def save(stream: Stream) -> Result:
+    _newest(stream)
+    if stream.keeper is None:
+        raise ControlError("not_saved", "this run was started without --save-state, so it has no file for its points")
+    saved = stream.keeper.save()
     return {"save": saved.number, "frame_id": saved.state.frame_id, "points": saved.state.points}
 
 
-def stop(session: Session) -> Result:
-    session.stop.set()
+def stop(stream: Stream) -> Result:
+    stream.stop.set()
     return {"stopping": True}
 
 
-def _newest(session: Session) -> Frame:
-    if session.frame is None:
+def _newest(stream: Stream) -> Frame:
+    if stream.frame is None:
         raise ControlError("no_frame", "no frame has been tracked yet; ask again when one has come")
-    return session.frame
+    return stream.frame
 
 
-def _inspected(session: Session) -> int:
-    inspected = session.tracker.inspected
+def _inspected(stream: Stream) -> int:
+    inspected = stream.tracker.inspected
     return -1 if inspected is None else inspected
 
 
-def _options(session: Session) -> Result:
-    return {"heartbeat_s": session.heartbeat_s, "patience_frames": session.patience_frames}
+def _options(stream: Stream) -> Result:
+    return {"heartbeat_s": stream.heartbeat_s, "patience_frames": stream.patience_frames}
 
 
 _COMMANDS: dict[str, Callable[..., Result]] = {

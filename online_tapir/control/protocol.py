@@ -1,24 +1,24 @@
 """Requests to a live run and its replies: one ZeroMQ part, one msgpack map each. Needs msgpack; sends nothing.
 
-A ROUTER socket answers; a DEALER or a REQ socket asks. Every request is answered, with a result or an error by name:
+The server is a ROUTER socket, a client a DEALER or a REQ socket. Every request gets a reply, a result or a named error:
 
     request     type       meaning
     ----------  ---------  ---------------------------------------------------------------------------------------------
     schema      str        "online-tapir/control"
-    version     int        1; a higher one is refused
+    version     int        1; any other is refused
     command     str        one of those below
-    arguments   map        its arguments, may be left out; what the command does not know is refused
+    arguments   map        its arguments; optional. Unknown arguments are refused
     request     int >= 0   echoed in the reply
-    controller  str        a name nobody else has, or left out. A request that comes again word for word from the same
-                           controller (after a time-out, under the same number) is answered again, and not done again
+    controller  str        a unique name; optional. If the same request comes again (after a time-out, with the same
+                           number and controller), the reply is repeated, and a change is not made again
 
     reply       type       meaning
     ----------  ---------  ---------------------------------------------------------------------------------------------
     schema, version        as above
-    request     int        of the request; 0 where it had none
-    result      map        what the command says, see below; or else
+    request     int        of the request; 0 if it had none
+    result      map        the command's result, see below; or instead
     error       str        one of ERRORS
-    message     str        the same for people
+    message     str        the error, for people
 
     command     arguments                                            result
     ----------  ---------------------------------------------------  ---------------------------------------------------
@@ -26,7 +26,7 @@ A ROUTER socket answers; a DEALER or a REQ socket asks. Every request is answere
     remove      ids: [int, ...]                                      removed: int
     clear                                                            removed: int
     list                                                             frame_id: int, points: [[id, x, y, visible], ...],
-                                                                     waiting: [id, ...] (named, not yet on a frame)
+                                                                     waiting: [id, ...] (added, not yet on a frame)
     replenish   on: bool, points: int                                on: bool, points: int
     inspect     id: int                                              inspected: int
     pause                                                            paused: true
@@ -34,18 +34,17 @@ A ROUTER socket answers; a DEALER or a REQ socket asks. Every request is answere
     status                                                           camera, model, state, frame_id, ...
     snapshot    format: "jpeg" or "png"                              frame_id, width, height, captured_unix_ns: int,
                                                                      format: str, image: bin
-    set         heartbeat_s: float, patience_frames: int             all of them, as they are now
+    set         heartbeat_s: float, patience_frames: int             the current values of both
     save                                                             save: int, frame_id: int, points: int
     stop                                                             stopping: true
 
-x and y are image pixels as on the wire, or with `normalised` 0 to 1 of the frame's width and height. `frame_id` is a
-frame of the rolling window, by default the newest; points arrive caught up, with the next frame. Ids are never used
-twice. A frame_id is -1 before the first frame. `replenish` puts new points where lost ones leave, so that there are as
-many as when it was called, or `points`; adding, removing and clearing move that number along. `inspect` shows what the
-model sees of one point, where the run shows anything (Rerun, the window), until it is removed; without an id, or of
-none, `inspected` is -1. `save` has the points
-written to the file that the run was started with (--save-state), and does not wait for it: it is done once `saves` of
-the status is no less than `save`, and `save_error` is empty where it went well.
+x and y are image pixels as in the tracks, or with `normalised` fractions of the frame's width and height. `frame_id` is
+a frame of the rolling window, by default the newest; points are tracked from there, and first appear on the next frame.
+Ids are never used twice. A frame_id is -1 before the first frame. `replenish` replaces lost points, to keep as many as
+there were when it was called, or `points`; adding, removing and clearing change that number. `inspect` shows what the
+model sees of one point, if the run has a viewer (Rerun, the window), until that is removed or no id is given.
+`inspected` is -1 while no point is inspected. `save` writes the points to the --save-state file of the run and does not
+wait: it is done once the status has `saves` >= `save`, and succeeded if `save_error` is empty.
 """
 
 import math
@@ -60,23 +59,24 @@ from online_tapir.errors import OnlineTapirError
 SCHEMA = "online-tapir/control"
 VERSION = 1
 DEFAULT_ADDRESS = "tcp://127.0.0.1:5556"
+SHORTEST_HEARTBEAT_S, LONGEST_HEARTBEAT_S = 0.1, 60.0
 MAX_REQUEST_BYTES = 256 * 2**10
 MAX_ITEMS = 4096  # points or ids in one request
 MAX_NAME = 64  # characters of a controller's name
 
 ERRORS = {
-    "bad_request": "not a request of this form",
-    "version": "a version that this side does not know",
+    "bad_request": "not a valid request",
+    "version": "an unsupported version",
     "unknown_command": "no such command",
     "too_large": "more bytes, or more points, than a request may have",
     "rate_limited": "too many requests; wait a little",
     "no_frame": "no frame has come yet",
-    "frame_left_window": "the frame is not in the rolling window, or never was",
+    "frame_left_window": "the frame is not in the rolling window",
     "outside_frame": "a point outside the picture",
     "no_room": "more points than there is room for",
-    "unknown_point": "a point that is not there",
-    "not_saved": "the run has no file to save its points to, or it could not be written (said by the client itself)",
-    "no_answer": "nobody answered in time (said by the client itself)",
+    "unknown_point": "no such point",
+    "not_saved": "the run has no file to save its points to, or it could not be written (raised by the client)",
+    "no_answer": "no reply in time (raised by the client)",
 }
 
 
@@ -91,7 +91,7 @@ class ControlError(OnlineTapirError):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request, checked: a known command with arguments of the right types."""
+    """One validated request: a known command with arguments of the right types."""
 
     command: str
     arguments: dict[str, Any]
@@ -100,7 +100,7 @@ class Request:
 
 
 def encode_request(request: Request) -> bytes:
-    """The bytes of a request; it is the server that checks it."""
+    """The bytes of a request, which only the server validates."""
     body = {
         "schema": SCHEMA,
         "version": VERSION,
@@ -119,7 +119,7 @@ def unpack(packed: bytes, at_most: int = MAX_REQUEST_BYTES) -> dict[str, Any]:
         raise ControlError("too_large", f"{len(packed)} bytes; at most {at_most} are read")
     try:
         body = msgpack.unpackb(packed)
-    except (ValueError, msgpack.UnpackException) as error:  # msgpack's own errors, and bytes that are no UTF-8
+    except (ValueError, msgpack.UnpackException) as error:  # msgpack's own errors, and invalid UTF-8
         raise ControlError("bad_request", f"no msgpack map: {error or type(error).__name__}") from error
     if not isinstance(body, dict):
         raise ControlError("bad_request", f"a msgpack {type(body).__name__} where a map belongs")
@@ -127,7 +127,7 @@ def unpack(packed: bytes, at_most: int = MAX_REQUEST_BYTES) -> dict[str, Any]:
 
 
 def request_id(body: Mapping[str, Any]) -> int:
-    """The number of a request or reply, 0 where it has none. Raises ControlError where it is no number."""
+    """The number of a request or reply, 0 if it has none. Raises ControlError if it is not a whole number."""
     number: int = _whole(body.get("request", 0), "request")
     return number
 
@@ -153,14 +153,14 @@ def encode_result(id: int, result: Mapping[str, Any]) -> bytes:
 
 
 def encode_error(id: int, error: ControlError) -> bytes:
-    assert error.name in ERRORS, f"{error.name} is no error of this protocol"
+    assert error.name in ERRORS, f"{error.name} is not an error of this protocol"
     body = {"schema": SCHEMA, "version": VERSION, "request": id, "error": error.name, "message": error.message}
     packed: bytes = msgpack.packb(body)
     return packed
 
 
 def read_result(body: Mapping[str, Any]) -> dict[str, Any]:
-    """The result in a reply. Raises the ControlError it holds instead, or bad_request for what is no reply of ours."""
+    """The result in a reply. Raises the ControlError it holds instead, or bad_request if it is not a valid reply."""
     _check_schema(body)
     if "error" in body:
         raise ControlError(_text(body["error"], "error"), _text(body.get("message"), "message"))
@@ -203,7 +203,7 @@ def _flag(value: Any, key: str) -> bool:
 
 
 def _whole(value: Any, key: str) -> int:
-    if type(value) is not int or not 0 <= value < 2**63:  # exactly: True is no integer here
+    if type(value) is not int or not 0 <= value < 2**63:  # exactly: True is not an integer here
         raise _wrong(key, value, "a whole number from 0 up")
     return value
 

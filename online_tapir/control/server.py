@@ -1,7 +1,7 @@
-"""The control socket: it answers between two frames, from the thread that tracks, and never waits.
+"""The control socket: answers requests between two frames, on the tracking thread, and never blocks.
 
-However many ask, a frame is held up by a few milliseconds at most: so many requests are read between two frames, each
-controller has a budget that fills with time, and what is over it is refused by name. Messages have a largest size.
+However many requests come, a frame is delayed by a few milliseconds at most: the number of requests and the time per
+frame are limited, and so is the rate of each connection, beyond which requests are refused. Message size is limited.
 """
 
 import hashlib
@@ -16,27 +16,28 @@ from online_tapir.control import protocol
 from online_tapir.control.commands import obey
 from online_tapir.control.protocol import ControlError
 from online_tapir.errors import ConfigError
+from online_tapir.live.sink import Sink
 from online_tapir.wire.security import THIS_MACHINE, Access, BindError, BoundSocket
 
 if TYPE_CHECKING:
-    from online_tapir.live.session import Session
+    from online_tapir.live.stream import Stream
 
 REQUESTS_A_FRAME = 16
-NS_A_FRAME = 5_000_000  # then the rest waits for the next frame
-REQUESTS_A_SECOND, BURST = 100.0, 200.0  # of one connection
-COST = {"snapshot": 20.0, "save": 20.0, "list": 5.0}  # in requests; others are 1
-REPEATABLE = {"list", "status", "snapshot"}  # these change nothing, and are done again when asked again
-_REMEMBERED = 256  # answers, and connections
-_LINGER_MS = 200  # at the end, for the last answers to leave
+NS_A_FRAME = 5_000_000  # after that, the remaining requests wait for the next frame
+REQUESTS_A_SECOND, BURST = 100.0, 200.0  # per connection
+COST = {"snapshot": 20.0, "save": 20.0, "list": 5.0}  # in requests; others cost 1
+REPEATABLE = {"list", "status", "snapshot"}  # these change nothing, so a repeated request runs again
+_REMEMBERED = 256  # replies, and connections
+_LINGER_MS = 200  # on close, to send the last replies
 _OPTIONS = {
-    zmq.RCVHWM: 64,  # a flood waits with its sender
-    zmq.SNDHWM: 8 * REQUESTS_A_FRAME,  # answers kept for a controller that does not read; then they are dropped
-    zmq.MAXMSGSIZE: 4 * protocol.MAX_REQUEST_BYTES,  # what is larger closes the connection, unread
+    zmq.RCVHWM: 64,  # a flood queues at its sender
+    zmq.SNDHWM: 8 * REQUESTS_A_FRAME,  # replies queued for a controller that does not read; more are dropped
+    zmq.MAXMSGSIZE: 4 * protocol.MAX_REQUEST_BYTES,  # a larger message closes the connection, unread
 }
 
 
-class ControlServer:
-    """Answers requests (see `protocol`) at `address`; `access` says whose, this machine's alone unless told otherwise.
+class ControlServer(Sink):
+    """Answers requests (see `protocol`) at `address`; `access` says whose, by default this machine's alone.
 
     Use from one thread. Raises ConfigError when the address cannot be bound.
     """
@@ -59,8 +60,8 @@ class ControlServer:
             ) from error
         self.address = self._bound.address
 
-    def serve(self, session: "Session") -> int:
-        """Answers what has come, up to a frame's share; returns how many."""
+    def serve(self, stream: "Stream") -> int:
+        """Answers the waiting requests, up to the limits of a frame; returns how many."""
         begun_ns = self._monotonic_ns()
         for served in range(REQUESTS_A_FRAME):
             if self._monotonic_ns() - begun_ns > NS_A_FRAME:
@@ -68,15 +69,15 @@ class ControlServer:
             try:
                 sender, *delimiter, packed = self._bound.socket.recv_multipart(zmq.NOBLOCK)
                 envelope = [sender, b""] if delimiter[:1] == [b""] else [sender]  # a REQ socket's, a DEALER's
-                reply = self.answer(sender, packed if len(delimiter) < len(envelope) else b"", session)
-                session.requests += 1
+                reply = self.answer(sender, packed if len(delimiter) < len(envelope) else b"", stream)
+                stream.requests += 1
                 self._bound.socket.send_multipart([*envelope, reply], zmq.NOBLOCK)
             except zmq.Again:
                 return served
         return REQUESTS_A_FRAME
 
-    def answer(self, sender: bytes, packed: bytes, session: "Session") -> bytes:
-        """The reply to one request; any bytes have one."""
+    def answer(self, sender: bytes, packed: bytes, stream: "Stream") -> bytes:
+        """The reply to one message; any bytes get one."""
         id = 0
         try:
             body = protocol.unpack(packed)
@@ -86,7 +87,7 @@ class ControlServer:
             digest = hashlib.sha256(packed).digest()
             if digest in self._answers:
                 return self._answers[digest]
-            reply = protocol.encode_result(id, obey(session, request))
+            reply = protocol.encode_result(id, obey(stream, request))
             if request.controller and request.command not in REPEATABLE:
                 _remember(self._answers, digest, reply)
             return reply
@@ -94,19 +95,19 @@ class ControlServer:
             return protocol.encode_error(id, error)
 
     def close(self) -> None:
-        """Close the socket; answers still queued get a fifth of a second to leave. May be called twice."""
+        """Close the socket; queued replies get 0.2 s to leave. May be called twice."""
         self._bound.close(_LINGER_MS)
 
 
 class Budgets:
-    """How many requests each sender has left: they fill with time up to a burst (a token bucket each)."""
+    """Rate limits: how many requests each sender has left (a token bucket each, refilled up to BURST)."""
 
     def __init__(self, monotonic_ns: Callable[[], int]) -> None:
         self._monotonic_ns = monotonic_ns
         self._left: OrderedDict[bytes, tuple[float, int]] = OrderedDict()  # by sender: requests, and when counted
 
     def spend(self, sender: bytes, cost: float) -> None:
-        """Raises ControlError rate_limited where the sender has less than `cost` left."""
+        """Charges `cost` to the sender. Raises ControlError rate_limited if it has less left."""
         now_ns = self._monotonic_ns()
         left, counted_ns = self._left.get(sender, (BURST, now_ns))
         left = min(left + (now_ns - counted_ns) / 1e9 * REQUESTS_A_SECOND, BURST)
@@ -116,7 +117,7 @@ class Budgets:
 
 
 def _remember(known: OrderedDict[bytes, Any], key: bytes, value: Any) -> None:
-    """Keeps the newest few."""
+    """Adds an entry, and drops the oldest of too many."""
     known[key] = value
     known.move_to_end(key)
     if len(known) > _REMEMBERED:

@@ -1,4 +1,4 @@
-"""How people see the tracks: in which colours, and how much of the pictures a Rerun viewer is given. No imports."""
+"""How tracks look: their colours, and the limits on pictures sent to a Rerun viewer. Standard library only."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -7,15 +7,15 @@ ColorMode = Literal["row", "identity", "visibility", "uncertainty", "speed"]
 
 COLOR_MODES: tuple[ColorMode, ...] = get_args(ColorMode)
 DEFAULT_COLOR: ColorMode = "row"
-LIVE_FPS = 30.0  # pictures a second at most for a live viewer, where nothing else is asked for
-LIVE_SIDE = 1280  # pixels of their longer side at most
-DEFAULT_MEMORY = "2GB"  # of the viewer and of the server; both forget the oldest frames first
+LIVE_FPS = 30.0  # default limit on pictures per second, for a live viewer
+LIVE_SIDE = 1280  # default limit on their longer side, pixels
+DEFAULT_MEMORY = "2GB"  # limit of the viewer and of the server; both discard the oldest frames first
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """In which colours a viewer shows the points, and how much of the pictures it is given; None: all."""
+    """The colours of the points in a viewer, and the limits on its pictures; None: no limit."""
 
     color: ColorMode = DEFAULT_COLOR
-    fps: float | None = None  # pictures a second at most, with what lies over them
-    longest_side: int | None = None  # pixels of a picture at most; points stay where they are on it
+    fps: float | None = None  # most pictures per second, with everything drawn over them
+    longest_side: int | None = None  # most pixels along a picture's longer side; points keep their places on it

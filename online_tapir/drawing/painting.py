@@ -1,6 +1,6 @@
-"""Tracks painted onto a picture: coloured points, trails of the last second, rings where they are hidden.
+"""Paints tracks onto a picture: coloured points, trails of the last second, rings where points are hidden.
 
-Knows no screen, no file and no viewer; what colour a point has is decided here for all of them.
+Does not depend on any window, file or viewer, and picks the colours of the points for all of them.
 """
 
 from collections.abc import Sequence
@@ -14,40 +14,40 @@ from online_tapir.drawing.look import DEFAULT_COLOR, ColorMode
 from online_tapir.records import Tracks
 
 Picture = NDArray[np.uint8]
-Strips = tuple[list[NDArray[np.float32]], NDArray[np.intp]]  # polylines [L, 2], and the row of `tracks.ids` of each
+Strips = tuple[list[NDArray[np.float32]], NDArray[np.intp]]  # polylines [L, 2], and the row of each in `tracks.ids`
 RGB = tuple[int, int, int]
 
-COLOR_KEYS: dict[ColorMode, str] = {  # what a viewer's caption says of them
+COLOR_KEYS: dict[ColorMode, str] = {  # as a viewer's caption explains them
     "row": "coloured by starting row",
     "identity": "coloured by identity",
-    "visibility": "green: surely seen, red: not",
+    "visibility": "green: certainly visible, red: not",
     "uncertainty": "cyan: certain, magenta: not",
     "speed": "blue: still, red: half the picture a second",
 }
 
-RAINBOW = 0.8  # of the circle of hues, from the top of the picture, red, to its foot, violet
-GOLDEN_RATIO = 0.618033988749895  # hues of identities are so far apart that neighbours differ
+RAINBOW = 0.8  # share of the hue circle: red at the top of the picture, violet at the bottom
+GOLDEN_RATIO = 0.618033988749895  # hue step from one id to the next, so that neighbours differ
 SEEN, UNSEEN = (90, 230, 120), (255, 70, 60)
 CERTAIN, UNCERTAIN = (80, 235, 255), (255, 60, 210)
-COLDEST = 0.62  # the hue of what stands still
+COLDEST = 0.62  # the hue of a still point
 FASTEST = 0.5  # picture widths a second
-SPEED_RATE = 0.4  # of the newest frame in a point's speed
-LONGEST_PAUSE_S = 1.0  # across a longer one nothing is said of speeds
+SPEED_RATE = 0.4  # weight of the newest frame in a point's speed
+LONGEST_PAUSE_S = 1.0  # speeds are not updated across a longer gap
 
 TRAIL_NS = 1_000_000_000
-TRAIL_FRAMES = 120  # at most, whatever the frame rate
+TRAIL_FRAMES = 120  # at most, at any frame rate
 
-DIM = 0.55  # what is hidden
+DIM = 0.55  # brightness of hidden points
 RIM = (12, 12, 16)  # a dark rim keeps points legible on any picture
-RIM_WIDTH = 1.5  # this and the next for a picture whose shorter side is 480 pixels
+RIM_WIDTH = 1.5  # this and the sizes below: pixels, on a picture whose shorter side is 480
 RADIUS = 4.5
 TRAIL_WIDTH = 1.5
 STAGE_RADIUS, STAGE_RIM_WIDTH = 2.2, 0.6
 STAGE_LINE = (240, 240, 245)
-INSPECTED_RADIUS = 10.0  # of the ring round an inspected point
+INSPECTED_RADIUS = 10.0  # of the ring around an inspected point
 
 _SHIFT = 4  # OpenCV draws at sixteenths of a pixel
-_FAR = 2**15  # pixels; beyond, its arithmetic overflows
+_FAR = 2**15  # pixels; beyond, OpenCV's arithmetic overflows
 
 
 class Trails:
@@ -61,9 +61,9 @@ class Trails:
         )  # [T, N, 2], NaN where hidden or not yet there
 
     def follow(self, tracks: Tracks) -> Strips:
-        """Take in one frame; returns polylines [L, 2] in image pixels and, for each, its row in `tracks.ids`.
+        """Adds one frame; returns polylines [L, 2] in image pixels and the row of each in `tracks.ids`.
 
-        A trail breaks where its point was hidden, and is gone with its point.
+        A trail breaks where its point was hidden, and disappears with its point.
         """
         age_ns = tracks.captured_ns - self._times_ns
         recent = np.flatnonzero((age_ns > 0) & (age_ns <= TRAIL_NS))[-TRAIL_FRAMES + 1 :]
@@ -78,7 +78,7 @@ class Trails:
 
 
 def _polylines(past: NDArray[np.float32]) -> Strips:
-    """The unbroken stretches of two frames and more in `past` [T, N, 2], and the column each is from."""
+    """The unbroken stretches of two or more frames in `past` [T, N, 2], and the column of each."""
     seen = np.pad(np.isfinite(past[..., 0]), ((1, 1), (0, 0)))  # [T + 2, N]
     columns, begins = np.nonzero((seen[1:] & ~seen[:-1]).T)
     _, ends = np.nonzero((~seen[1:] & seen[:-1]).T)
@@ -88,29 +88,29 @@ def _polylines(past: NDArray[np.float32]) -> Strips:
 
 
 class Palette:
-    """What colour each point of a stream has, in one `ColorMode`; those that are hidden are dimmed in every one.
+    """The colours of the points of a stream in one `ColorMode`; every mode dims hidden points.
 
-    It remembers on which row each point began and how fast it moves, until the point is gone. Asked again for the same
-    frame, it answers the same.
+    Remembers the starting row and the speed of each point until the point is gone. Calling it again for the same frame
+    returns the same colours.
     """
 
     def __init__(self, mode: ColorMode = DEFAULT_COLOR) -> None:
         self.mode = mode
         self._captured_ns = 0
         self._ids: NDArray[np.int32] = np.zeros(0, np.int32)  # [N]
-        self._rows: NDArray[np.float32] = np.zeros(0, np.float32)  # [N] on which they began, as a share of the height
+        self._rows: NDArray[np.float32] = np.zeros(0, np.float32)  # [N] starting rows, as a share of the height
         self._xy: NDArray[np.float32] = np.zeros((0, 2), np.float32)  # [N, 2] pixels
-        self._speeds: NDArray[np.float32] = np.zeros(0, np.float32)  # [N] picture widths a second, over some frames
+        self._speeds: NDArray[np.float32] = np.zeros(0, np.float32)  # [N] picture widths a second, smoothed
 
     def colors(self, tracks: Tracks) -> NDArray[np.uint8]:
-        """RGB [N, 3], a row for each of `tracks`."""
+        """RGB [N, 3], one row per point of `tracks`."""
         self._follow(tracks)
         light = np.where(tracks.visible, 1.0, DIM)[:, None]
         rgb: NDArray[np.uint8] = (255 * self._shades(tracks) * light).astype(np.uint8)
         return rgb
 
     def _shades(self, tracks: Tracks) -> NDArray[np.float64]:
-        """The colours of points that are visible, 0..1, [N, 3]."""
+        """The undimmed colours, 0..1, [N, 3]."""
         match self.mode:
             case "row":
                 return hues(self._rows * RAINBOW)
@@ -139,24 +139,24 @@ class Palette:
 
 
 def hues(hue: ArrayLike) -> NDArray[np.float64]:
-    """Hues [N], 0..1 round the circle from red, as light RGB 0..1, [N, 3]."""
+    """Converts hues [N], 0..1 around the circle from red, to light RGB 0..1, [N, 3]."""
     phase = np.asarray(hue, np.float64)[:, None] + np.array([0, 2 / 3, 1 / 3])
     shades: NDArray[np.float64] = 0.62 + 0.38 * np.cos(2 * np.pi * phase)
     return shades
 
 
 def blend(low: RGB, high: RGB, share: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Colours on the way from one to the other, RGB 0..1, [N, 3] for shares [N]."""
+    """Interpolates from `low` to `high`: RGB 0..1, [N, 3] for shares [N]."""
     shades: NDArray[np.float64] = (np.array(low) + np.subtract(high, low) * np.clip(share, 0, 1)[:, None]) / 255
     return shades
 
 
 def paint_tracks(picture: Picture, tracks: Tracks, colors: NDArray[np.uint8], trails: Strips | None = None) -> Picture:
-    """A copy of `picture` with the points of `tracks` and their `trails` (as `Trails.follow` gives them) on it.
+    """Paints the points of `tracks` and their `trails` (from `Trails.follow`) on a copy of `picture`.
 
-    colors [N, 3] are those that a `Palette` gives the points.
-    picture is the frame of `tracks`, RGB uint8 [h, w, 3], at its own size or scaled; points and lines are drawn at the
-    picture's size. A disc is a visible point; a dimmed ring is where a hidden one is believed to be.
+    colors [N, 3] come from a `Palette`. picture is the frame of `tracks`, RGB uint8 [h, w, 3], at its own size or
+    scaled; points and lines are drawn at the picture's size. A disc marks a visible point, a dimmed ring the estimated
+    place of a hidden one.
     """
     painted = picture.copy()
     height, width = picture.shape[:2]
@@ -168,16 +168,16 @@ def paint_tracks(picture: Picture, tracks: Tracks, colors: NDArray[np.uint8], tr
         line = _fixed_point(strip * scale)
         cv2.polylines(painted, [line], False, inks[owner], max(1, round(TRAIL_WIDTH * unit)), cv2.LINE_AA, _SHIFT)
     places = _fixed_point(tracks.xy * scale)
-    for row in np.argsort(tracks.visible, kind="stable"):  # visible ones above the hidden
+    for row in np.argsort(tracks.visible, kind="stable"):  # visible ones on top of the hidden
         draw = _disc if tracks.visible[row] else _ring
         draw(painted, places[row].tolist(), inks[row], unit)
     return painted
 
 
 def paint_stages(picture: Picture, xy: NDArray[np.float32], colors: NDArray[np.uint8]) -> Picture:
-    """A copy of `picture` with where the stages of the model put one point, xy [S, 2] in pixels of `picture`.
+    """Paints where each stage of the model put one point, xy [S, 2] in pixels of `picture`, on a copy of it.
 
-    A line joins their small discs, of colors [S, 3]; a ring is round the last, which is where the point is said to be.
+    A line joins their small discs, of colors [S, 3]; a ring marks the last, which is the published position.
     """
     painted = picture.copy()
     unit = line_unit(picture)
@@ -191,7 +191,7 @@ def paint_stages(picture: Picture, xy: NDArray[np.float32], colors: NDArray[np.u
 
 
 def line_unit(picture: Picture) -> float:
-    """How much wider lines are on `picture` than on one whose shorter side is 480 pixels."""
+    """The scale of lines on `picture`, relative to one whose shorter side is 480 pixels."""
     return float(np.clip(min(picture.shape[:2]) / 480, 0.5, 8))
 
 
@@ -203,7 +203,7 @@ def _disc(
     radius: float = RADIUS,
     rim_width: float = RIM_WIDTH,
 ) -> None:
-    """A point drawn into `painted`, as the ring below is."""
+    """Draws a point into `painted`, in place."""
     outer, inner = (round(r * unit * 2**_SHIFT) for r in (radius + rim_width, radius))
     cv2.circle(painted, place, outer, RIM, cv2.FILLED, cv2.LINE_AA, _SHIFT)
     cv2.circle(painted, place, inner, color, cv2.FILLED, cv2.LINE_AA, _SHIFT)
@@ -216,6 +216,6 @@ def _ring(painted: Picture, place: list[int], color: tuple[int, ...], unit: floa
 
 
 def _fixed_point(xy: NDArray[Any]) -> NDArray[np.int32]:
-    """Raster coordinates [N, 2] as OpenCV draws them: it counts from the centre of the first pixel, in sixteenths."""
+    """Converts raster coordinates [N, 2] to OpenCV's: sixteenths of a pixel from the centre of the first pixel."""
     sixteenths: NDArray[np.int32] = ((np.clip(xy, -_FAR, _FAR) - 0.5) * 2**_SHIFT).round().astype(np.int32)
     return sixteenths

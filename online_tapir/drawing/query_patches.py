@@ -1,39 +1,35 @@
-"""What was at the place where each point was named: a small piece of that frame, kept for as long as the point lives.
+"""Keeps a crop around each point's query, cut from the frame it was named on, for as long as the point lives.
 
-Points may be named on frames that have passed, so the last frames are kept too, as many as fit into some memory; they
-are not copied, but for the pieces.
+Points may be named on past frames, so the newest frames are kept too, within a memory limit. Only the crops are
+copied.
 """
 
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from online_tapir.drawing.inspection_pictures import Crop, crop_around
-from online_tapir.records import Frame, Tracks
+from online_tapir.records import Frame, Queries, Tracks
 
-if TYPE_CHECKING:
-    from online_tapir.points.replenish import Queries  # it imports torch
-
-SIDE = 65  # image pixels of a piece
-FRAME_BYTES = 64 << 20  # of frames that may still be named: two seconds at 640x480 and 30 fps, ten frames at 1920x1080
-MOST_PATCHES = 1024  # of 13 KB; points that are named while there are so many have none
+SIDE = 65  # image pixels, the side of a crop
+FRAME_BYTES = 64 << 20  # of frames kept for queries: two seconds at 640x480 and 30 fps, ten frames at 1920x1080
+MOST_PATCHES = 1024  # of 13 KB each; points named beyond that get none
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class QueryPatch:
-    """Where a point was named, and what was there."""
+    """Where a point was named, and the crop around it."""
 
     frame_id: int
     xy: NDArray[np.float32]  # [2] image pixels
-    crop: Crop | None  # None where that frame, or room for the piece, was no longer there
+    crop: Crop | None  # None if that frame was gone, or there was no room for the crop
 
 
 class QueryPatches:
-    """The pieces of all living points. `named` and `follow` are called for every frame, in that order."""
+    """The query patches of all living points. Call `named`, then `follow`, for every frame."""
 
     def __init__(self, frame_bytes: int = FRAME_BYTES) -> None:
         self._frame_bytes = frame_bytes
@@ -42,12 +38,12 @@ class QueryPatches:
         self._named: list[Queries] = []
         self._patches: dict[int, QueryPatch] = {}  # by point id
 
-    def named(self, queries: Sequence["Queries"]) -> None:
-        """Points that the next frame to be followed is the first to have tracks of."""
+    def named(self, queries: Sequence[Queries]) -> None:
+        """Takes points whose first tracks come with the next frame followed."""
         self._named.extend(queries)
 
     def follow(self, frame: Frame, tracks: Tracks) -> None:
-        """Takes in a frame, not to be written into again: cuts out what is named, forgets the points that are gone."""
+        """Keeps a frame (do not modify it afterwards), crops the new queries and forgets the points that are gone."""
         self._keep(frame)
         for queries in self._named:
             named_on = next((kept for kept in reversed(self._frames) if kept.id == queries.frame_id), None)
@@ -60,7 +56,7 @@ class QueryPatches:
             del self._patches[id]
 
     def get(self, id: int) -> QueryPatch | None:
-        """Of a living point; None where nobody said that it was named."""
+        """The patch of a living point; None if `named` was never called for it."""
         return self._patches.get(id)
 
     def _keep(self, frame: Frame) -> None:

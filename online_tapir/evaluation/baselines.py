@@ -1,8 +1,8 @@
-"""What a user would pick instead: OpenCV's classical trackers behind the interface of our own, for fair comparison.
+"""Baselines: OpenCV's classical trackers behind this project's tracker interface, for a fair comparison.
 
-`LucasKanade` follows points until they fail its forward-backward check, `LucasKanadeWithRecovery` also looks for the
-lost ones, `DenseFlow` chains DIS optical flow. Grey pictures, one point independent of the next, no window of past
-frames: a late query is refused.
+`LucasKanade` tracks points until they fail its forward-backward check, `LucasKanadeWithRecovery` also searches for lost
+points, and `DenseFlow` chains DIS optical flow. They use greyscale images and track each point independently. They keep
+no past frames, so they refuse late queries.
 """
 
 from collections import deque
@@ -21,25 +21,25 @@ Grey = NDArray[np.uint8]  # [H, W]
 Points = NDArray[np.float32]  # [N, 2]
 Flags = NDArray[np.bool_]  # [N]
 
-PATCH = 21  # pixels; the window of Lucas-Kanade and the patch that is remembered
-PLAIN = 2.0  # grey levels; a patch that deviates less looks like any other
-HALF_PIXEL = np.float32(0.5)  # OpenCV counts from the centre of the first pixel, image pixels from its corner
+PATCH = 21  # pixels; side of the Lucas-Kanade window and of a remembered patch
+PLAIN = 2.0  # grey levels; a patch with a smaller standard deviation has too little texture to match
+HALF_PIXEL = np.float32(0.5)  # OpenCV's origin is the centre of the first pixel; that of image pixels is its corner
 
 
 class PointTracker(Protocol):
-    """A streaming point tracker: points go in, frames go in, and each frame answers for every live point."""
+    """A streaming point tracker: takes points and frames; returns every live point on each frame."""
 
     def add(self, xy: ArrayLike, frame_id: int | None = None) -> NDArray[np.int32]:
         """Queues points xy [N, 2] (image pixels) to start on the next frame given to `step`; returns their ids [N]."""
         ...
 
     def step(self, rgb: NDArray[np.uint8]) -> Tracks:
-        """Follows all points onto a frame [H, W, 3]; one row for each live point, in the order of its id."""
+        """Tracks all points onto a frame [H, W, 3]; returns one row per live point, in order of id."""
         ...
 
 
 class _GreyTracker:
-    """The bookkeeping that OpenCV's trackers share: queued points, ids, the last frame; subclasses follow."""
+    """Bookkeeping shared by OpenCV's trackers: queued points, ids, the last frame. Subclasses do the tracking."""
 
     name: str
 
@@ -55,12 +55,12 @@ class _GreyTracker:
     def add(self, xy: ArrayLike, frame_id: int | None = None) -> NDArray[np.int32]:
         """Queues points xy [N, 2] (image pixels) for the next frame given to `step`; returns their ids [N].
 
-        Raises QueryError for a frame that is not the next one, and for arrays of another shape.
+        Raises QueryError for any frame but the next one, and for arrays of another shape.
         """
         if frame_id not in (None, self._frame_id + 1):
             raise QueryError(
-                f"points were asked for on frame {frame_id}, and {self.name} keeps no past frames; "
-                f"give frame {self._frame_id + 1}, the next one, or none"
+                f"points are queried on frame {frame_id}, and {self.name} starts points only on the next frame; "
+                f"give frame {self._frame_id + 1} or none"
             )
         points = np.array(xy, np.float32)
         if points.ndim != 2 or points.shape[1] != 2:
@@ -70,18 +70,18 @@ class _GreyTracker:
         return self._last_ids(len(points))
 
     def step(self, rgb: NDArray[np.uint8]) -> Tracks:
-        """Follows all points onto the next frame, rgb uint8 [H, W, 3], and starts the queued ones there.
+        """Tracks all points onto the next frame, rgb uint8 [H, W, 3], and starts the queued ones there.
 
-        Raises FrameError for a picture that is not one or changes its size, QueryError for a queued point outside it.
+        Raises FrameError for an invalid image or a change of size, QueryError for a queued point outside the frame.
         """
         grey: Grey = cv2.cvtColor(rgb_to_rgb8(rgb), cv2.COLOR_RGB2GRAY).astype(np.uint8, copy=False)
         if self._grey is not None and self._grey.shape != grey.shape:
             raise FrameError(
-                f"a frame of {_size(grey)} follows frames of {_size(self._grey)}, which {self.name} cannot compare; "
+                f"a frame of {_size(grey)} follows frames of {_size(self._grey)}; {self.name} needs one size: "
                 "resize the frames, or start a new tracker"
             )
         new = np.concatenate([np.zeros((0, 2), np.float32), *self._queued])  # [N, 2]
-        self._queued.clear()  # refused or not, they are answered for now
+        self._queued.clear()  # even if they are refused below
         if not _inside(new, grey).all():
             outside = new[~_inside(new, grey)][0]
             raise QueryError(
@@ -100,7 +100,7 @@ class _GreyTracker:
         return np.arange(self._ids_given - count, self._ids_given, dtype=np.int32)
 
     def _follow(self, before: Grey, now: Grey) -> tuple[Points, Flags]:
-        """Where the points of the frame before are on this one, and which of them are visible."""
+        """The positions on frame `now` of the points tracked up to `before`, and which of them are visible."""
         raise NotImplementedError
 
     def _tracks(self) -> Tracks:
@@ -122,10 +122,10 @@ class _GreyTracker:
 
 
 class LucasKanade(_GreyTracker):
-    """Pyramidal Lucas-Kanade, 21x21, as most programs use it: a point that fails the check is lost for good.
+    """Pyramidal Lucas-Kanade with a 21x21 window, as most programs use it: a point that fails the check stays lost.
 
-    The check is forward-backward (Kalal et al., ICPR 2010): followed onto the new frame and back, a point must
-    return to within `within_px` of where it was. A lost point stays where it was last seen, hidden.
+    The check is forward-backward (Kalal et al., ICPR 2010): tracked onto the new frame and back, a point must return
+    to within `within_px` of where it was. A lost point stays at its last visible position, hidden.
     """
 
     name = "Lucas-Kanade"
@@ -145,7 +145,7 @@ class LucasKanade(_GreyTracker):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Sight:
-    """Where every point was on one past frame."""
+    """A past frame and where every point was on it."""
 
     grey: Grey  # [H, W]
     xy: Points  # [N, 2]
@@ -156,13 +156,13 @@ class _Sight:
 
 
 class LucasKanadeWithRecovery(_GreyTracker):
-    """Pyramidal Lucas-Kanade that looks for the points it has lost and takes up those whose patch matches again.
+    """Pyramidal Lucas-Kanade that searches for lost points and resumes those whose patch matches again.
 
-    A point that fails the forward-backward check is lost. It keeps its last position and a sight of itself from up to
-    `memory` frames earlier, before an occluder reached into its patch. On every later frame that patch is searched for
-    by normalised cross-correlation in a square round the last position which grows by `reach_px_per_frame` up to
-    `reach_px`. The best match, if above `match`, is refined by Lucas-Kanade from that sight, and taken when it passes
-    the forward-backward check and still matches there.
+    A point that fails the forward-backward check is lost. It keeps its last position and a frame from up to `memory`
+    frames earlier, on which no occluder reached into its patch yet. From then on, normalised cross-correlation searches
+    for that patch in a square around the last position, which grows by `reach_px_per_frame` up to `reach_px`. The best
+    match, if above `match`, is refined by Lucas-Kanade from the earlier frame. It is accepted if it passes the
+    forward-backward check and still matches there.
     """
 
     name = "Lucas-Kanade with recovery"
@@ -181,7 +181,7 @@ class LucasKanadeWithRecovery(_GreyTracker):
         self._reach_px = reach_px
         self._reach_px_per_frame = reach_px_per_frame
         self._recent: deque[_Sight] = deque(maxlen=memory)
-        self._lost: dict[int, tuple[_Sight, int]] = {}  # point: what to look for, the last frame it was seen on
+        self._lost: dict[int, tuple[_Sight, int]] = {}  # point: what to search for, the last frame it was visible on
 
     def _follow(self, before: Grey, now: Grey) -> tuple[Points, Flags]:
         self._recent.append(_Sight(before, self._xy, self._visible))
@@ -200,7 +200,7 @@ class LucasKanadeWithRecovery(_GreyTracker):
         return xy, visible
 
     def _search(self, now: Grey, point: int, last_xy: Points) -> Points | None:
-        """Where a lost point [2] is on this frame, if it surely is anywhere."""
+        """The position [2] of a lost point on this frame; None unless it is found reliably."""
         sight, last_seen = self._lost[point]
         reach = min(self._reach_px, self._reach_px_per_frame * (self._frame_id + 1 - last_seen))
         guess = _best_match(sight.grey, sight.xy[point], now, last_xy, reach, self._match)
@@ -213,10 +213,10 @@ class LucasKanadeWithRecovery(_GreyTracker):
 
 
 class DenseFlow(_GreyTracker):
-    """DIS optical flow (Kroeger et al., ECCV 2016), its medium preset, computed both ways and chained frame by frame.
+    """DIS optical flow (Kroeger et al., ECCV 2016), medium preset, computed both ways and chained frame by frame.
 
-    A point moves by the flow under it. It is called visible until it leaves the frame or the two flows disagree there
-    by `within_px` and by `within_share` of the motion: from then on it may ride on what covered it, and stays hidden.
+    A point moves by the flow at its position. It is visible until it leaves the frame, or until the two flows disagree
+    there by `within_px` and by `within_share` of the motion. It then stays hidden, as it may be following its occluder.
     """
 
     name = "DIS flow"
@@ -240,7 +240,7 @@ class DenseFlow(_GreyTracker):
 def _lucas_kanade(
     before: Grey, now: Grey, xy: Points, within_px: float, guess: Points | None = None
 ) -> tuple[Points, Flags]:
-    """Where the points xy [N, 2] of the frame before are now, starting at `guess`, and which return on the way back."""
+    """Tracks points xy [N, 2] from `before` to `now`, starting at `guess`; also returns which pass the check."""
     if not len(xy):
         return xy, np.zeros(0, bool)
     settings: dict[str, Any] = {
@@ -259,7 +259,7 @@ def _lucas_kanade(
 
 
 def _best_match(was: Grey, was_xy: Points, now: Grey, last_xy: Points, reach: int, least: float) -> Points | None:
-    """Where the patch round was_xy [2] correlates best, `reach` pixels round last_xy [2]; None below `least`."""
+    """Where the patch around was_xy [2] correlates best, within `reach` pixels of last_xy [2]; None below `least`."""
     column, row = np.floor(was_xy).astype(int)
     patch = _cut(was, column, row, PATCH // 2)  # [PATCH, PATCH]
     if patch.std() < PLAIN:
@@ -274,7 +274,7 @@ def _best_match(was: Grey, was_xy: Points, now: Grey, last_xy: Points, reach: in
 
 
 def _cut(grey: Grey, column: int, row: int, radius: int) -> Grey:
-    """The square of 2 radius + 1 pixels round a pixel; past the border the border's own pixels repeat."""
+    """The square of 2 radius + 1 pixels around a pixel, with replicated borders."""
     height, width = grey.shape
     rows = np.clip(np.arange(row - radius, row + radius + 1), 0, height - 1)
     columns = np.clip(np.arange(column - radius, column + radius + 1), 0, width - 1)
@@ -282,7 +282,7 @@ def _cut(grey: Grey, column: int, row: int, radius: int) -> Grey:
 
 
 def _likeness(was: Grey, was_xy: Points, now: Grey, xy: Points) -> float:
-    """The normalised correlation, in [-1, 1], of the patches round was_xy [2] and xy [2]."""
+    """The normalised correlation, in [-1, 1], of the patches around was_xy [2] and xy [2]."""
     size = (PATCH, PATCH)
     patch_was = cv2.getRectSubPix(was, size, (was_xy - HALF_PIXEL).tolist())
     patch_now = cv2.getRectSubPix(now, size, (xy - HALF_PIXEL).tolist())
@@ -290,7 +290,7 @@ def _likeness(was: Grey, was_xy: Points, now: Grey, xy: Points) -> float:
 
 
 def _sample(flow: NDArray[np.float32], xy: Points) -> Points:
-    """A flow [H, W, 2] under the points xy [N, 2], bilinear, the border repeated outside: [N, 2]."""
+    """Samples a flow [H, W, 2] at points xy [N, 2], bilinearly, with replicated borders: [N, 2]."""
     x, y = (xy - HALF_PIXEL).T[..., None]  # [N, 1] each
     sampled = cv2.remap(flow, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)  # [N, 1, 2]
     return np.asarray(sampled, np.float32)[:, 0]

@@ -1,7 +1,7 @@
-"""Runs streaming point trackers over videos with known truth and reports TAP-Vid's metrics, steadiness and speed.
+"""Runs streaming point trackers over videos with known truth and reports accuracy, jitter, drift and speed.
 
-Everything is causal: a tracker meets each frame once, in order, and only frames after a point's query are scored.
-Videos are the project's own scenes, made here, or those of a data set (`tapvid`).
+Everything is causal: a tracker gets each frame once, in order, and only frames after a point's query are scored.
+Videos are this project's scenes, rendered here, or those of a data set (`tapvid`).
 """
 
 import math
@@ -24,14 +24,14 @@ from online_tapir.scenes.textures import TextureBank
 
 MakeTracker = Callable[[], PointTracker]
 
-VALIDATION_SEED = 1_000_000_007  # far from the seeds that training counts up from 0
+VALIDATION_SEED = 1_000_000_007  # far above the training seeds, which count up from 0
 PROCEDURAL_TEXTURES = 48
-WARM_UP_STEPS = 2  # of each run, left out of the times
+WARM_UP_STEPS = 2  # of each run, excluded from the times
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Video:
-    """Frames and the true tracks of points on them, each followed from its query frame on."""
+    """Frames with the true tracks of points on them; each point is tracked from its query frame on."""
 
     name: str
     frames: NDArray[np.uint8]  # [T, H, W, 3] RGB
@@ -42,7 +42,7 @@ class Video:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What one tracker did on one set of videos; NaN where there was nothing to measure."""
+    """Results of one tracker on one set of videos; NaN where nothing could be measured."""
 
     tracker: str
     data: str
@@ -52,13 +52,13 @@ class Report:
     redetection: Redetection  # pooled over videos
     jitter_px: float  # median over the truly still points, at 256x256
     drift_px: float
-    step_ms_p50: float  # over the steps that followed points, after warm-up
+    step_ms_p50: float  # over the steps that tracked points, after warm-up
     step_ms_p95: float
 
 
 @dataclass(slots=True, eq=False)
 class _Tally:
-    """What is gathered about one tracker, video by video."""
+    """Accumulates the results of one tracker over videos."""
 
     scores: list[TrackScores] = field(default_factory=list)
     points: int = 0
@@ -100,33 +100,33 @@ def evaluate(
     data: str = "",
     points_at_once: int = 256,
 ) -> Report:
-    """What a tracker scores on `videos`; see `compare`, of which this is the case of one tracker."""
+    """Scores one tracker on `videos`; see `compare`."""
     return compare({tracker: make_tracker}, videos, data, points_at_once)[0]
 
 
 def compare(
     make_trackers: Mapping[str, MakeTracker], videos: Iterable[Video], data: str = "", points_at_once: int = 256
 ) -> list[Report]:
-    """What each tracker, named by its key, scores on the same videos, which are taken once, one at a time.
+    """Scores trackers, named by their keys, on the same videos; iterates over `videos` once.
 
-    Each video gets a fresh tracker; one with more than `points_at_once` points is run again for the rest, as a tracker
-    may have a fixed capacity. The times are of `step` alone. Raises ConfigError when there are no videos.
+    Each video gets a fresh tracker. A video with more than `points_at_once` points is run several times, as a tracker
+    may have a fixed capacity. Times are of `step` alone. Raises ConfigError if there are no videos.
     """
     tallies = {name: _Tally() for name in make_trackers}
     for video in videos:
         for name, make_tracker in make_trackers.items():
             tallies[name].add(video, *follow(make_tracker, video, points_at_once))
     if not all(tally.scores for tally in tallies.values()):
-        raise ConfigError(f"{data or 'the data set'} holds no video to evaluate on; give one with at least one")
+        raise ConfigError(f"{data or 'the data set'} holds no video to evaluate on; give a data set with at least one")
     return [tally.report(name, data) for name, tally in tallies.items()]
 
 
 def follow(
     make_tracker: MakeTracker, video: Video, points_at_once: int = 256
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_], list[int]]:
-    """A tracker's own xy [N, T, 2] (image pixels) and visible [N, T] on a video, and the nanoseconds of its steps.
+    """Runs a tracker over a video: its xy [N, T, 2] (image pixels), visible [N, T] and nanoseconds per step.
 
-    Each point is queried on its query frame, at its true position. Frames before it are left at the query, hidden.
+    Each point is queried on its query frame, at its true position. On earlier frames it is hidden at that position.
     """
     count, frames = video.visible.shape
     if not count:
@@ -140,7 +140,7 @@ def follow(
 def _follow_group(
     tracker: PointTracker, video: Video, points: NDArray[np.int64]
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_], list[int]]:
-    """The same for some of the points [n], all of them in one tracker."""
+    """Like `follow`, for some of the points [n] in one tracker."""
     query_frame = video.query_frame[points]  # [n]
     query_xy = _onto_the_frame(video.xy[points, query_frame], video.frames)  # [n, 2]
     xy = np.repeat(query_xy[:, None], len(video.frames), axis=1)  # [n, T, 2]
@@ -162,7 +162,7 @@ def _follow_group(
 
 
 def _onto_the_frame(xy: NDArray[np.float32], frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Positions [n, 2] moved by a hair where annotations lie on the frame's far border, which is outside it."""
+    """Clips positions [n, 2] into the frame: annotations may lie exactly on its far border, which is outside."""
     far = np.nextafter(np.array(frames.shape[2:0:-1], np.float32), np.float32(0))
     return np.clip(xy, np.float32(0), far)
 
@@ -170,11 +170,11 @@ def _onto_the_frame(xy: NDArray[np.float32], frames: NDArray[np.uint8]) -> NDArr
 def validation_videos(
     photos: Path | None, count: int = 16, frames: int = 24, size: int = 256, points: int = 64
 ) -> Iterator[Video]:
-    """The project's own validation scenes, rendered one by one: always the same for the same arguments.
+    """This project's validation scenes, rendered one by one; the same arguments always give the same scenes.
 
-    Textures are the photographs of the folder `photos`, or procedural ones where it is None. Few points come back from
-    an occlusion within 24 frames: ask for 64 where finding them again is what matters.
-    Raises ConfigError for a folder that is missing or holds no picture.
+    Textures are the photographs in folder `photos`, or procedural ones if it is None. Few points come back from an
+    occlusion within 24 frames: use 64 frames to measure re-detection.
+    Raises ConfigError for a folder that is missing or contains no images.
     """
     config = SceneConfig(height=size, width=size, frames=frames, points=points)
     return _rendered("scene", config, _textures(photos), count)
@@ -183,7 +183,7 @@ def validation_videos(
 def still_videos(
     photos: Path | None, count: int = 4, frames: int = 200, size: int = 256, points: int = 64
 ) -> Iterator[Video]:
-    """Scenes in which nothing moves, under sensor noise alone, on which drift and jitter are measured.
+    """Scenes in which nothing moves, degraded by sensor noise only, to measure drift and jitter.
 
     Arguments and errors as for `validation_videos`.
     """
@@ -235,7 +235,7 @@ def report_table(reports: Sequence[Report]) -> Table:
 
 
 def as_dict(report: Report) -> dict[str, Any]:
-    """The report as plain values for JSON, which has no NaN: null stands where there was nothing to measure."""
+    """The report as plain values for JSON; None replaces NaN, which JSON lacks."""
     redetection = {**asdict(report.redetection), "rate": report.redetection.rate}
     plain: dict[str, Any] = _without_nan({**asdict(report), "thresholds_px": THRESHOLDS_PX, "redetection": redetection})
     return plain
@@ -258,6 +258,6 @@ def _without_nan(value: Any) -> Any:
 
 
 def _percentile(values: Sequence[float], percent: float) -> float:
-    """A percentile of the values that are defined, NaN where none is."""
+    """A percentile of the values that are not NaN; NaN if there are none."""
     defined = [value for value in values if not math.isnan(value)]
     return float(np.percentile(defined, percent)) if defined else math.nan

@@ -1,7 +1,7 @@
-"""How good tracks are: TAP-Vid's three metrics, and what a live tracker is asked beside them; numpy only.
+"""Metrics of tracks: TAP-Vid's three, plus re-detection, jitter and drift. Uses only numpy.
 
 Average Jaccard, position accuracy and occlusion accuracy follow the section on metrics of TAP-Vid (arXiv 2211.03726).
-Positions are pixels of a 256x256 picture (`scale_to_256`) and arrays are [N, T]: points, frames. Nothing here runs a
+Positions are pixels of a 256x256 image (`scale_to_256`) and arrays are [N, T]: points, frames. Nothing here runs a
 tracker or chooses queries.
 """
 
@@ -18,12 +18,12 @@ Flags: TypeAlias = NDArray[np.bool_]  # [N, T]
 
 THRESHOLDS_PX = (1, 2, 4, 8, 16)
 SCORED_SIZE = 256
-STILL_PX = 0.01  # what moves less stands still
+STILL_PX = 0.01  # a point that moves less is still
 
 
 @dataclass(frozen=True, slots=True)
 class TrackScores:
-    """TAP-Vid's metrics of one video, or their mean over videos; shares of 1, NaN where nothing could be scored."""
+    """TAP-Vid's metrics of one video, or their mean over videos; shares in [0, 1], NaN if nothing could be scored."""
 
     average_jaccard: float
     jaccard: tuple[float, ...]  # one for each of THRESHOLDS_PX
@@ -42,7 +42,7 @@ class Redetection:
 
     @property
     def rate(self) -> float:
-        """The share found, NaN where no point came back."""
+        """The share found, NaN if no point came back."""
         return _share(self.found, self.returned)
 
     def __add__(self, other: "Redetection") -> "Redetection":
@@ -50,7 +50,7 @@ class Redetection:
 
 
 def scale_to_256(xy: Positions, width: int, height: int) -> NDArray[np.float64]:
-    """Positions xy [..., 2] (pixels of a width x height picture, raster coordinates) in pixels of a 256x256 one."""
+    """Scales positions xy [..., 2] from pixels of a width x height image (raster coordinates) to a 256x256 image."""
     scaled: NDArray[np.float64] = np.asarray(xy, np.float64) * SCORED_SIZE / np.array([width, height])
     return scaled
 
@@ -70,11 +70,11 @@ def frames_but_query(query_frame: NDArray[np.integer[Any]], frames: int) -> Flag
 def score(xy: Positions, visible: Flags, true_xy: Positions, true_visible: Flags, scored: Flags) -> TrackScores:
     """TAP-Vid's metrics of one video (arXiv 2211.03726), on the frames that `scored` [N, T] marks.
 
-    `xy`, `true_xy` [N, T, 2] are pixels at 256x256, `visible`, `true_visible` [N, T]. With "within" an error strictly
-    below a threshold, that threshold's position accuracy is the share of truly visible points within, whether or not
-    they were called visible. Its Jaccard is TP / (truly visible + FP): TP are truly visible, called visible and within;
-    FP are called visible while truly hidden or not within. The averages run over 1, 2, 4, 8 and 16 px. A position that
-    is not a number is within nothing. Raises ValueError when the arrays' shapes do not fit.
+    `xy`, `true_xy` [N, T, 2] are pixels at 256x256; `visible`, `true_visible` are [N, T]. A position is within a
+    threshold if its error is strictly smaller. Position accuracy is the share of truly visible points within the
+    threshold, whether predicted visible or not. Jaccard is TP / (truly visible + FP): TP are truly visible, predicted
+    visible and within the threshold; FP are predicted visible but truly hidden, or not within it. Averages are over the
+    thresholds 1, 2, 4, 8 and 16 px. NaN positions are within no threshold. Raises ValueError if array shapes mismatch.
     """
     _check_shapes(xy, visible, true_xy, true_visible, scored)
     error = _distance(xy, true_xy)  # [N, T]
@@ -100,9 +100,9 @@ def score(xy: Positions, visible: Flags, true_xy: Positions, true_visible: Flags
 
 
 def average(scores: Sequence[TrackScores]) -> TrackScores:
-    """The mean over videos, figure by figure; every video in which a figure is defined weighs the same.
+    """The mean of each metric over the videos for which it is defined, all with the same weight.
 
-    Raises ValueError when there are no videos.
+    Raises ValueError if there are no videos.
     """
     if not scores:
         raise ValueError("no scores to average: no video was scored")
@@ -127,10 +127,10 @@ def redetection(
 ) -> Redetection:
     """Counts the points that came back after an occlusion, and those of them found again.
 
-    A point comes back when, after its query frame, it is truly hidden for 5 to 20 frames on end (`hidden_frames`, both
-    ends included) and then truly visible on at least the next 5. It is found again when on two or more of the third,
-    fourth and fifth of these it is called visible and lies within 4 px (at 256x256): two frames of grace, and one
-    frame of luck is not enough. A point that comes back twice counts twice. Shapes as for `score`.
+    A point comes back if, after its query frame, it is truly hidden for 5 to 20 consecutive frames (`hidden_frames`,
+    inclusive) and then truly visible on at least the next 5. It is found again if, on at least two of the third, fourth
+    and fifth of these, it is predicted visible and within 4 px (`within_px`, at 256x256). This allows a delay of two
+    frames, and one lucky frame is not enough. A point that comes back twice counts twice. Shapes as for `score`.
     """
     _check_shapes(xy, visible, true_xy, true_visible)
     right = visible & (_distance(xy, true_xy) < within_px)  # [N, T]
@@ -145,20 +145,20 @@ def redetection(
 
 
 def jitter(xy: Positions, true_xy: Positions, true_visible: Flags, scored: Flags) -> NDArray[np.float64]:
-    """How much each still point trembles, [N]: the standard deviation of its position over time, in pixels.
+    """Jitter of each still point, [N]: the standard deviation of its position over time, in pixels.
 
-    The deviation counts both axes: the root of the mean squared distance from the point's own mean position, over the
-    frames that are `scored` and where the point is truly visible. NaN for a point that truly moves, or is seen on
-    fewer than 5 frames. Shapes as for `score`.
+    It covers both axes: the root-mean-square distance from the point's mean position, over frames that are `scored` and
+    on which the point is truly visible. NaN for a point that truly moves, or has fewer than 5 such frames. Shapes as
+    for `score`.
     """
     return _over_still_points(lambda error: np.sqrt(np.sum(np.var(error, axis=0))), xy, true_xy, true_visible, scored)
 
 
 def drift(xy: Positions, true_xy: Positions, true_visible: Flags, scored: Flags) -> NDArray[np.float64]:
-    """How far each still point has crept by the end, [N]: the length of its mean error over 5 frames, in pixels.
+    """Drift of each still point by the end, [N]: the length of its mean error over 5 frames, in pixels.
 
-    The frames are the last 5 that are `scored` and where the point is truly visible; the mean takes the jitter out.
-    NaN for a point that truly moves, or is seen on fewer than 5 frames. Shapes as for `score`.
+    These are the last 5 frames that are `scored` and on which the point is truly visible; the mean removes jitter.
+    NaN for a point that truly moves, or has fewer than 5 such frames. Shapes as for `score`.
     """
     return _over_still_points(
         lambda error: np.linalg.norm(np.mean(error[-5:], axis=0)), xy, true_xy, true_visible, scored
@@ -172,7 +172,7 @@ def _over_still_points(
     true_visible: Flags,
     scored: Flags,
 ) -> NDArray[np.float64]:
-    """What `measure` says of each still point, [N]; NaN for the others."""
+    """The result of `measure` for each still point, [N]; NaN for the others."""
     _check_shapes(xy, scored, true_xy, true_visible)
     seen = true_visible & scored  # [N, T]
     measured = np.full(len(xy), math.nan)  # [N]
@@ -184,15 +184,15 @@ def _over_still_points(
 
 
 def _occlusions(true_visible: NDArray[np.bool_], first: int) -> list[tuple[int, int, int]]:
-    """Each occlusion of a point [T] after frame `first`: its first frame, the first seen again, that sight's end."""
+    """Occlusions of a point [T] after frame `first`: first hidden frame, next visible frame, end of that span."""
     changes = first + 1 + np.flatnonzero(np.diff(true_visible[first:].astype(np.int8)))
     ends = [*changes.tolist(), len(true_visible)]
-    hides = 0 if true_visible[first] else 1  # changes alternate; where the first one hides the point
+    hides = 0 if true_visible[first] else 1  # changes alternate; index of the first one that hides the point
     return [(ends[i], ends[i + 1], ends[i + 2]) for i in range(hides, len(ends) - 2, 2)]
 
 
 def _distance(xy: Positions, true_xy: Positions) -> NDArray[np.float64]:
-    """Distances [N, T]; infinite where a position is not a number."""
+    """Distances [N, T]; infinite where a position is NaN."""
     distance = np.linalg.norm(np.asarray(xy, np.float64) - true_xy, axis=-1)
     return np.where(np.isnan(distance), np.inf, distance)
 

@@ -1,8 +1,8 @@
-"""Reads TAP-Vid files (arXiv 2211.03726), pickles and npz, as videos to evaluate on; no code in a file is ever run.
+"""Reads TAP-Vid files (arXiv 2211.03726), pickle or npz, as videos to evaluate on; never runs code from a file.
 
-Videos are brought to 256x256, as the published protocol does. A causal tracker can answer its query-first protocol.
-With strided queries the protocol also scores the frames before a query, which a live tracker cannot answer; `evaluate`
-leaves them out, so strided figures compare with each other, not with published ones.
+Videos are resized to 256x256, as in the published protocol. A causal tracker can be scored on query-first queries. With
+strided queries the protocol also scores the frames before a query, which a live tracker cannot track. `evaluate` leaves
+them out, so strided scores are comparable with each other, but not with published ones.
 """
 
 import zipfile
@@ -25,12 +25,12 @@ _Entry = tuple[str, NDArray[np.uint8], NDArray[np.float32], NDArray[np.bool_]]
 
 
 def query_first_videos(path: Path) -> Iterator[Video]:
-    """The videos of a TAP-Vid file at 256x256, each point queried on the first frame that shows it.
+    """The videos of a TAP-Vid file at 256x256, each point queried on its first visible frame.
 
     The file is a pickle (a dict or list of videos, each with `video` uint8 [T, H, W, 3] or T JPEGs, `points` [N, T, 2]
     in [0, 1] and `occluded` [N, T]) or an npz of one such video, or of several as `name/video` and so on. Points that
-    are never visible are left out, as the published protocol does. The file is read when the first video is taken.
-    Raises ConfigError for a file that is missing, holds anything else, or names more than arrays, text and numbers.
+    are never visible are left out, as in the published protocol. The file is read when the first video is requested.
+    Raises ConfigError for a file that is missing, has another structure, or needs more than arrays, text and numbers.
     """
     for name, frames, xy, visible in _videos(path):
         shown = visible.any(axis=1)  # [N]
@@ -39,7 +39,7 @@ def query_first_videos(path: Path) -> Iterator[Video]:
 
 
 def strided_videos(path: Path) -> Iterator[Video]:
-    """The same videos, each point queried on every fifth frame that shows it: one track for each query."""
+    """The same videos, each point queried on those of frames 0, 5, 10, ... that show it; one track per query."""
     for name, frames, xy, visible in _videos(path):
         queries = [(n, t) for t in range(0, len(frames), STRIDE) for n in np.flatnonzero(visible[:, t]).tolist()]
         points, query_frame = np.array(queries, np.int64).reshape(-1, 2).T  # [N], [N]
@@ -47,7 +47,7 @@ def strided_videos(path: Path) -> Iterator[Video]:
 
 
 def _videos(path: Path) -> Iterator[_Entry]:
-    """Name, frames [T, 256, 256, 3], xy [N, T, 2] in their pixels and visible [N, T] of each video of a file."""
+    """Name, frames [T, 256, 256, 3], xy [N, T, 2] in their pixels and visible [N, T] of each video in a file."""
     if not path.is_file():
         raise ConfigError(f"no TAP-Vid file {path}; give a .pkl or .npz file")
     for name, entry in (_read_npz(path) if path.suffix == ".npz" else _read_pickle(path)).items():
@@ -67,8 +67,8 @@ def _videos(path: Path) -> Iterator[_Entry]:
 def _read_npz(path: Path) -> dict[str, Any]:
     """Video name -> its arrays; numpy reads them without unpickling."""
     videos: dict[str, dict[str, Any]] = {}
-    if not zipfile.is_zipfile(path):  # numpy would take a bare array or a pickle under this name too
-        raise ConfigError(f"{path} cannot be read as an npz: it is no zip archive; give a TAP-Vid file")
+    if not zipfile.is_zipfile(path):  # numpy would also read a bare array or a pickle with this suffix
+        raise ConfigError(f"{path} cannot be read as an npz: it is not a zip archive; give a TAP-Vid file")
     try:
         with np.load(path, allow_pickle=False) as archive:
             for key in archive.files:
@@ -86,7 +86,7 @@ def _read_pickle(path: Path) -> dict[str, Any]:
             held = safe_pickle.load(file)
     except safe_pickle.RefusedPickleError as error:
         raise ConfigError(f"{path}: {error}; give a TAP-Vid file") from error
-    except Exception as error:  # a damaged pickle raises whatever its bytes happen to ask for
+    except Exception as error:  # a damaged pickle can raise any exception
         raise ConfigError(f"{path} cannot be read as a pickle: {error!r}; give a TAP-Vid file") from error
     if isinstance(held, dict):
         return {str(name): entry for name, entry in held.items()}
@@ -114,7 +114,7 @@ def _frames(path: Path, name: str, video: Any) -> NDArray[np.uint8]:
 
 def _decode(path: Path, name: str, encoded: Any) -> NDArray[np.uint8]:
     """RGB [H, W, 3] of a JPEG or PNG."""
-    raw = encoded.encode("latin1") if isinstance(encoded, str) else encoded  # text: a pickle of Python 2
+    raw = encoded.encode("latin1") if isinstance(encoded, str) else encoded  # str: from a Python 2 pickle
     picture = None
     if isinstance(raw, bytes) and raw:
         picture = cv2.imdecode(np.frombuffer(raw, np.uint8), cv2.IMREAD_COLOR)

@@ -1,95 +1,246 @@
-"""What a live run can be told: each field is a flag; its name, default, help and range live here and nowhere else."""
+"""All options of a live run: each field is a flag; its name, default, help and range are defined only here.
 
-from dataclasses import dataclass
+The groups are the panels of `online-tapir --help`. Every flag can also stand in a TOML file (`--config`) or in an
+environment variable (`ONLINE_TAPIR_` and the flag's name).
+"""
+
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
-from cyclopts import Parameter
+from cyclopts import Group, Parameter
 from cyclopts.validators import Number
 
 from online_tapir.control.protocol import DEFAULT_ADDRESS as CONTROL_ADDRESS
+from online_tapir.control.protocol import LONGEST_HEARTBEAT_S, SHORTEST_HEARTBEAT_S
 from online_tapir.drawing.look import DEFAULT_COLOR, DEFAULT_MEMORY, LIVE_FPS, LIVE_SIDE, ColorMode
-from online_tapir.sinks.zmq import DEFAULT_ADDRESS
+from online_tapir.recording.codecs import DEFAULT_CODEC, CodecName
+from online_tapir.tracking.limits import DEFAULT_MAX_POINTS, DEFAULT_WINDOW, MOST_POINTS, MOST_WINDOW
+from online_tapir.wire.messages import DEFAULT_ADDRESS
 
 Count = Number(gte=1)
+MOST_THREADS = 1024
+DEFAULT_POINTS = 64  # corners that are tracked by default
 
 
+def _panel(name: str, place: int) -> Parameter:
+    return Parameter(name="*", group=Group(name, sort_key=place))
+
+
+@_panel("Source", 1)
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LiveConfig:
-    """Track a camera, publish the tracks, show them."""
+class SourceConfig:
+    """Where frames come from."""
 
     camera: Annotated[
         str,
         Parameter(
             help="Camera index, device path, video file, image folder, rtsp:// http:// tcp:// udp:// address, "
-            "or `demo`: a rendered scene that knows its own truth."
+            "or `demo`: a rendered scene with known ground truth."
         ),
     ] = "0"
-    points: Annotated[
-        str | None,
-        Parameter(
-            help="What to follow: grid:12, grid:16x9, auto:64, random:64, pairs '120,80 300,200', or a CSV file. "
-            "[default: auto:64]"
-        ),
+    name: Annotated[
+        str | None, Parameter(help="What this camera is called, in topics and metrics. [default: made from --camera]")
     ] = None
-    mask: Annotated[
-        Path | None,
-        Parameter(help="Follow a grid of points inside an object of this mask (image of ids, or .npy) instead."),
+    size: Annotated[str | None, Parameter(help="Frame size to ask the camera for, as 1280x720.")] = None
+    fps: Annotated[
+        float | None,
+        Parameter(help="Frame rate to ask the camera for; 0 runs the demo unpaced.", validator=Number(gte=0)),
     ] = None
-    mask_id: Annotated[int, Parameter(help="Which object of the mask.", validator=Number(gte=1))] = 1
-    replenish: Annotated[bool, Parameter(help="Put new points where lost ones leave, so that their number holds.")] = (
-        False
-    )
-    model: Annotated[str, Parameter(help="Preset (small, bootstapir, tapir) or a .safetensors file.")] = "small"
-    weights: Annotated[Path | None, Parameter(help="Weights to use in place of the preset's own.")] = None
-    device: Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1, ...")] = "auto"
-    dtype: Annotated[
-        Literal["float32", "bfloat16", "float16"],
-        Parameter(help="What to compute in. The halves are faster on a GPU, and drift a little."),
-    ] = "float32"
-    iterations: Annotated[
-        int | None,
-        Parameter(
-            help="Refinements a frame, 1 to 4: fewer are faster, less exact. [default: as many as it was trained for]",
-            validator=Number(gte=1, lte=4),
-        ),
-    ] = None
-    resolution: Annotated[
-        str | None,
-        Parameter(
-            help="Where points are refined: 512x384, multiples of 8, or `frame`: in steps up to the frame's own size. "
-            "[default: at the model's own 256x256]"
-        ),
-    ] = None
-    max_points: Annotated[int, Parameter(help="Room for this many points.", validator=Number(gte=1, lte=65536))] = 256
-    window_frames: Annotated[
-        int,
-        Parameter(help="Frames kept so that a point may be named on one of them.", validator=Number(gte=1, lte=1024)),
-    ] = 32
-    size: Annotated[str | None, Parameter(help="Picture size to ask of the camera, as 1280x720.")] = None
-    fps: Annotated[float | None, Parameter(help="Frame rate to ask of the camera; 0 runs the demo unpaced.")] = None
     realtime: Annotated[bool, Parameter(help="Play a recording at its own rate.", negative=())] = False
-    reconnect: Annotated[bool, Parameter(help="Open a camera or stream again when it fails, and keep the points.")] = (
-        True
-    )
+    loop: Annotated[bool, Parameter(help="Play a recording again and again.", negative=())] = False
+    wait: Annotated[
+        bool | None,
+        Parameter(help="Wait for a source that cannot be opened yet. [default: for network addresses]"),
+    ] = None
+    reconnect: Annotated[bool, Parameter(help="Open a live source again when it fails, and keep the points.")] = True
     stall_timeout: Annotated[
         float, Parameter(help="Seconds without a frame after which a live source has failed.", validator=Number(gt=0))
     ] = 5.0
     reconnect_attempts: Annotated[
         int | None,
-        Parameter(help="Give up after this many openings in a row in vain. [default: never]", validator=Number(gte=0)),
+        Parameter(help="Give up after this many failed reconnects in a row. [default: never]", validator=Number(gte=0)),
     ] = None
     reconnect_wait: Annotated[
         float,
         Parameter(help="Longest wait between two attempts, in seconds; the first is 0.5.", validator=Number(gte=0.5)),
     ] = 30.0
     frames: Annotated[int | None, Parameter(help="Stop after this many frames.", validator=Count)] = None
+
+
+@_panel("Points", 2)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PointsConfig:
+    """Which points are tracked."""
+
+    points: Annotated[
+        str | None,
+        Parameter(
+            help="What to track: grid:12, grid:16x9, auto:64, random:64, pairs '120,80 300,200', or a CSV file. "
+            f"[default: auto:{DEFAULT_POINTS}]"
+        ),
+    ] = None
+    mask: Annotated[
+        Path | None,
+        Parameter(help="Track a grid of points inside an object of this mask (image of ids, or .npy) instead."),
+    ] = None
+    mask_id: Annotated[int, Parameter(help="Which object of the mask.", validator=Count)] = 1
+    replenish: Annotated[bool, Parameter(help="Replace lost points with new ones, to keep their number.")] = False
+    max_points: Annotated[int, Parameter(help="Most points at once.", validator=Number(gte=1, lte=MOST_POINTS))] = (
+        DEFAULT_MAX_POINTS
+    )
+    window_frames: Annotated[
+        int,
+        Parameter(help="Past frames on which points can still be added.", validator=Number(gte=1, lte=MOST_WINDOW)),
+    ] = DEFAULT_WINDOW
+    inspect: Annotated[
+        int | None,
+        Parameter(
+            help="Show what the model sees of this point (ids count from 0): heat map, correlations, refinements.",
+            validator=Number(gte=0),
+        ),
+    ] = None
+
+
+@_panel("Model", 3)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """Which model tracks, and where it runs."""
+
+    model: Annotated[str, Parameter(help="Preset (small, bootstapir, tapir) or a .safetensors file.")] = "small"
+    weights: Annotated[Path | None, Parameter(help="Weights to use instead of the preset's own.")] = None
+    device: Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1, ...")] = "auto"
+    dtype: Annotated[
+        Literal["float32", "bfloat16", "float16"],
+        Parameter(help="Number format to compute in. The 16-bit formats are faster on a GPU but drift a little."),
+    ] = "float32"
+    iterations: Annotated[
+        int | None,
+        Parameter(
+            help="Refinements per frame, 1 to 4: fewer are faster but less accurate. [default: as trained]",
+            validator=Number(gte=1, lte=4),
+        ),
+    ] = None
+    resolution: Annotated[
+        str | None,
+        Parameter(
+            help="Resolution to refine points at: 512x384 (multiples of 8), or `frame`: in steps up to the frame's own "
+            "size. [default: the model's own 256x256]"
+        ),
+    ] = None
+    threads: Annotated[
+        int | None,
+        Parameter(
+            help="CPU threads of the model. [default: torch's choice]", validator=Number(gte=1, lte=MOST_THREADS)
+        ),
+    ] = None
+    require_kernels: Annotated[bool, Parameter(help="Refuse a device without the custom kernels.", negative=())] = False
+    pipeline: Annotated[
+        bool,
+        Parameter(
+            help="On a GPU, upload the next frame while this one is computed; --no-pipeline waits, so that no result "
+            "is a frame late."
+        ),
+    ] = True
+
+
+@_panel("Viewer", 4)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewerConfig:
+    """How people watch."""
+
+    rerun: Annotated[
+        str | None,
+        Parameter(
+            help="spawn, serve, connect=URL, save=FILE.rrd or off. [default: spawn with a display, serve without, off "
+            "with --window]"
+        ),
+    ] = None
+    rerun_fps: Annotated[
+        float | None,
+        Parameter(
+            help=f"Most pictures a second to send to Rerun. [default: {LIVE_FPS:g} for a viewer, all in a file]",
+            validator=Number(gt=0),
+        ),
+    ] = None
+    rerun_size: Annotated[
+        int | None,
+        Parameter(
+            help="Longer side of these pictures in pixels, at most; points keep their positions. "
+            f"[default: {LIVE_SIDE} for a viewer, all in a file]",
+            validator=Number(gte=16),
+        ),
+    ] = None
+    rerun_memory: Annotated[
+        str,
+        Parameter(help="Memory limit of a viewer or server started here; the oldest frames go first: 500MB, 25%."),
+    ] = DEFAULT_MEMORY
+    color: Annotated[
+        ColorMode,
+        Parameter(
+            help="What the colours of points mean: the row of the picture they started on, their identity, how likely "
+            "they are visible, how likely their position is off, or how fast they move."
+        ),
+    ] = DEFAULT_COLOR
+    window: Annotated[
+        bool, Parameter(help="Show the picture in a window to click in; h lists the keys.", negative=())
+    ] = False
+    quiet: Annotated[bool, Parameter(help="No status line.", negative=())] = False
+    json_log: Annotated[bool, Parameter(help="One JSON object a second instead of the status line.", negative=())] = (
+        False
+    )
+
+
+@_panel("Output", 5)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputConfig:
+    """What is written to disk."""
+
+    record: Annotated[
+        Path | None,
+        Parameter(help="New folder to write the frames and their tracks into, for `online-tapir replay`."),
+    ] = None
+    record_video: Annotated[
+        CodecName,
+        Parameter(
+            help="How the frames are kept. huffyuv and ffv1 lose no bit; ffv1 is smaller by a quarter but takes ten "
+            "times as long, mjpeg is smaller by far but changes the picture."
+        ),
+    ] = DEFAULT_CODEC
+    save_video: Annotated[
+        Path | None, Parameter(help="Video to write the frames into with the tracks painted on them: FILE.mp4.")
+    ] = None
+    save_state: Annotated[
+        Path | None,
+        Parameter(help="File to save the points to when the run is over, and on `online-tapir control save`."),
+    ] = None
+    save_state_every: Annotated[
+        float | None,
+        Parameter(help="Also save them every this many seconds, in case the power fails.", validator=Number(gte=0.1)),
+    ] = None
+    resume: Annotated[
+        Path | None,
+        Parameter(
+            help="Continue with the points that --save-state saved to this file; no others are placed unless --points "
+            "or --mask says so. If both name the same file, the first run starts without it."
+        ),
+    ] = None
+    overwrite: Annotated[
+        bool, Parameter(help="Replace files that --save-video and --rerun save= would write to.", negative=())
+    ] = False
+
+
+@_panel("Network", 6)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkConfig:
+    """How programs read and control the run."""
+
     publish: Annotated[str, Parameter(help="ZeroMQ address to publish on, or `off`.")] = DEFAULT_ADDRESS
     heartbeat: Annotated[
         float,
         Parameter(
-            help="Seconds between the heartbeats that are published while no frame comes.",
-            validator=Number(gte=0.1, lte=60),
+            help="Seconds between heartbeats, which are published while no frame arrives.",
+            validator=Number(gte=SHORTEST_HEARTBEAT_S, lte=LONGEST_HEARTBEAT_S),
         ),
     ] = 1.0
     control: Annotated[
@@ -101,102 +252,25 @@ class LiveConfig:
     ] = None
     keys: Annotated[
         Path | None,
-        Parameter(
-            help="Folder of keys (see `online-tapir keys`): encrypt, and let in only those whose keys are there."
-        ),
+        Parameter(help="Folder of keys (see `online-tapir keys`): encrypt, and admit only trusted keys."),
     ] = None
     insecure: Annotated[
-        bool, Parameter(help="Let other machines read and control without keys, where addresses are open.", negative=())
+        bool, Parameter(help="Let other machines read and control without keys, at open addresses.", negative=())
     ] = False
     metrics: Annotated[
         str | None,
-        Parameter(help="Serve Prometheus metrics at this port of this machine, or at HOST:PORT. [default: off]"),
+        Parameter(help="Serve Prometheus metrics on this port of this machine, or on HOST:PORT. [default: off]"),
     ] = None
-    rerun: Annotated[
-        str | None,
-        Parameter(
-            help="spawn, serve, connect=URL, save=FILE.rrd or off. [default: spawn with a display, serve without, off "
-            "beside --window]"
-        ),
-    ] = None
-    rerun_fps: Annotated[
-        float | None,
-        Parameter(
-            help=f"Pictures a second that Rerun gets at most. [default: {LIVE_FPS:g} for a viewer, all in a file]",
-            validator=Number(gt=0),
-        ),
-    ] = None
-    rerun_size: Annotated[
-        int | None,
-        Parameter(
-            help="Pixels of their longer side at most; points stay where they are. "
-            f"[default: {LIVE_SIDE} for a viewer, all in a file]",
-            validator=Number(gte=16),
-        ),
-    ] = None
-    rerun_memory: Annotated[
-        str, Parameter(help="What a viewer and a server started here may each hold; the oldest goes first: 500MB, 25%.")
-    ] = DEFAULT_MEMORY
-    color: Annotated[
-        ColorMode,
-        Parameter(
-            help="What the colours of points tell: the row of the picture they began on, their identity, how likely "
-            "they are seen, how likely their position is off, or how fast they move."
-        ),
-    ] = DEFAULT_COLOR
-    inspect: Annotated[
-        int | None,
-        Parameter(
-            help="Show what the model sees of this point (ids count from 0): heat map, correlations, refinements.",
-            validator=Number(gte=0),
-        ),
-    ] = None
-    window: Annotated[
-        bool, Parameter(help="Show the picture in a window to click in: h in it tells the keys.", negative=())
-    ] = False
-    record: Annotated[
-        Path | None,
-        Parameter(help="New folder to write the frames and their tracks into, for `online-tapir replay`."),
-    ] = None
-    record_video: Annotated[
-        Literal["huffyuv", "ffv1", "mjpeg"],
-        Parameter(
-            help="How the frames are kept. huffyuv and ffv1 lose no bit; ffv1 is smaller by a quarter but takes ten "
-            "times as long, mjpeg is smaller by far but changes the picture."
-        ),
-    ] = "huffyuv"
-    save_video: Annotated[
-        Path | None, Parameter(help="Video to write the frames into with the tracks painted on them: FILE.mp4.")
-    ] = None
-    save_state: Annotated[
-        Path | None,
-        Parameter(help="File to save the points to when the run is over, and on `online-tapir control save`."),
-    ] = None
-    save_state_every: Annotated[
-        float | None,
-        Parameter(help="Save them every so many seconds, too, in case the power fails.", validator=Number(gte=0.1)),
-    ] = None
-    resume: Annotated[
-        Path | None,
-        Parameter(
-            help="Go on with the points that --save-state has saved to this file; no others are placed unless --points "
-            "or --mask says so. Where both name the same file, the first run begins without one."
-        ),
-    ] = None
-    threads: Annotated[
-        int | None, Parameter(help="CPU threads of the model. [default: torch's choice]", validator=Count)
-    ] = None
-    require_kernels: Annotated[
-        bool, Parameter(help="Refuse a device on which the plain operations run in place of the kernels.", negative=())
-    ] = False
-    pipeline: Annotated[
-        bool,
-        Parameter(
-            help="On a GPU, send up a frame that is there already while another is computed; --no-pipeline waits, "
-            "so that no answer is a frame late."
-        ),
-    ] = True
-    quiet: Annotated[bool, Parameter(help="No status line.", negative=())] = False
-    json_log: Annotated[bool, Parameter(help="One JSON object a second in place of the status line.", negative=())] = (
-        False
-    )
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveConfig:
+    """Track a camera, publish the tracks, show them."""
+
+    source: SourceConfig = field(default_factory=SourceConfig)
+    points: PointsConfig = field(default_factory=PointsConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    viewer: ViewerConfig = field(default_factory=ViewerConfig)
+    output: OutputConfig = field(default_factory=OutputConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)

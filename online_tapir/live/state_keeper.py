@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from online_tapir.errors import OnlineTapirError, StateError
+from online_tapir.live.sink import Sink
 from online_tapir.mailbox import Closed, Mailbox
 from online_tapir.records import Tracks
 from online_tapir.tracking import state_file
@@ -21,7 +22,7 @@ from online_tapir.tracking.state_file import SavedState
 from online_tapir.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
-    from online_tapir.live.session import Session
+    from online_tapir.live.stream import Stream
 
 CLOSE_SECONDS = 10.0
 
@@ -42,7 +43,7 @@ class Outcome:
     error: str = ""  # "": it is on the disk
 
 
-class StateKeeper:
+class StateKeeper(Sink):
     """Saves the points of `tracker` to `path` within a `with`, at the end of that, and every `every_s` when served.
 
     `report` gets a line where that fails, and tracking goes on. Raises StateError where nothing could be written to
@@ -81,12 +82,12 @@ class StateKeeper:
         self._box.offer(save)
         return save
 
-    def serve(self, session: "Session") -> None:
+    def serve(self, stream: "Stream") -> None:
         """Saves if it is time to and anything has been tracked since; called between frames."""
-        if self._every_ns is None or session.tracks in (None, self._last) or self._monotonic_ns() < self._due_ns:
+        if self._every_ns is None or stream.tracks in (None, self._last) or self._monotonic_ns() < self._due_ns:
             return
         self._due_ns = self._monotonic_ns() + self._every_ns
-        self._last = session.tracks
+        self._last = stream.tracks
         self.save()
 
     def __enter__(self) -> Self:

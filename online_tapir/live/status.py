@@ -1,7 +1,7 @@
-"""What the terminal says during a run and at its end, all of it measured at `update`: once a frame, after publishing.
+"""What the terminal shows during a run and at its end, measured in `publish`: once a frame, after the other sinks.
 
-The line, the notes and the summary go to stderr and the JSON log to stdout, so that a pipe receives data alone. A run
-of weeks needs no more memory than one of minutes: recent figures come from a window, whole-run ones from histograms.
+The line, the notes and the summary go to stderr and the JSON log to stdout, so that a pipe receives data alone. Memory
+does not grow with the run: recent figures come from a window, whole-run ones from histograms.
 """
 
 import json
@@ -19,7 +19,8 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from online_tapir.records import StageTimes, Tracks
+from online_tapir.live.sink import Sink
+from online_tapir.records import Frame, StageTimes, Tracks
 
 WINDOW_NS = 3_000_000_000
 LINE_EVERY_NS = 200_000_000  # on a terminal
@@ -28,13 +29,13 @@ JSON_EVERY_NS = 1_000_000_000
 
 
 def percentile(values: ArrayLike, q: float) -> float:
-    """The smallest of `values` that is no less than q per cent of them (nearest rank); NaN when there are none."""
+    """The q-th percentile of `values`, by nearest rank; NaN when there are none."""
     ordered = np.sort(np.asarray(values, np.float64))
     return float(ordered[max(math.ceil(len(ordered) * q / 100) - 1, 0)]) if len(ordered) else math.nan
 
 
 class Rolling:
-    """Values and their moments over the last `window_ns`; at most `capacity` of them."""
+    """Values of the last `window_ns`, with their times; at most `capacity` of them."""
 
     def __init__(self, window_ns: int = WINDOW_NS, capacity: int = 4096) -> None:
         self._window_ns = window_ns
@@ -53,12 +54,12 @@ class Rolling:
         return (len(self._samples) - 1) * 1e9 / elapsed_ns if elapsed_ns > 0 else 0.0
 
     def percentile(self, q: float) -> float:
-        """Of the values that are not NaN."""
+        """The q-th percentile of the values that are not NaN."""
         return percentile([value for _, value in self._samples if not math.isnan(value)], q)
 
 
 class Histogram:
-    """Percentiles of any number of positive values to within 1 %, in bins that each are 2 % wider than the last."""
+    """Percentiles of any number of positive values to within 1 %; each bin is 2 % wider than the last."""
 
     LOW, HIGH, STEP = 1e-4, 1e7, math.log(1.02)
 
@@ -68,7 +69,7 @@ class Histogram:
         self.max = math.nan
 
     def add(self, values: ArrayLike) -> None:
-        """Take in one value or many; none may be NaN."""
+        """Add one value or many; none may be NaN."""
         array = np.atleast_1d(np.asarray(values, np.float64))
         if not len(array):
             return
@@ -88,7 +89,7 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Recent:
-    """The last few seconds of a run. Latencies are capture to publish; `error_px` is None where no truth is known."""
+    """The last few seconds of a run. Latencies are capture to publish; `error_px` is None without ground truth."""
 
     camera: str
     frame_id: int
@@ -114,7 +115,7 @@ class Recent:
 
 @dataclass(frozen=True)
 class Summary:
-    """A whole run. `error_px` is the median over all points truly visible; None where no truth is known."""
+    """A whole run. `error_px` is the median over all truly visible points; None without ground truth."""
 
     frames: int
     seconds: float
@@ -127,7 +128,7 @@ class Summary:
     points: int  # on the last frame
     stages_ms: dict[str, float]  # median of each
     error_px: float | None
-    occlusion_accuracy: float | None  # how often visible or hidden was said rightly, 0 to 1
+    occlusion_accuracy: float | None  # share of correct visibilities, 0 to 1
 
     def __str__(self) -> str:
         if not self.frames:
@@ -146,7 +147,7 @@ class Summary:
 
 
 class RunStatistics:
-    """What is known of a run, from its tracks alone."""
+    """The figures of a run, from its tracks and their errors."""
 
     def __init__(self) -> None:
         self._latency_ms = Histogram()
@@ -161,14 +162,12 @@ class RunStatistics:
         self._last_ns = 0
         self._last: Tracks | None = None
 
-    def add(self, now_ns: int, tracks: Tracks, error_px: NDArray[np.floating[Any]] | None) -> None:
+    def add(self, now_ns: int, tracks: Tracks) -> None:
         latency_ms = (now_ns - tracks.captured_ns) / 1e6
         self._latency_ms.add(latency_ms)
         self._recent_latency_ms.add(now_ns, latency_ms)
         for stage, histogram in self._stages_ms.items():
             histogram.add(getattr(tracks.times, stage) / 1e6)
-        if error_px is not None:
-            self._judge(now_ns, tracks, error_px)
         self._first_ns = self._first_ns if self._frames else now_ns
         self._last_ns = now_ns
         self._frames += 1
@@ -207,7 +206,7 @@ class RunStatistics:
             occlusion_accuracy=self._judged_rightly / self._judged if self._judged else None,
         )
 
-    def _judge(self, now_ns: int, tracks: Tracks, error_px: NDArray[np.floating[Any]]) -> None:
+    def judge(self, now_ns: int, tracks: Tracks, error_px: NDArray[np.floating[Any]]) -> None:
         assert len(error_px) == len(tracks.ids), f"{len(error_px)} errors for {len(tracks.ids)} points"
         known = ~np.isinf(error_px)
         truly_visible = ~np.isnan(error_px[known])  # [K]
@@ -218,31 +217,35 @@ class RunStatistics:
         self._judged_rightly += int((truly_visible == tracks.visible[known]).sum())
 
 
-class Status:
-    """Counts and shows nothing: the status of `--quiet`, and the base of the others."""
+class Status(Sink):
+    """Counts but shows nothing: the status of `--quiet`, and the base of the others."""
 
     def __init__(self, *, monotonic_ns: Callable[[], int] = time.monotonic_ns) -> None:
         self._monotonic_ns = monotonic_ns
         self._statistics = RunStatistics()
         self._shown_ns: int | None = None
 
-    every_ns: int | None = None  # between two times of being shown; None is never
+    every_ns: int | None = None  # between two updates of the display; None: never shown
 
-    def update(self, tracks: Tracks, error_px: NDArray[np.floating[Any]] | None = None) -> None:
-        """Count one published frame, and show the run's state when it is time to.
+    def judge(self, tracks: Tracks, error_px: NDArray[np.floating[Any]]) -> None:
+        """Adds the position errors of a frame, before the frame is published.
 
-        `error_px` [N] is the distance of each point from its true position in image pixels, NaN where it is truly
-        hidden, infinite where nothing is known of it; None from a source that does not know.
+        `error_px` [N] is the distance of each point from its true position in image pixels: NaN where it is truly
+        hidden, infinite where the truth is unknown.
         """
+        self._statistics.judge(self._monotonic_ns(), tracks, error_px)
+
+    def publish(self, frame: Frame, tracks: Tracks) -> None:
+        """Counts one published frame, and updates the display when that is due."""
         now_ns = self._monotonic_ns()
-        self._statistics.add(now_ns, tracks, error_px)
+        self._statistics.add(now_ns, tracks)
         if self.every_ns is None or (self._shown_ns is not None and now_ns - self._shown_ns < self.every_ns):
             return
         self._shown_ns = now_ns
         self._show(self._statistics.recent())
 
     def note(self, text: str) -> None:
-        """Say something once; from any thread."""
+        """Show a message once; may be called from any thread."""
 
     def summary(self) -> Summary:
         return self._statistics.summary()
@@ -252,10 +255,10 @@ class Status:
         self.close()
 
     def close(self) -> None:
-        """Give the terminal back. May be called twice."""
+        """Release the terminal. May be called twice."""
 
     def _show(self, recent: Recent) -> None:
-        raise NotImplementedError("a status that shows says how")
+        raise NotImplementedError("a status with every_ns must override _show")
 
 
 class PlainStatus(Status):
@@ -282,7 +285,7 @@ class PlainStatus(Status):
 
 
 class StatusLine(PlainStatus):
-    """One line at the foot of a terminal that is always current; notes scroll by above it."""
+    """One line at the bottom of a terminal, always current; notes scroll by above it."""
 
     every_ns = LINE_EVERY_NS
 
@@ -299,7 +302,7 @@ class StatusLine(PlainStatus):
 
 
 class JsonStatus(Status):
-    """One JSON object a second, with `event` "status", "note" or, at the end, "summary"; what is not known is null."""
+    """One JSON object a second, with `event` "status", "note" or, at the end, "summary"; unknown values are null."""
 
     every_ns = JSON_EVERY_NS
 
@@ -330,7 +333,7 @@ class JsonStatus(Status):
 
 
 def open_status(*, quiet: bool = False, json_log: bool = False) -> Status:
-    """The status that fits the flags and where stderr goes."""
+    """The status for these flags; a live line only if stderr is a terminal."""
     if json_log:
         return JsonStatus(sys.stdout)
     if quiet:
@@ -340,7 +343,7 @@ def open_status(*, quiet: bool = False, json_log: bool = False) -> Status:
 
 
 def _without_nan(value: Any) -> Any:
-    """JSON has no NaN; null says that nothing is known."""
+    """Rounds floats, and makes NaN and infinity null, as JSON has neither."""
     if isinstance(value, dict):
         return {key: _without_nan(item) for key, item in value.items()}
     if isinstance(value, float):

@@ -1,4 +1,4 @@
-"""The features of a frame: a pre-activation ResNet with instance norms, and BootsTAPIR's extra convolutions."""
+"""The feature backbone: a pre-activation ResNet with instance norms, and BootsTAPIR's extra convolutions."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ class InstanceNormReLU(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """norm - ReLU - conv, twice, around a shortcut; a projection, where there is one, is taken after the first ReLU."""
+    """Norm, ReLU and conv, twice, with a shortcut; its projection, if any, takes the output of the first ReLU."""
 
     def __init__(self, source: int, target: int, stride: int, project: bool) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class ResidualBlock(nn.Module):
 
 
 class ExtraConv(nn.Module):
-    """BootsTAPIR's convolutional block: the sum adds to the normalised input (arXiv 2402.00847, appendix)."""
+    """BootsTAPIR's convolutional block; its shortcut is the normalised input (arXiv 2402.00847, appendix)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class ExtraConv(nn.Module):
 
 
 class Backbone(nn.Module):
-    """Pictures to the grids that points are compared with (TAPIR, section 3 and appendix; causal checkpoints)."""
+    """Maps images to the grids that points are matched against (TAPIR, section 3 and appendix; causal checkpoints)."""
 
     def __init__(self, config: TapirConfig) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class Backbone(nn.Module):
         self.pyramid_levels = config.pyramid_levels
 
     def forward(self, image: Tensor) -> Grids:
-        """The grids of image [G, 3, H, W] in [-1, 1], H and W multiples of 8, for instance at strides 4, 8, 16."""
+        """The grids of image [G, 3, H, W] in [-1, 1], H and W multiples of 8; for example at strides 4, 8 and 16."""
         x = self.stem(F.pad(image, (2, 4, 2, 4)))
         maps: list[Tensor] = []
         for index, group in enumerate(self.groups):

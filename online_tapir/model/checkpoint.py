@@ -1,4 +1,4 @@
-"""Weights in and out of files; nothing that could run code is ever read."""
+"""Reads and writes weights files, without ever running code from them."""
 
 import json
 import zipfile
@@ -27,7 +27,7 @@ from tapir_kernels import PATCH_SAMPLES
 FORMAT = "online-tapir/weights"
 VERSION = "1"
 EMBEDDED = ("small",)
-MOST_ITERATIONS = 4  # what the public checkpoints were trained with
+MOST_ITERATIONS = 4  # the number that the public checkpoints were trained with
 Form = Literal["safetensors", "PyTorch", "Haiku"]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -39,19 +39,19 @@ def load_model(
     dtype: torch.dtype | str | None = None,
     iterations: int | None = None,
 ) -> Tapir:
-    """A model ready to track: a preset (`small`, `bootstapir`, `tapir`) or a weights file of this project's own.
+    """Loads a model ready to track: a preset (`small`, `bootstapir`, `tapir`) or a weights file of this project.
 
-    `weights` is a file to use in place of the preset's: a PyTorch state dict, a .safetensors or the public Haiku .npy.
-    `small` has its own inside the package; the public checkpoints are fetched at their first use (see `weights_store`).
-    `device` is a torch device, or "auto" for the first GPU there is and the CPU otherwise. `dtype` is float32 where it
-    is not given, else bfloat16 or float16, by name or torch's own. `iterations` refines 1 to 4 times a frame, where it
-    is given, in place of as often as the model was trained to: fewer are faster and less exact.
+    `weights` is a file that replaces the preset's weights: a PyTorch state dict, a .safetensors or the public Haiku
+    .npy. The package contains the weights of `small`; the public checkpoints are downloaded on first use (see
+    `weights_store`). `device` is a torch device, or "auto" for the first GPU, or the CPU if there is none. `dtype` is
+    float32 (the default), bfloat16 or float16, by name or as a torch dtype. `iterations` (1 to 4) replaces the number
+    of refinements per frame that the model was trained with: fewer are faster and less accurate.
 
-    Raises ConfigError for an unknown preset, device or dtype and for memory that is too small, WeightsError for a file
-    that is missing, corrupt, made for another model, or cannot be fetched.
+    Raises ConfigError for an unknown preset, device or dtype, for invalid `iterations` and for too little memory;
+    WeightsError for a file that is missing, corrupt, made for another model, or cannot be fetched.
     """
     target = choose_device(device)
-    with memory_errors(lambda: f"{target} has no memory left to compute in; end what uses it, or use --device cpu"):
+    with memory_errors(lambda: f"{target} has no free memory; stop other programs that use it, or use --device cpu"):
         precision = choose_dtype(dtype, target)
     if str(name_or_path) in PRESETS:
         config, state = _preset_weights(preset(str(name_or_path)), weights)
@@ -64,7 +64,7 @@ def load_model(
     if iterations is not None:
         config = with_iterations(config, iterations)
     with memory_errors(lambda: _too_large(config, state, target, precision)):
-        model = Tapir(config)  # not on the meta device: its random numbers cost torch a second of imports
+        model = Tapir(config)  # not on the meta device: random numbers there cost torch a second of imports
         model.load_state_dict({name: tensor.float() for name, tensor in state.items()})
         model.requires_grad_(False)
         model.to(target, precision)
@@ -77,20 +77,20 @@ def _too_large(config: TapirConfig, state: Mapping[str, Tensor], device: torch.d
     free = "less" if memory is None else f"{memory.free / MIB:.0f} of {memory.total / MIB:.0f} MiB free"
     needed = sum(tensor.numel() for tensor in state.values()) * dtype.itemsize / MIB
     return (
-        f"{config.name!r} takes {needed:.1f} MiB before its first point, and {device} has {free}: end what uses it, or "
-        f"choose another --device, --dtype bfloat16 or a smaller model"
+        f"{config.name!r} takes {needed:.1f} MiB before its first point, and {device} has {free}: stop other programs, "
+        f"or choose another --device, --dtype bfloat16 or a smaller model"
     )
 
 
 def with_iterations(config: TapirConfig, iterations: int) -> TapirConfig:
-    """`config`, refining `iterations` times a frame, 1 to 4 or ConfigError; the weights are the same for any number."""
+    """`config` with `iterations` refinements a frame; ConfigError unless 1 to 4. The weights do not depend on it."""
     if not 1 <= iterations <= MOST_ITERATIONS:
         raise ConfigError(f"{iterations} iterations asked for; give 1 to {MOST_ITERATIONS}")
     return replace(config, iterations=iterations)
 
 
 def choose_device(name: str) -> torch.device:
-    """The torch device called `name`; "auto" is the first GPU, or the CPU. ConfigError where there is none such."""
+    """The torch device called `name`; "auto" is the first GPU, or the CPU. ConfigError if it cannot be used."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -103,10 +103,10 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch.dtype:
-    """The floating-point type to compute in, float32 for None. ConfigError where `device` lacks what a model needs."""
+    """The dtype to compute in, float32 for None. ConfigError if it is unknown or `device` cannot run a model in it."""
     chosen = DTYPES.get(str(dtype).removeprefix("torch.")) if dtype is not None else torch.float32
     if chosen is None:
-        raise ConfigError(f"dtype {str(dtype)!r} is not one a model computes in; choose {', '.join(DTYPES)}")
+        raise ConfigError(f"dtype {str(dtype)!r} is not supported; choose {', '.join(DTYPES)}")
     reason = _cannot_compute(chosen, device)
     if reason is not None:
         raise ConfigError(f"{device} cannot compute in {dtype}: {reason}; choose another, float32 works everywhere")
@@ -114,7 +114,7 @@ def choose_dtype(dtype: torch.dtype | str | None, device: torch.device) -> torch
 
 
 def _cannot_compute(dtype: torch.dtype, device: torch.device) -> str | None:
-    """Why a convolution and a product do not work in `dtype` on `device`; None where they do."""
+    """Why a convolution and a matrix product fail in `dtype` on `device`; None if they work."""
     try:
         x = torch.zeros(1, 8, 8, 8, dtype=dtype, device=device)
         F.gelu(F.conv2d(x, x) @ x.mT[..., :1, :])
@@ -139,7 +139,7 @@ def read_weights(path: Path) -> tuple[TapirConfig, dict[str, Tensor]]:
     state, metadata = _read_safetensors(path)
     if metadata.get("format") != FORMAT or "config" not in metadata:
         raise WeightsError(
-            f"{path} is a safetensors file, but not one of online-tapir's; name its preset beside --weights"
+            f"{path} is a safetensors file, but not one of online-tapir's; name its preset along with --weights"
         )
     if metadata.get("version") != VERSION:
         raise WeightsError(
@@ -154,11 +154,11 @@ def read_weights(path: Path) -> tuple[TapirConfig, dict[str, Tensor]]:
 
 
 def read_state(path: Path, config: TapirConfig) -> tuple[TapirConfig, dict[str, Tensor]]:
-    """The tensors for `config` from any checkpoint file, under this project's names; and the configuration they fit.
+    """Reads any checkpoint file for `config`: the configuration it fits, and its tensors under this project's names.
 
-    That is `config`, but for causal TAPIR's pooled grids: the public code tracks with one in places and with none in
-    others, so the file says. Names may be this project's own or the public PyTorch or Haiku checkpoints'. Pickles are
-    read without running code.
+    The configuration is `config`, except for causal TAPIR's pooled grids: the public code uses one in some places and
+    none in others, so the file decides. Names may be this project's or those of the public PyTorch or Haiku
+    checkpoints. Pickles are read without running code.
     """
     state = read_tensors(path)
     config = _with_grids_of(state, config)
@@ -170,18 +170,19 @@ def read_state(path: Path, config: TapirConfig) -> tuple[TapirConfig, dict[str, 
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """What a weights file is and holds, under this project's names."""
+    """The contents of a weights file, under this project's names."""
 
     form: Form
     config: TapirConfig
     state: dict[str, Tensor]
-    notes: dict[str, str]  # what its writer had to say
+    notes: dict[str, str]  # free-form metadata from its writer
 
 
 def inspect(path: Path, name: str | None = None) -> Weights:
-    """A weights file of any form that is read here, for preset `name` or, without one, for what its tensors fit.
+    """Reads a weights file of any supported form, for preset `name`.
 
-    Raises WeightsError where that is no preset, or not this one.
+    Without `name`, the configuration is the one in the file's metadata, or else the preset that its tensors fit.
+    Raises WeightsError if they fit no preset, or not `name`.
     """
     form = file_form(path)
     if name is None and form == "safetensors":
@@ -199,7 +200,7 @@ def inspect(path: Path, name: str | None = None) -> Weights:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Every tensor of a checkpoint file, by the file's own names."""
+    """Every tensor of a checkpoint file, under the file's own names."""
     match file_form(path):
         case "safetensors":
             return _read_safetensors(path)[0]
@@ -210,7 +211,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def file_form(path: Path) -> Form:
-    """What a file is, as its first bytes say. WeightsError where that is nothing with weights in it."""
+    """Detects a file's format from its first bytes. WeightsError if it is not a weights format."""
     _check_there(path)
     with path.open("rb") as file:
         start = file.read(64)
@@ -221,30 +222,30 @@ def file_form(path: Path) -> Form:
     if start[8:9] == b"{":
         return "safetensors"
     if start.lstrip().startswith(b"<"):
-        raise WeightsError(f"{path} is a web page, not a checkpoint; open it to see what the server had to say")
-    raise WeightsError(f"{path} is no checkpoint: neither PyTorch's, nor safetensors, nor a NumPy file; fetch it again")
+        raise WeightsError(f"{path} is a web page, not a checkpoint; open it to see what the server said")
+    raise WeightsError(f"{path} is not a checkpoint: neither PyTorch, safetensors nor NumPy; fetch it again")
 
 
 def check_state(state: dict[str, Tensor], config: TapirConfig, source: str) -> None:
-    """WeightsError names the tensor that is missing, extra or of the wrong shape for `config`."""
+    """WeightsError, naming the tensor, if one is missing, extra, of the wrong shape for `config` or not finite."""
     fault = _misfit(state, config)
     if fault is not None:
         other = fitting_preset(state)
-        advice = "is it another model's?" if other is None else f"it looks like preset {other.name!r}, name that one"
+        advice = "is it for another model?" if other is None else f"it looks like preset {other.name!r}, name that one"
         raise WeightsError(f"{source} does not fit preset {config.name!r}: {fault}; {advice}")
     for name, tensor in state.items():
         if not torch.isfinite(tensor).all():
-            raise WeightsError(f"{source} is damaged: {name} holds numbers that are not finite; fetch or train it anew")
+            raise WeightsError(f"{source} is damaged: {name} has values that are not finite; fetch or train it again")
 
 
 def fitting_preset(state: dict[str, Tensor]) -> TapirConfig | None:
-    """The preset whose names and shapes are a checkpoint's, whichever names it goes by; None where there is none."""
+    """The preset that a checkpoint's tensors fit, under any of the naming schemes; None if they fit none."""
     candidates = (_with_grids_of(state, config) for config in PRESETS.values())
     return next((config for config in candidates if _misfit(state, config) is None), None)
 
 
 def _misfit(state: dict[str, Tensor], config: TapirConfig) -> str | None:
-    """What first tells the tensors from those of `config`; None where all fit."""
+    """Describes the first mismatch between the tensors and `config`; None if all fit."""
     wanted = _wanted_shapes(state, config)
     missing = sorted(wanted.keys() - state.keys())
     extra = sorted(state.keys() - wanted.keys())
@@ -261,7 +262,7 @@ def _misfit(state: dict[str, Tensor], config: TapirConfig) -> str | None:
 
 
 def _wanted_shapes(state: dict[str, Tensor], config: TapirConfig) -> dict[str, Shape]:
-    """What `config` needs, by the names that `state` goes by."""
+    """The shapes that `config` needs, under the naming scheme of `state`."""
     ours = {name: tuple(tensor.shape) for name, tensor in Tapir(config).state_dict().items()}
     if haiku.is_haiku(state):
         return haiku.shapes(public.public_shapes(config, ours))
@@ -269,7 +270,7 @@ def _wanted_shapes(state: dict[str, Tensor], config: TapirConfig) -> dict[str, S
 
 
 def _with_grids_of(state: dict[str, Tensor], config: TapirConfig) -> TapirConfig:
-    """Causal TAPIR with as many pooled grids as a checkpoint was made for; any other configuration as it is."""
+    """Causal TAPIR with the number of pooled grids that the checkpoint has; other configurations unchanged."""
     if config.name == "tapir":
         for levels in (config.pyramid_levels, 1 - config.pyramid_levels):
             candidate = replace(config, pyramid_levels=levels)
@@ -293,28 +294,28 @@ def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-        # Not the open file's get_tensor, which in safetensors 0.8 keeps 64 bytes of every tensor for ever.
+        # Not the open file's get_tensor: in safetensors 0.8 it leaks 64 bytes per tensor.
         return load(path.read_bytes()), metadata
     except SafetensorError as error:
-        raise WeightsError(f"{path} is no whole safetensors file ({error}); fetch or copy it again") from error
+        raise WeightsError(f"{path} is not a complete safetensors file ({error}); fetch or copy it again") from error
     except KeyError as error:
-        raise WeightsError(f"{path} holds numbers of type {error}, which no model here is made of") from error
+        raise WeightsError(f"{path} holds numbers of type {error}, which no model here uses") from error
 
 
 def _read_pytorch(path: Path) -> dict[str, Tensor]:
     try:
         with path.open("rb") as file:
             cut = file.read(2) == b"PK" and not zipfile.is_zipfile(path)
-    except zipfile.BadZipFile:  # is_zipfile answers so where the end of one contradicts itself
+    except zipfile.BadZipFile:  # is_zipfile raises this if a zip's end records contradict each other
         cut = True
     if cut:
         raise WeightsError(f"{path} is cut short at {path.stat().st_size:,} bytes; fetch or copy it again")
     try:
         found: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever its unpickler meets; all of it means the same here
+    except Exception as error:  # the unpickler can raise anything; all of it means an unreadable file
         reason = next(iter(str(error).splitlines()), repr(error))
         raise WeightsError(
-            f"{path} is no PyTorch state dict that can be read without running code ({reason})"
+            f"{path} is not a PyTorch state dict that can be read without running code ({reason})"
         ) from error
     if not isinstance(found, dict) or not all(isinstance(value, Tensor) for value in found.values()):
         raise WeightsError(f"{path} holds {type(found).__name__}, not a state dict of tensors")
@@ -329,12 +330,13 @@ def _check_there(path: Path) -> None:
 
 
 def _config_of(fields: Any, state: dict[str, Tensor]) -> TapirConfig:
-    """The configuration that a file tells, where its tensors could be such a model's; ValueError or TypeError else.
+    """Parses the configuration in a file's metadata; ValueError or TypeError if its tensors cannot fit it.
 
-    A model is built to compare the tensors with. It may not take more memory than they do, whatever is told.
+    Callers build a model from it to compare with the tensors. Whatever the metadata says, that model must not have more
+    weights than the file.
     """
     if not isinstance(fields, dict):
-        raise ValueError(f"a {type(fields).__name__} is no configuration")
+        raise ValueError(f"a {type(fields).__name__} is not a configuration")
     values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}
     config = TapirConfig(**values)
     for field in dataclass_fields(TapirConfig):
@@ -344,15 +346,15 @@ def _config_of(fields: Any, state: dict[str, Tensor]) -> TapirConfig:
     layers = (*config.blocks, config.extra_convs, config.mixer_depth, config.pyramid_levels)
     widths = (config.stem_width, *config.widths, config.match_width, config.mixer_width, config.mixer_expansion)
     if min(layers) < 0 or sum(layers) > len(state) or min(*config.blocks, *widths) < 1:
-        raise ValueError(f"layers {layers} of widths {widths} are not what its {len(state)} tensors are of")
+        raise ValueError(f"layers {layers} of widths {widths} do not match its {len(state)} tensors")
     held, needed = sum(tensor.numel() for tensor in state.values()), _main_weights(config)
     if needed > held:
-        raise ValueError(f"such a model has more than {needed:,} weights, and there are {held:,}")
+        raise ValueError(f"such a model has more than {needed:,} weights, but the file holds {held:,}")
     return config
 
 
 def _main_weights(config: TapirConfig) -> int:
-    """How many weights the layers have whose size grows with the square of anything: nearly all of a model's."""
+    """Counts the weights of the layers that grow quadratically with the widths: nearly all of a model's."""
     around = 3 * 3
     sources = (config.stem_width, *config.widths[:-1])
     groups = zip(sources, config.widths, config.blocks, strict=True)
@@ -365,5 +367,5 @@ def _main_weights(config: TapirConfig) -> int:
 
 
 def _kind(value: object) -> object:
-    """A type, and that of its items for a tuple."""
+    """The type of a value; for a tuple, the set of its items' types."""
     return {type(one) for one in value} if isinstance(value, tuple) else type(value)

@@ -1,4 +1,4 @@
-"""All frames of clips, with a gradient: the same numbers as frame by frame. For training, and for whole videos."""
+"""Tracks points through whole clips, with gradients; same numbers as frame by frame. For training and whole videos."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from online_tapir.model.tapir import Tapir
 
 @dataclass(frozen=True, slots=True)
 class ClipTracks:
-    """What `track_clip` found, and the features it found it with."""
+    """The results of `track_clip` and the features they were computed from."""
 
     queries: Tensor  # [BT, N, C fine + coarse]
     grids: Grids  # of all frames, [BT, H, W, C]
@@ -24,10 +24,10 @@ class ClipTracks:
 
 
 def track_clip(model: Tapir, clip: Tensor, xy: Tensor, query_frame: Tensor) -> ClipTracks:
-    """Tracks points through clips [B, T, 3, H, W] in [-1, 1] at the resolution to work at, H and W multiples of 8.
+    """Tracks points through clips [B, T, 3, H, W] in [-1, 1] at the working resolution, H and W multiples of 8.
 
-    xy [B, N, 2] are pixels of it, each on frame query_frame [B, N]. What the estimates [BT, N] say of frames before a
-    point's query means nothing.
+    xy [B, N, 2] are in pixels of that resolution, each on frame query_frame [B, N]. The estimates [BT, N] on frames
+    before a point's query are meaningless.
     """
     batch, frames = clip.shape[:2]
     grids: Grids = model.backbone(clip.flatten(0, 1))
@@ -46,7 +46,7 @@ def track_clip(model: Tapir, clip: Tensor, xy: Tensor, query_frame: Tensor) -> C
 
 
 class _Walk:
-    """What a TrackState remembers, of all clips at once and kept for the way back."""
+    """What a TrackState holds, for all clips at once, kept for backpropagation."""
 
     def __init__(self, model: Tapir, queries: Tensor, xy: Tensor, query_frame: Tensor) -> None:
         config = model.config
@@ -78,7 +78,7 @@ class _Walk:
 
 
 def _joined(estimates: Sequence[Estimate]) -> Estimate:
-    """The estimates [BT, N] of clips from those [B, N] of their frames."""
+    """Stacks per-frame estimates [B, N] into clip estimates [BT, N]."""
     return Estimate(
         _by_frame([one.xy for one in estimates]),
         _by_frame([one.occlusion for one in estimates]),
@@ -87,5 +87,5 @@ def _joined(estimates: Sequence[Estimate]) -> Estimate:
 
 
 def _by_frame(parts: Sequence[Tensor]) -> Tensor:
-    """[BT, ...] of clips from the parts [B, ...] of their frames."""
+    """Stacks per-frame tensors [B, ...] into [BT, ...]."""
     return torch.stack(list(parts), dim=1).flatten(0, 1)

@@ -1,7 +1,7 @@
-"""The one place where positions move between coordinate systems.
+"""The only place that converts positions between coordinate systems.
 
 All are raster coordinates, x before y: (0, 0) is the top-left corner of the first cell, whose centre is (0.5, 0.5). So
-a move from one grid to another over the same picture is a plain scale by the ratio of their sizes, axis by axis.
+converting from one grid to another over the same picture only scales each axis by the ratio of their sizes.
 """
 
 import math
@@ -13,11 +13,11 @@ Size = tuple[int, int]  # height, width
 
 
 def rescale(xy: Tensor, source: Size, target: Size) -> Tensor:
-    """xy [..., 2] on a grid of size `source`, as positions on one of size `target` over the same picture."""
+    """Converts xy [..., 2] from a grid of size `source` to one of size `target` over the same picture."""
     across, down = target[1] / source[1], target[0] / source[0]
     if across == down:
         return xy * across
-    return torch.stack([xy[..., 0] * across, xy[..., 1] * down], dim=-1)  # no tensor from the host: a graph holds this
+    return torch.stack([xy[..., 0] * across, xy[..., 1] * down], dim=-1)  # no host tensors: CUDA graphs capture this
 
 
 def refinement_resolutions(initial: Size, frame: Size, multiple: int) -> list[Size]:

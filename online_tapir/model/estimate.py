@@ -1,4 +1,4 @@
-"""What the model believes of points."""
+"""What the model estimates for points: position, occlusion and uncertainty."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,19 +9,19 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """What the model believes of N points on G frames, after one of its stages."""
+    """The model's estimates for N points on G frames, after one of its stages."""
 
     xy: Tensor  # [G, N, 2] pixels of the initial resolution
     occlusion: Tensor  # [G, N] logit that the point is hidden
-    expected_distance: Tensor  # [G, N] logit that the position is off
+    expected_distance: Tensor  # [G, N] logit that the position is wrong
 
     def rows(self, rows: slice) -> "Estimate":
-        """That of some of the points."""
+        """The estimates for some of the points."""
         return Estimate(self.xy[:, rows], self.occlusion[:, rows], self.expected_distance[:, rows])
 
     @classmethod
     def joined(cls, parts: Sequence["Estimate"]) -> "Estimate":
-        """That of all points, from those of some after others."""
+        """Concatenates the estimates of consecutive points."""
         return cls(
             torch.cat([part.xy for part in parts], dim=1),
             torch.cat([part.occlusion for part in parts], dim=1),
@@ -30,10 +30,10 @@ class Estimate:
 
 
 def certainty(occlusion: Tensor, expected_distance: Tensor) -> Tensor:
-    """How likely a point is seen and its position right, from the two logits (TAPIR, section 3.1)."""
+    """Probability that a point is visible and its position right, from the two logits (TAPIR, section 3.1)."""
     return torch.sigmoid(-occlusion) * torch.sigmoid(-expected_distance)
 
 
 def visibility(occlusion: Tensor, expected_distance: Tensor, above: float) -> Tensor:
-    """Whether a point is seen and its position right, likelier than `above`."""
+    """Whether a point's `certainty` exceeds `above`."""
     return certainty(occlusion, expected_distance) > above

@@ -1,4 +1,4 @@
-"""What a frame looks like to a point, and what a point looks like on a frame."""
+"""Feature grids of frames, and the features of points sampled from them."""
 
 from dataclasses import dataclass
 
@@ -11,11 +11,11 @@ from online_tapir.model.coordinates import Size
 
 @dataclass(frozen=True, slots=True)
 class Grids:
-    """One resolution of a batch of frames: unit features from fine to coarse, then pooled copies of the coarse ones."""
+    """Unit features of a batch of frames at one resolution, fine to coarse, then pooled copies of the coarse level."""
 
-    size: Size  # of the resolution, pixels
+    size: Size  # the resolution, in pixels
     levels: tuple[Tensor, ...]  # each [G, H, W, C]
-    pooled: int  # so many of the levels, the last, are pooled copies
+    pooled: int  # how many of the last levels are pooled copies
 
     @property
     def describing(self) -> tuple[Tensor, ...]:
@@ -28,8 +28,8 @@ class Grids:
         return self.describing[-1]
 
     def by_frame(self, frames: int) -> list["Grids"]:
-        """Those of each frame of all clips, where the batch is clips of so many frames."""
-        # Not a slice for each: its gradient would be as large as all frames'.
+        """Splits a batch of clips, each `frames` long, into one batch per frame number."""
+        # Not slices: the gradient of each would be as large as that of all frames.
         levels = (level.view(-1, frames, *level.shape[1:]).unbind(1) for level in self.levels)
         return [Grids(self.size, frame, self.pooled) for frame in zip(*levels, strict=True)]
 
@@ -46,7 +46,7 @@ def describe(grids: Grids, frame: Tensor, xy: Tensor, size: Size) -> Tensor:
 def _sample(grid: Tensor, frame: Tensor, xy: Tensor) -> Tensor:
     """Bilinear samples [P, C] of grid [G, H, W, C], point p on frame[p] at xy[p] (cells), clamped at the border.
 
-    A position that is NaN gives NaN, for its point alone.
+    A NaN position gives NaN for that point only.
     """
     height, width = grid.shape[1:3]
     x, y = (xy - 0.5).unbind(1)

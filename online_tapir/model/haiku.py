@@ -1,7 +1,7 @@
-"""The public JAX checkpoint of causal TAPIR: a NumPy pickle of Haiku parameters, as the public PyTorch tensors.
+"""Converts the public JAX checkpoint of causal TAPIR, a NumPy pickle of Haiku parameters, to the public PyTorch names.
 
-The names were taken from the public JAX model itself, by listing what its initialiser makes; a file that names anything
-else is refused by `checkpoint`, as is one that lacks a name. Only plain data is unpickled (see `safe_pickle`).
+The names are those of the parameters that the public JAX model's initialiser creates. `checkpoint` refuses a file with
+unknown or missing names. Only plain data is unpickled (see `safe_pickle`).
 """
 
 from pathlib import Path
@@ -33,18 +33,18 @@ _IN_RESIDUAL_BLOCK = {
     "bn_0": "instancenorm_0",
     "bn_1": "instancenorm_1",
 }
-# Weights lie [height, width, in, out], [taps, 1, channels] or [in, out] here, and PyTorch's way there.
+# Haiku's weights are [height, width, in, out], [taps, 1, channels] or [in, out]. Axis orders to and from PyTorch:
 _TO_PYTORCH = {1: (0,), 2: (1, 0), 3: (2, 1, 0), 4: (3, 2, 0, 1)}
 _FROM_PYTORCH = {1: (0,), 2: (1, 0), 3: (2, 1, 0), 4: (2, 3, 1, 0)}
 
 
 def is_haiku(state: dict[str, Tensor]) -> bool:
-    """Whether tensors go by Haiku's names, as `read` gives them."""
+    """Whether the tensors have Haiku's names, as `read` returns them."""
     return any(name.startswith(ROOT) for name in state)
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """The parameters of a Haiku checkpoint, each under `module/parameter`, shaped as the file has them.
+    """The parameters of a Haiku checkpoint, each named `module/parameter`, with the file's shapes.
 
     Raises WeightsError for a file that is cut short, holds anything else, or would run code.
     """
@@ -53,8 +53,8 @@ def read(path: Path) -> dict[str, Tensor]:
             kind = _read_header(file)
             held = safe_pickle.load(file) if kind == np.dtype(object) else None
     except safe_pickle.RefusedPickleError as error:
-        raise WeightsError(f"{path} is no checkpoint that can be read without running code: {error}") from error
-    except Exception as error:  # a damaged pickle raises whatever its bytes happen to ask for
+        raise WeightsError(f"{path} is not a checkpoint that can be read without running code: {error}") from error
+    except Exception as error:  # a damaged pickle can raise any exception
         raise WeightsError(f"{path} is cut short or damaged ({error!r}); fetch or copy it again") from error
     checkpoint = held.item() if isinstance(held, np.ndarray) and held.ndim == 0 else held
     params = checkpoint.get("params") if isinstance(checkpoint, dict) else None
@@ -68,7 +68,7 @@ def read(path: Path) -> dict[str, Tensor]:
 
 
 def name_table(config: TapirConfig) -> dict[str, str]:
-    """Haiku name, `module/parameter`: public PyTorch name."""
+    """Maps each Haiku name, `module/parameter`, to its public PyTorch name."""
     return {_haiku_name(name): name for name in public.name_table(config)}
 
 
@@ -81,7 +81,7 @@ def shapes(public_shapes: dict[str, Shape]) -> dict[str, Shape]:
 
 
 def to_public(state: dict[str, Tensor], config: TapirConfig) -> dict[str, Tensor]:
-    """The public PyTorch state dict of Haiku parameters whose names and shapes have been checked."""
+    """Converts Haiku parameters, whose names and shapes have been checked, to the public PyTorch state dict."""
     return {
         name: state[haiku].permute(_TO_PYTORCH[state[haiku].ndim]).contiguous()
         for haiku, name in name_table(config).items()
@@ -99,7 +99,7 @@ def _haiku_name(name: str) -> str:
 
 
 def _haiku_module(parts: list[str]) -> str:
-    """A module made in a constructor stands behind a tilde; one made in a call, after what was made there before it."""
+    """Haiku puts `~` before a module made in a constructor, and numbers same-named modules made in a call."""
     match parts:
         case ["resnet_torch", "initial_conv"]:
             return "resnet/~/initial_conv"
@@ -130,5 +130,5 @@ def _read_header(file: Any) -> np.dtype[Any]:
 
 def _tensor(path: Path, name: str, value: Any) -> Tensor:
     if not isinstance(value, np.ndarray) or value.dtype.kind != "f":
-        raise WeightsError(f"{path}: {name} is no array of floating-point numbers; fetch or copy it again")
+        raise WeightsError(f"{path}: {name} is not an array of floating-point numbers; fetch or copy it again")
     return torch.from_numpy(np.array(value, np.float32))

@@ -1,6 +1,7 @@
-"""A backbone of plain convolutions, a third of the ResNet's arithmetic: no norms inside, so it folds and quantises.
+"""A backbone of plain convolutions with a third of the ResNet's arithmetic; without norms it can fold and quantise.
 
-Features of strides 4 to 32 meet again at stride 8 (a feature pyramid, arXiv 1612.03144), so the coarse grid sees far.
+Features at strides 8 to 32 are summed at stride 8 (a feature pyramid, arXiv 1612.03144), which gives the coarse grid a
+large receptive field.
 """
 
 import torch
@@ -11,7 +12,7 @@ from online_tapir.model.config import TapirConfig
 from online_tapir.model.grids import Grids
 from tapir_kernels import l2_normalize
 
-LEAST_CONTRAST = 0.05  # a frame with a smaller standard deviation is not stretched further
+LEAST_CONTRAST = 0.05  # frames are divided by at least this standard deviation
 
 
 class Conv(nn.Conv2d):
@@ -22,7 +23,7 @@ class Conv(nn.Conv2d):
 
 
 class Residual(nn.Module):
-    """Two convolutions around a shortcut, ReLU after each."""
+    """Two convolutions with a shortcut; ReLU after the first and after the sum."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -35,7 +36,7 @@ class Residual(nn.Module):
 
 
 class Stage(nn.Module):
-    """Half the size, `target` channels, and a residual."""
+    """A stride-2 convolution to `target` channels, then a residual block."""
 
     def __init__(self, source: int, target: int) -> None:
         super().__init__()
@@ -48,7 +49,7 @@ class Stage(nn.Module):
 
 
 class LeanBackbone(nn.Module):
-    """Pictures to grids at strides 4 and 8, and pooled copies of the coarse one."""
+    """Maps images to grids at strides 4 and 8, and pooled copies of the coarse one."""
 
     def __init__(self, config: TapirConfig) -> None:
         super().__init__()
@@ -88,7 +89,7 @@ class LeanBackbone(nn.Module):
 
 
 def standardise(image: Tensor) -> Tensor:
-    """image [G, 3, H, W] with mean 0 and standard deviation 1 over each frame, in float32 whatever its type."""
+    """Normalises each frame of image [G, 3, H, W] to mean 0 and standard deviation 1; computes in float32."""
     values = image.float()
     deviation, mean = torch.std_mean(values, dim=(1, 2, 3), correction=0, keepdim=True)
     return ((values - mean) / deviation.clamp_min(LEAST_CONTRAST)).to(image.dtype)

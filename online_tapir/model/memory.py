@@ -1,4 +1,4 @@
-"""Memory that is too small: how that shows, how much there is, and what of a tracker would fit into it."""
+"""Running out of memory: recognises the error, measures what is free, and estimates how much of a tracker would fit."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,15 +13,15 @@ from online_tapir.model.config import LOWRES_STRIDE, TapirConfig
 from online_tapir.model.coordinates import Size
 
 MIB = 2**20
-SHARE = 0.8  # of the free memory that is given out; the rest is for what allocators lose, and pictures
-WORK_PER_POINT = 256 * 1024  # bytes of working memory of a point, its cost maps first of all; the state is beside it
-ENCODING = 5  # frames' features that the widest activations of encoding a frame take
-# What torch on a CPU, CUDA's libraries and Triton say; torch.OutOfMemoryError is a RuntimeError, too.
+SHARE = 0.8  # of the free memory that a tracker may use; the rest is for allocator overhead and images
+WORK_PER_POINT = 256 * 1024  # bytes of working memory a point, mostly for cost maps; its state is extra
+ENCODING = 5  # the widest activations of the encoder take as much as the features of this many frames
+# Error messages of torch on a CPU, CUDA's libraries and Triton; torch.OutOfMemoryError is a RuntimeError, too.
 _WORDS = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed")
 
 
 class Memory(NamedTuple):
-    """Of a device, in bytes."""
+    """The memory of a device, in bytes."""
 
     free: int
     total: int
@@ -29,9 +29,10 @@ class Memory(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Need:
-    """What a tracker is to hold of its points and frames, in bytes; `pixels` are a frame's, at all its resolutions.
+    """What a tracker needs for its points and frames, in bytes.
 
-    Of these pixels `fixed` are at the model's initial resolution, which every frame is encoded at.
+    `pixels` counts a frame's pixels at all its resolutions. Of these, `fixed` are at the model's initial resolution,
+    which every frame is encoded at.
     """
 
     points: int
@@ -46,17 +47,20 @@ class Need:
         return self.a_pixel * self.pixels
 
     def points_within(self, room: float) -> int:
-        """How many points fit beside the frames; as if fewer than were asked for, since those did not."""
+        """How many points fit with the frames. Half if the estimate says that all fit, since in fact they did not."""
         fit = int((room - (self.frames + ENCODING) * self.a_frame) // self.a_point)
         return max(fit, 0) if fit < self.points else self.points // 2
 
     def frames_within(self, room: float) -> int:
-        """How many frames fit beside the points; as if fewer than were asked for, since those did not."""
+        """How many frames fit with the points. Half if the estimate says that all fit, since in fact they did not."""
         fit = int((room - self.points * self.a_point) // self.a_frame) - ENCODING
         return max(fit, 0) if fit < self.frames else self.frames // 2
 
     def side_within(self, room: float) -> float:
-        """By how much the sides of what is not `fixed` are to be scaled for all to fit, at most a half; 0: never."""
+        """Factor on the sides of the pixels that are not `fixed` that makes everything fit; 0 if none does.
+
+        A half if the estimate says that everything fits already, since in fact it did not.
+        """
         if self.pixels == self.fixed:
             return 0.0
         pixels = (room - self.points * self.a_point) / ((self.frames + ENCODING) * self.a_pixel)
@@ -65,7 +69,7 @@ class Need:
 
 
 def bytes_a_pixel(config: TapirConfig, dtype: torch.dtype) -> float:
-    """Of a frame's features, by pixel of the resolution that it is encoded at."""
+    """Bytes of a frame's features per pixel of the resolution that it is encoded at."""
     strides = (2, 4, 8, 8)  # of the backbone's groups
     described = zip(config.described_by, config.described_channels, strict=True)
     levels = range(1, config.pyramid_levels + 1)
@@ -74,9 +78,9 @@ def bytes_a_pixel(config: TapirConfig, dtype: torch.dtype) -> float:
 
 
 def what_would_fit(need: Need, memory: Memory | None, largest: Size) -> str:
-    """Words for how many points would fit, or frames, or at which resolution; `largest` is the one there is."""
+    """Describes how many points or frames would fit, or at which resolution; `largest` is the current one."""
     if memory is None:
-        return "nobody says how much free"
+        return "an unknown amount free"
     room = memory.free * SHARE
     points, frames, side = need.points_within(room), need.frames_within(room), need.side_within(room)
     height, width = (int(pixels * side) // LOWRES_STRIDE * LOWRES_STRIDE for pixels in largest)
@@ -84,20 +88,20 @@ def what_would_fit(need: Need, memory: Memory | None, largest: Size) -> str:
     if min(height, width) >= 2 * LOWRES_STRIDE:
         fits.append(f"all of them at --resolution {width}x{height}")
     free = f"{memory.free / MIB:.0f} of {memory.total / MIB:.0f} MiB free"
-    return f"{free}; about {', or '.join(fits)}" if fits else f"{free}, and fewer points or frames alone do not fit"
+    return f"{free}; about {', or '.join(fits)}" if fits else f"{free}, and fewer points or frames alone would not fit"
 
 
 def memory_of(device: torch.device, model: int, held: int) -> Memory | None:
-    """What there is but for the `model`'s bytes, those that a tracker held with it; None where nobody says.
+    """The memory that a tracker can use on `device`; None if unknown. `model` and `held` are in bytes.
 
-    On a GPU all that this process has reserved may be had; elsewhere what the system can spare and `held`, within the
-    limit that the process has been given (RLIMIT_AS).
+    On a GPU: what is free, plus all that this process has reserved except for the `model`. Elsewhere: what the system
+    has available within the process's limit (RLIMIT_AS), plus what the tracker `held`.
     """
     if device.type == "cuda":
         try:
             free, total = torch.cuda.mem_get_info(device)
             return Memory(free + max(0, torch.cuda.memory_reserved(device) - model), total)
-        except RuntimeError:  # there is no room for CUDA itself
+        except RuntimeError:  # too little memory for CUDA itself
             return None
     try:
         import resource  # POSIX
@@ -114,7 +118,7 @@ def memory_of(device: torch.device, model: int, held: int) -> Memory | None:
 
 
 def ran_out(error: BaseException) -> bool:
-    """Whether an error says that memory was too small, of a GPU or of the system."""
+    """Whether an error means that a GPU or the system ran out of memory."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(words in str(error).lower() for words in _WORDS)
@@ -122,7 +126,7 @@ def ran_out(error: BaseException) -> bool:
 
 @contextmanager
 def memory_errors(say: Callable[[], str]) -> Iterator[None]:
-    """Raises ConfigError with what `say` says, where memory runs out within."""
+    """Turns an out-of-memory error in the block into a ConfigError with the message `say()`."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:

@@ -1,4 +1,4 @@
-"""The causal temporal mixer: what a point looked like on the frames so far decides how its estimate moves."""
+"""The causal temporal mixer: updates a point's estimate from what was seen of it on the frames so far."""
 
 from collections.abc import Iterable
 from typing import cast
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from online_tapir.model.config import TapirConfig
 from tapir_kernels import TEMPORAL_TAPS, dense, dense_gelu, mixer_step
 
-Past = tuple[list[Tensor], list[Tensor]]  # of each frame so far: the inputs, what they were widened to
+Past = tuple[list[Tensor], list[Tensor]]  # per frame so far: the inputs, the widened activations
 
 
 class ScaleNorm(nn.LayerNorm):
@@ -21,7 +21,7 @@ class ScaleNorm(nn.LayerNorm):
 
 
 class TemporalMix(nn.Module):
-    """Two causal depthwise convolutions over time, kernel 3: each channel widened, GELU, summed back."""
+    """Two causal depthwise convolutions over time, kernel 3: widens each channel, applies GELU, sums back."""
 
     def __init__(self, width: int, expansion: int) -> None:
         super().__init__()
@@ -35,9 +35,9 @@ class TemporalMix(nn.Module):
         return mixer_step(x, memory, phase, norm.weight, self.widen, self.widen_bias, self.narrow, self.narrow_bias)
 
     def frame(self, x: Tensor, alive: Tensor, past: Past) -> Tensor:
-        """What a step adds, from a normed x [B, N, C] and with a gradient.
+        """What `step` adds to x, from normed x [B, N, C], with a gradient.
 
-        `past` grows, by nothing for the points whose alive [B, N, 1] is 0.
+        Appends this frame to `past`, as zeros for points whose alive [B, N, 1] is 0.
         """
         inputs, sums = past
         inputs.append(x * alive)
@@ -95,18 +95,18 @@ class Mixer(nn.Module):
         return self._leave(x)
 
     def frame(self, x: Tensor, alive: Tensor, past: list[Past]) -> Tensor:
-        """The same with a gradient, [B, N, source] to [B, N, target]; alive [B, N, 1] is 0 before a point's query."""
+        """`step` with a gradient, [B, N, source] to [B, N, target]; alive [B, N, 1] is 0 before a point's query."""
         x = self.enter(x)
         for block, block_past in zip(self._stack(), past, strict=True):
             x = block.frame(x, alive, block_past)
         return self._leave(x)
 
     def no_past(self) -> list[Past]:
-        """What `frame` is given on the first one."""
+        """The empty `past` for the first call of `frame`."""
         return [([], []) for _ in self._stack()]
 
     def _stack(self) -> Iterable[MixerBlock]:
-        return cast(Iterable[MixerBlock], self.blocks)  # a ModuleList does not say what it holds
+        return cast(Iterable[MixerBlock], self.blocks)  # ModuleList does not type its items
 
     def _leave(self, x: Tensor) -> Tensor:
         left: Tensor = self.leave(self.norm(x))

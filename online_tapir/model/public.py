@@ -1,6 +1,6 @@
-"""The public PyTorch checkpoints of causal TAPIR, name by name, as this project's tensors.
+"""Converts the public PyTorch checkpoints of causal TAPIR to this project's tensors.
 
-A table both ways: every public tensor has one home here, and every tensor here one source there.
+The name table is one-to-one: every public tensor becomes one of ours, and each of ours comes from one of theirs.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ def _as_is(tensor: Tensor, expansion: int) -> Tensor:
 
 
 def _taps(tensor: Tensor, expansion: int) -> Tensor:
-    """Depthwise weights [M C, 1, taps], channel c giving Mc..Mc+M-1, as [taps, M, C]."""
+    """Depthwise weights [M C, 1, taps] as [taps, M, C]; channel c produces channels Mc..Mc+M-1."""
     return tensor.view(-1, expansion, TEMPORAL_TAPS).permute(2, 1, 0).contiguous()
 
 
@@ -30,12 +30,12 @@ def _bias(tensor: Tensor, expansion: int) -> Tensor:
 
 
 def _summed(tensor: Tensor, expansion: int) -> Tensor:
-    """The second temporal bias is only ever summed over its group: [M C] as [C]."""
+    """Sums the second temporal bias over its groups, its only use: [M C] as [C]."""
     return tensor.view(-1, expansion).sum(dim=1)
 
 
 def name_table(config: TapirConfig) -> dict[str, tuple[str, Convert]]:
-    """Public name: our name, and how the one tensor becomes the other."""
+    """Maps each public name to our name and the function that converts the tensor."""
     table: dict[str, tuple[str, Convert]] = {"resnet_torch.initial_conv.weight": ("backbone.stem.weight", _as_is)}
 
     def rename(public: str, ours: str, *parts: str) -> None:
@@ -98,7 +98,7 @@ def public_shapes(config: TapirConfig, ours: dict[str, Shape]) -> dict[str, Shap
 
 
 def from_public(state: dict[str, Tensor], config: TapirConfig) -> dict[str, Tensor]:
-    """Our state dict from a public one whose names and shapes have been checked."""
+    """Converts a public state dict, whose names and shapes have been checked, to ours."""
     return {
         name: convert(state[public].to(torch.float32), config.mixer_expansion)
         for public, (name, convert) in name_table(config).items()

@@ -1,6 +1,6 @@
-"""What a point looked like and where it was when it was last seen: a way to it that its query does not give.
+"""The appearance and position of points when they were last seen: a second cue, in addition to the query.
 
-A query never changes, so a point that turns or grows stops matching it; from one frame to the next it hardly changes.
+A query never changes, so a point that turns or grows stops matching it. Between two frames a point hardly changes.
 """
 
 from dataclasses import dataclass
@@ -13,40 +13,40 @@ from online_tapir.model.coordinates import Size
 from online_tapir.model.estimate import Estimate, certainty
 from online_tapir.model.grids import Grids, describe
 
-UPDATE = 0.5  # how much of what a point looks like replaces what it looked like, where it is surely seen
-SEEN = 0.5  # likelier than this, a point is where it is said to be
-EXTRAPOLATED = 2.0  # frames for which a hidden point is expected to move on
-FORGOTTEN = 0.9  # of the trust in the last position is left after each hidden frame
+UPDATE = 0.5  # share of the old appearance that a new one replaces, at certainty 1
+SEEN = 0.5  # a point counts as seen if its certainty exceeds this
+EXTRAPOLATED = 2.0  # frames over which a point's motion is extrapolated, at most
+FORGOTTEN = 0.9  # factor on the trust in the last position for each hidden frame
 REACH = 4.0  # cells from the expected position at which closeness falls to 1 / e
 
 
 @dataclass(frozen=True, slots=True)
 class Recent:
-    """The points' last sight, on G streams."""
+    """What is remembered from when the points were last seen, on G streams."""
 
     match: Tensor  # [G, N, C coarse]
     refine: Tensor  # [R, G, N, C fine + coarse], R refinement resolutions
     xy: Tensor  # [G, N, 2] pixels of the initial resolution
     velocity: Tensor  # [G, N, 2] pixels a frame
-    age: Tensor  # [G, N] frames since
+    age: Tensor  # [G, N] frames since the point was last seen
 
     @classmethod
     def begun(cls, match: Tensor, refine: Tensor, xy: Tensor) -> "Recent":
-        """Points that are looked at for the first time."""
+        """The memory of new points."""
         return cls(match, refine, xy, torch.zeros_like(xy), torch.zeros_like(xy[..., 0]))
 
     @property
     def expected_xy(self) -> Tensor:
-        """Where the points would be if they moved on, [G, N, 2]."""
+        """Where the points are expected if they keep moving, [G, N, 2]."""
         return self.xy + self.velocity * (self.age + 1).clamp_max(EXTRAPOLATED)[..., None]
 
     @property
     def trust(self) -> Tensor:
-        """What the expected position is worth, [G, N]: 1 for a point that was seen on the last frame."""
+        """Confidence in the expected position, [G, N]: 1 for a point that was seen on the last frame."""
         return FORGOTTEN**self.age
 
     def closeness(self, grid: Size, initial: Size) -> Tensor:
-        """How near the cells of a grid are to where each point is expected, [G, N, H, W]: `trust` there, 0 far off."""
+        """Closeness of grid cells to each point's expected position, [G, N, H, W]: `trust` there, 0 far away."""
         cells = coordinates.rescale(self.expected_xy, initial, grid)
         height, width = (torch.arange(side, device=cells.device, dtype=cells.dtype) + 0.5 for side in grid)
         across = torch.exp(-(cells[..., 0, None] - width).abs() / REACH)  # [G, N, W]
@@ -54,7 +54,7 @@ class Recent:
         return (self.trust[..., None] * down)[..., :, None] * across[..., None, :]
 
     def after(self, found: Estimate, matched: Grids, refined: tuple[Grids, ...], initial: Size) -> "Recent":
-        """The memory after a frame with these grids, on which the points were `found`."""
+        """The memory after a frame with these grids and the estimates `found` on it."""
         certain = certainty(found.occlusion, found.expected_distance).detach()  # [G, N]
         xy = found.xy.detach()
         looks = [_look(grids, xy, initial) for grids in refined]
@@ -71,7 +71,7 @@ class Recent:
         )
 
     def rows(self, start: int, stop: int) -> "Recent":
-        """The same memory, seen through points start..stop only."""
+        """A view of points start..stop."""
         return Recent(
             self.match[:, start:stop],
             self.refine[:, :, start:stop],
@@ -85,12 +85,12 @@ class Recent:
         return [self.match, self.refine, self.xy, self.velocity, self.age]
 
     def copy_(self, other: "Recent") -> None:
-        """Takes over what `other` remembers, in place."""
+        """Overwrites this in place with the contents of `other`."""
         for mine, theirs in zip(self.tensors, other.tensors, strict=True):
             mine.copy_(theirs)
 
     def where(self, chosen: Tensor, other: "Recent") -> "Recent":
-        """These memories where chosen [G, N], else those of `other`."""
+        """These memories where `chosen` [G, N], otherwise those of `other`."""
         pairs = zip(self.tensors, other.tensors, strict=True)
         return Recent(*(torch.where(chosen if a is self.age else chosen[..., None], a, b) for a, b in pairs))
 

@@ -1,4 +1,4 @@
-"""Refinement: correlations around the current position, through the mixer, move the estimate."""
+"""Refinement: the mixer updates the estimate from correlations around the current position."""
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,7 @@ MOTION_LIMIT = 4.0
 
 
 class Refiner(nn.Module):
-    """One weight-shared refinement (TAPIR, section 3.2). Holds no stream's state."""
+    """One refinement; iterations share its weights (TAPIR, section 3.2). Holds no state of a stream."""
 
     def __init__(self, config: TapirConfig) -> None:
         super().__init__()
@@ -41,10 +41,10 @@ class Refiner(nn.Module):
         resolution: int,
         taps: Taps | None = None,
     ) -> Tensor:
-        """What the mixer sees of a guess (pixels of a picture of `initial` size) and features [G, N, C]: [G, N, D].
+        """The mixer's input [G, N, D] for a guess (pixels of a picture of `initial` size) and features [G, N, C].
 
-        motion [G, N, 2] is how far the guess moved since the last frame, in pixels of `initial`; grids are those of the
-        refinement resolution of that number.
+        motion [G, N, 2] is how far the guess moved since the last frame, in pixels of `initial`; `resolution` is the
+        index of the refinement resolution that the grids belong to.
         """
         patches = self._patches(grids, guess.xy, features, initial)
         moved = (motion / MOTION_SCALE_PX).clamp(-MOTION_LIMIT, MOTION_LIMIT)
@@ -60,7 +60,7 @@ class Refiner(nn.Module):
         return torch.cat(parts, dim=-1)
 
     def _patches(self, grids: Grids, xy: Tensor, features: Tensor, initial: Size) -> list[Tensor]:
-        """Correlations [G, N, 49 L] of features with all levels around xy, and where each level's patch peaks."""
+        """Correlations [G, N, 49 L] of features with all levels around xy, and with `peak_inputs` each patch's peak."""
         patches = local_correlations(features, grids.levels, xy, initial)
         if not self.config.peak_inputs:
             return [patches]
@@ -80,7 +80,7 @@ class Refiner(nn.Module):
 
 
 def _peak(patch: Tensor, temperature: float) -> Tensor:
-    """Where a correlation patch [..., 49] peaks: the softmax's mean offset from its middle, -1..1, [..., 2] (x, y)."""
+    """Where a correlation patch [..., 49] peaks: the softmax's mean offset from the centre, -1..1, [..., 2] (x, y)."""
     side = 2 * PATCH_RADIUS + 1
     weight = F.softmax(patch * temperature, dim=-1).view(*patch.shape[:-1], side, side)
     offsets = torch.linspace(-1, 1, side, device=patch.device, dtype=patch.dtype)

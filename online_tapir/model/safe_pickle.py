@@ -1,6 +1,6 @@
-"""Reads pickles of arrays, dicts, lists, text, bytes and numbers; whatever else one names is refused, and never run.
+"""Reads pickles of arrays, dicts, lists, text, bytes and numbers; refuses any other name, and never runs it.
 
-Nothing of Python or numpy is looked up for a pickle: the few names that arrays are told by get stand-ins of our own.
+A pickle reaches nothing of Python or numpy: the few names that arrays need get stand-ins defined here.
 """
 
 import pickle
@@ -11,20 +11,19 @@ from numpy.typing import NDArray
 
 
 class RefusedPickleError(ValueError):
-    """A pickle holds more than plain data; the message says what, to follow the file's name."""
+    """A pickle holds more than plain data. The message says what, and is meant to follow the file's name."""
 
 
 def load(file: BinaryIO) -> Any:
-    """What a pickle holds, arrays as numpy's. Text of Python 2 is read as latin1.
+    """Loads a pickle, with numpy arrays. Text of Python 2 is read as latin1.
 
-    Raises RefusedPickleError where it names anything but arrays, or holds itself; a damaged pickle raises whatever its
-    bytes happen to ask for.
+    Raises RefusedPickleError if it names anything but arrays, or contains itself; a damaged pickle may raise any error.
     """
     return _resolved(_DataUnpickler(file, encoding="latin1").load(), {})
 
 
 class _PickledType:
-    """Stands for numpy.dtype while a pickle is read: plain numbers, text and bytes, nothing made of parts."""
+    """Stand-in for numpy.dtype while a pickle is read: plain numbers, text and bytes, no structured types."""
 
     def __init__(self, code: str, align: bool = False, copy: bool = True) -> None:
         self.dtype = np.dtype(code)
@@ -40,7 +39,7 @@ class _PickledType:
 
 
 class _PickledArray:
-    """Stands for numpy.ndarray while a pickle is read, and is built from its bytes alone."""
+    """Stand-in for numpy.ndarray while a pickle is read; built from its bytes alone."""
 
     def __init__(self, *_: Any) -> None:  # numpy starts with an empty array and fills it in by __setstate__
         self.array: NDArray[Any] = np.zeros(0)
@@ -52,7 +51,7 @@ class _PickledArray:
     def fill(self, held: Any, kind: _PickledType, shape: tuple[int, ...], order: Literal["C", "F"]) -> None:
         if kind.dtype.kind == "O":
             flat = np.empty(len(held), object)
-            for index, item in enumerate(held):  # one by one: numpy would spread a list of lists
+            for index, item in enumerate(held):  # one by one: numpy would make axes of nested lists
                 flat[index] = item
         else:
             flat = np.frombuffer(_raw(held), kind.dtype)
@@ -62,7 +61,7 @@ class _PickledArray:
 def _array_from_buffer(
     buffer: Any, kind: _PickledType, shape: tuple[int, ...], order: Literal["C", "F"], *_: Any
 ) -> Any:
-    """How numpy's arrays are told in pickle protocol 5."""
+    """Builds an array as pickle protocol 5 stores it."""
     pickled = _PickledArray()
     pickled.fill(buffer, kind, shape, order)
     return pickled
@@ -73,19 +72,19 @@ def _scalar(kind: _PickledType, raw: Any) -> Any:
 
 
 def _raw(held: Any) -> Any:
-    """Bytes; a pickle of Python 2 tells them as text."""
+    """Bytes; a pickle of Python 2 stores them as text."""
     return held.encode("latin1") if isinstance(held, str) else held
 
 
 def _latin1(text: str, encoding: str) -> bytes:
-    """How bytes are told in pickle protocols before 3."""
+    """Builds bytes as pickle protocols before 3 store them."""
     if encoding != "latin1":
         raise RefusedPickleError(f"it holds text encoded as {encoding}; only latin1 is read")
     return text.encode("latin1")
 
 
 def _stand_ins() -> dict[tuple[str, str], Any]:
-    """What a pickle may name, and what it gets instead: nothing of numpy or Python itself."""
+    """The names that a pickle may use, each with its stand-in: nothing of numpy or Python itself."""
     names: dict[tuple[str, str], Any] = {
         ("numpy", "ndarray"): _PickledArray,
         ("numpy", "dtype"): _PickledType,
@@ -104,7 +103,7 @@ class _DataUnpickler(pickle.Unpickler):
             return _stand_ins()[module, name]
         except KeyError:
             raise RefusedPickleError(
-                f"it names {module}.{name}, and only arrays, text and numbers are read, as pickles can run code"
+                f"it names {module}.{name}; only arrays, text and numbers are read, as pickles can run code"
             ) from None
 
 
@@ -112,7 +111,7 @@ _UNFINISHED = object()
 
 
 def _resolved(value: Any, done: dict[int, Any]) -> Any:
-    """`value` with numpy's arrays where their stand-ins are, each container built once however often it is held."""
+    """`value` with every stand-in replaced by its numpy array; a shared container is rebuilt once."""
     if not isinstance(value, _PickledArray | dict | list | tuple):
         return value
     key = id(value)
@@ -120,7 +119,7 @@ def _resolved(value: Any, done: dict[int, Any]) -> Any:
         done[key] = _UNFINISHED
         done[key] = _rebuilt(value, done)
     if done[key] is _UNFINISHED:
-        raise RefusedPickleError("it holds a container that holds itself; only plain data are read")
+        raise RefusedPickleError("it holds a container that contains itself; only plain data are read")
     return done[key]
 
 

@@ -1,4 +1,4 @@
-"""What a stream remembers of its points between frames: preallocated rows, one a point, outside the model."""
+"""A stream's memory of its points between frames: preallocated rows, one per point, outside the model."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
@@ -10,7 +10,7 @@ from online_tapir.model.config import TapirConfig
 from online_tapir.model.recent import Recent
 
 _RECENT = "recent."
-REMEMBERED = 4  # rows of tapir_kernels.mixer_step's memory: two past inputs, two sums that are due
+REMEMBERED = 4  # rows of tapir_kernels.mixer_step's memory: two past inputs, two pending sums
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +20,7 @@ class TrackState:
     match_queries: Tensor  # [N, C coarse]
     refine_queries: Tensor  # [R, N, C fine + coarse], R refinement resolutions
     memory: Tensor  # [R, iterations, depth, 4, N, width]
-    previous_xy: Tensor  # [R, iterations, N, 2] the guess refined on the last frame; NaN where there was none
+    previous_xy: Tensor  # [R, iterations, N, 2] the guess refined on the last frame; NaN if there was none
     recent: Recent | None  # of one stream; None for a model without `recent_inputs`
 
     @classmethod
@@ -47,43 +47,43 @@ class TrackState:
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor]) -> "TrackState":
-        """The state whose `tensors` these are."""
+        """The inverse of `tensors`."""
         own = {name: tensor for name, tensor in tensors.items() if not name.startswith(_RECENT)}
         recent = {name.removeprefix(_RECENT): tensor for name, tensor in tensors.items() if name.startswith(_RECENT)}
         return cls(**own, recent=Recent(**recent) if recent else None)
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """All of it by name, as "memory" or "recent.age"."""
+        """All tensors by name, such as "memory" or "recent.age"."""
         tensors = {name: getattr(self, name) for name in ("match_queries", "refine_queries", "memory", "previous_xy")}
         if self.recent is not None:
             tensors |= {_RECENT + field.name: getattr(self.recent, field.name) for field in fields(Recent)}
         return tensors
 
     def taken(self, rows: Tensor, device: torch.device | str) -> "TrackState":
-        """These rows [K] alone, in memory of their own on `device`."""
+        """A copy of these rows [K] on `device`."""
         return TrackState.of(
             {name: tensor.index_select(_row_axis(name), rows).to(device) for name, tensor in self.tensors.items()}
         )
 
     def sound(self) -> Tensor:
-        """Which rows are all numbers [N]. One that is not, because something overflowed, is of no use any more."""
+        """Which rows [N] hold only finite numbers. A row that overflowed is unusable from then on."""
         sound = torch.ones(len(self.match_queries), dtype=torch.bool, device=self.match_queries.device)
         for name, tensor in self.tensors.items():
-            if name == "previous_xy":  # NaN there is no fault
+            if name == "previous_xy":  # NaN is valid there
                 tensor = tensor.nan_to_num(0.0, posinf=torch.inf, neginf=-torch.inf)
             others = [axis for axis in range(tensor.ndim) if axis != _row_axis(name) % tensor.ndim]
-            sound &= (tensor * 0).sum(dim=others) == 0  # 0 times what is no number is none
+            sound &= (tensor * 0).sum(dim=others) == 0  # 0 times NaN or infinity is NaN
         return sound
 
     def copy_(self, other: "TrackState") -> None:
-        """Takes over what `other` remembers, in place."""
+        """Overwrites this in place with the contents of `other`."""
         theirs = other.tensors
         for name, mine in self.tensors.items():
             mine.copy_(theirs[name])
 
     def rows(self, start: int, stop: int) -> "TrackState":
-        """The same memory, seen through rows start..stop only."""
+        """A view of rows start..stop."""
         return TrackState(
             self.match_queries[start:stop],
             self.refine_queries[:, start:stop],
@@ -93,9 +93,9 @@ class TrackState:
         )
 
     def begin(self, row: int, match_queries: Tensor, refine_queries: Tensor, xy: Tensor) -> None:
-        """Gives rows from `row` on to new points, with no memory of old ones.
+        """Assigns the rows from `row` on to new points and clears their memory.
 
-        Their features are [P, C] and [R, P, C], their positions xy [P, 2] in pixels of the initial resolution.
+        Features are [P, C] and [R, P, C]; positions xy [P, 2] are in pixels of the initial resolution.
         """
         view = self.rows(row, row + len(match_queries))
         view.match_queries.copy_(match_queries)
@@ -120,5 +120,5 @@ class TrackState:
 
 
 def _row_axis(name: str) -> int:
-    """Of one of `tensors`."""
+    """The axis that indexes points in one of `tensors`."""
     return -1 if name == f"{_RECENT}age" else -2

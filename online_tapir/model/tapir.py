@@ -1,7 +1,7 @@
 """Causal TAPIR, top to bottom: encode a frame, describe a point, match it, refine it (arXiv 2306.08637).
 
-One model serves many streams: what a stream remembers is a `TrackState` that goes in with every frame. `Taps`, where
-they are given, keep what the stages saw of one of its points.
+One model serves many streams: each passes its own `TrackState` with every frame. `Taps`, if given, record what the
+stages computed for one of its points.
 """
 
 from collections.abc import Sequence
@@ -51,11 +51,11 @@ class Tapir(nn.Module):
         self.refiner = Refiner(config)
 
     def encode(self, image: Tensor, refinement: Sequence[Size] = ()) -> FeaturePyramid:
-        """Features of image [G, 3, H, W] in [-1, 1], for refinement at the given sizes (none: the initial one)."""
+        """Features of image [G, 3, H, W] in [-1, 1], for refinement at the given sizes (default: the initial one)."""
         return self.encode_resized([resize(image, size) for size in self.sizes(refinement)], refinement)
 
     def encode_resized(self, images: Sequence[Tensor], refinement: Sequence[Size] = ()) -> FeaturePyramid:
-        """The same of a frame that was resized before: images [G, 3, H, W] of `sizes(refinement)`."""
+        """Like `encode`, for a frame that is resized already: images [G, 3, H, W] of `sizes(refinement)`."""
         grids = tuple(self.backbone(image) for image in images)
         return FeaturePyramid(grids, refined_from=len(images) - max(1, len(refinement)))
 
@@ -65,9 +65,9 @@ class Tapir(nn.Module):
         return [initial, *(refinement[1:] if refinement and refinement[0] == initial else refinement)]
 
     def describe(self, pyramid: FeaturePyramid, xy: Tensor, size: Size) -> tuple[Tensor, Tensor, Tensor]:
-        """What TrackState.begin wants of points xy [P, 2], pixels of a frame of `size`.
+        """The arguments of TrackState.begin for points xy [P, 2], in pixels of a frame of `size`.
 
-        Query features to match [P, C] and to refine [R, P, C], positions [P, 2] in pixels of the initial resolution.
+        Query features for matching [P, C] and refining [R, P, C]; positions [P, 2] in pixels of the initial resolution.
         """
         frame = torch.zeros(len(xy), dtype=torch.long, device=xy.device)
         refine = torch.stack([describe(grids, frame, xy, size) for grids in pyramid.refine])
@@ -82,7 +82,7 @@ class Tapir(nn.Module):
     def refine(
         self, pyramid: FeaturePyramid, first: Estimate, state: TrackState, phase: int, taps: Taps | None = None
     ) -> list[Estimate]:
-        """The estimates [1, N] after each iteration at each resolution, last the best; `state` advances by one frame.
+        """The estimates [1, N] after each iteration at each resolution, the best last; `state` advances by one frame.
 
         `phase` is the parity of the frame's number; it must alternate from call to call (see tapir_kernels.mixer_step).
         """
@@ -105,7 +105,7 @@ class Tapir(nn.Module):
         return estimates
 
     def motion(self, xy: Tensor, previous: Tensor) -> Tensor:
-        """How far guesses xy [N, 2] moved since the last frame, which `previous` [N, 2] remembers and now forgets."""
+        """How far guesses xy [N, 2] moved from `previous` [N, 2], which becomes xy; zeros without `motion_inputs`."""
         if not self.config.motion_inputs:
             return torch.zeros_like(xy)
         moved = torch.nan_to_num(xy - previous)
@@ -114,7 +114,7 @@ class Tapir(nn.Module):
 
 
 def resize(image: Tensor, size: Size) -> Tensor:
-    """image [G, 3, H, W] at `size`: bilinear, half-pixel centres, no antialiasing, as the checkpoints were trained."""
+    """Resizes image [G, 3, H, W] as in the checkpoints' training: bilinear, half-pixel centres, no antialiasing."""
     if image.shape[2:] == size:
         return image
     return F.interpolate(image, size=size, mode="bilinear", align_corners=False)

@@ -1,6 +1,6 @@
-"""What the stages of a frame saw of one point: copies of the very tensors that they computed.
+"""What the stages of a frame computed for one point, as copies of their own tensors.
 
-A stage that is given no taps does nothing for them, and one that is given some computes nothing anew.
+Without taps a stage does no extra work; with taps it only makes copies and recomputes nothing.
 """
 
 from collections.abc import Iterator
@@ -17,29 +17,29 @@ from tapir_kernels import PATCH_SAMPLES
 
 @dataclass(frozen=True, slots=True)
 class Patches:
-    """The local correlations that one refinement saw around the estimate before it."""
+    """The local correlations of one refinement, around the estimate that it started from."""
 
-    resolution: Size  # that it refined at, pixels
-    grids: tuple[Size, ...]  # cells of every level, fine to coarse
+    resolution: Size  # of the refinement, in pixels
+    grids: tuple[Size, ...]  # size of every level in cells, fine to coarse
     query: Tensor  # [L, 49] with the point's running features
-    recent: Tensor | None  # [L, 49] with its last sight; None for a model without
+    recent: Tensor | None  # [L, 49] with its last sight; None for a model without `recent_inputs`
 
 
 @dataclass(slots=True)
 class Sight:
-    """One row of what a frame's stages computed."""
+    """What a frame's stages computed for one row."""
 
-    cost: Tensor = field(default_factory=lambda: torch.empty(0))  # [K, H, W] what the first guess is read from
+    cost: Tensor = field(default_factory=lambda: torch.empty(0))  # [K, H, W] input of the first guess
     heat: Tensor = field(default_factory=lambda: torch.empty(0))  # [H, W] before the softmax
-    estimates: list[Tensor] = field(default_factory=list)  # [4] as `static.packed`: the first guess, each refinement
-    patches: list[Patches] = field(default_factory=list)  # patches[i] made estimates[i + 1] of estimates[i]
+    estimates: list[Tensor] = field(default_factory=list)  # each [4] as `static.packed`: first guess, refinements
+    patches: list[Patches] = field(default_factory=list)  # patches[i] turned estimates[i] into estimates[i + 1]
 
     def flat(self) -> Tensor:
-        """All its numbers, float32 [M], so that they leave a device in one copy."""
+        """All its numbers, float32 [M], for one copy from the device."""
         return torch.cat([tensor.flatten().float() for tensor in self._tensors()])
 
     def filled(self, flat: Tensor) -> "Sight":
-        """A sight of the same shapes with the numbers of `flat` [M], and on its device."""
+        """A sight of the same shapes with the numbers of `flat` [M], on its device."""
         tensors = list(self._tensors())
         parts = torch.split(flat, [tensor.numel() for tensor in tensors])
         taken = iter([part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)])
@@ -60,14 +60,14 @@ class Sight:
 
 
 class Taps:
-    """Copies row `row` of what the stages of one frame of one stream (G = 1) hand over."""
+    """Copies row `row` of what the stages pass in, for one frame of one stream (G = 1)."""
 
     def __init__(self, row: int) -> None:
         self.row = row
         self.sight = Sight()
 
     def within(self, start: int, stop: int) -> "Taps | None":
-        """The same, for a stage that is given rows start..stop alone; None where the row is not among them."""
+        """The same taps for a stage that gets only rows start..stop; None if the row is not among them."""
         if not start <= self.row < stop:
             return None
         shifted = Taps(self.row - start)
@@ -75,19 +75,19 @@ class Taps:
         return shifted
 
     def matched(self, cost: Tensor, heat: Tensor, first: Estimate) -> None:
-        """The cost maps [1, N, K, H, W], the heat maps [1, N, H, W] and the guesses that were made of them."""
+        """Takes the cost maps [1, N, K, H, W], heat maps [1, N, H, W] and the guesses made from them."""
         self.sight.cost = cost[0, self.row].clone()
         self.sight.heat = heat[0, self.row].clone()
         self.sight.estimates = [self._row(first)]
 
     def correlated(self, grids: Grids, query: Tensor, recent: Tensor | None) -> None:
-        """The patches [1, N, 49 L] of a refinement with all levels of `grids`: of running features, of last sights."""
+        """Takes a refinement's patches [1, N, 49 L] on all levels of `grids`: of running features, of last sights."""
         levels = tuple((level.shape[1], level.shape[2]) for level in grids.levels)
         of_recent = None if recent is None else self._by_level(recent)
         self.sight.patches.append(Patches(grids.size, levels, self._by_level(query), of_recent))
 
     def refined(self, estimate: Estimate) -> None:
-        """The estimates that a refinement made."""
+        """Takes the estimates after a refinement."""
         self.sight.estimates.append(self._row(estimate))
 
     def _by_level(self, patches: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""The public checkpoints on this machine: fetched once, checked, and kept in the user's cache folder.
+"""Downloads the public checkpoints once, verifies them and keeps them in the user's cache folder.
 
-A file gets its final name when its size and SHA-256 are right and it loads; until then it is a `.part` beside it, which
-a later try goes on from. Opens no connection but to a release's own address, and only when a file is asked for.
+A file gets its final name when its size and SHA-256 are correct and it loads; until then it is a `.part` file, which a
+later attempt resumes. Connects only to a release's own address, and only when a file is requested.
 """
 
 import errno
@@ -20,7 +20,7 @@ from urllib.request import Request, urlopen
 
 from online_tapir.errors import ConfigError, WeightsError
 
-CACHE_VARIABLE = "ONLINE_TAPIR_CACHE"  # a folder to use in place of the platform's
+CACHE_VARIABLE = "ONLINE_TAPIR_CACHE"  # a folder to use instead of the platform's
 TIMEOUT_S = 30.0
 BLOCK = 1 << 18
 PARTIAL_CONTENT, RANGE_NOT_SATISFIABLE = 206, 416
@@ -30,13 +30,13 @@ Check = Callable[[Path], object]  # raises WeightsError for a file that does not
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """A checkpoint that somebody published."""
+    """A published checkpoint."""
 
-    name: str  # of the preset it is for
+    name: str  # of its preset
     address: str
     form: str
     licence: str
-    size: int | None = None  # bytes; None where it is not known
+    size: int | None = None  # bytes; None: not published
     sha256: str | None = None
 
     @property
@@ -61,13 +61,13 @@ RELEASES = {
 
 
 class Meter(Protocol):
-    """Told how far a transfer is."""
+    """Called with the progress of a transfer, in bytes."""
 
     def __call__(self, done: int, total: int | None) -> None: ...
 
 
 def release(name: str) -> Release:
-    """The published checkpoint of preset `name`; ConfigError lists those there are."""
+    """The published checkpoint of preset `name`. Raises ConfigError, which lists the known ones."""
     if name not in RELEASES:
         raise ConfigError(f"no published weights {name!r}; there are {', '.join(RELEASES)}")
     return RELEASES[name]
@@ -82,13 +82,13 @@ def cache_folder() -> Path:
 
 
 def cached(wanted: Release) -> Path | None:
-    """The release's file if it was fetched before; it was checked whole before it got its name."""
+    """The release's file if it was fetched before; it was verified before it got its name."""
     path = cache_folder() / wanted.file_name
     return path if path.is_file() else None
 
 
 def fetched(wanted: Release, check: Check) -> Path:
-    """The release's file, fetched now, with a progress bar on the standard error, if it is not in the cache."""
+    """The release's file; if it is not in the cache, fetches it, with a progress bar on stderr."""
     path = cached(wanted)
     if path is not None:
         return path
@@ -97,11 +97,11 @@ def fetched(wanted: Release, check: Check) -> Path:
 
 
 def get(wanted: Release, check: Check, source: Path | None = None, meter: Meter | None = None) -> Path:
-    """Brings a release into the cache from its address, or from the file `source`; returns its path there.
+    """Fetches a release into the cache from its address, or from the file `source`; returns its path there.
 
-    `check` is called on the whole file before it gets its name, and raises WeightsError if it does not load. A transfer
-    that was cut is gone on with, now or at the next call. Raises WeightsError, and leaves nothing under the final name,
-    for a file of the wrong size or hash, a server that refuses, no network, no room on the disk or no permission there.
+    `check` is called on the complete file before it gets its name, and raises WeightsError if it does not load. Resumes
+    interrupted downloads, now or at the next call. Raises WeightsError, and leaves nothing under the final name, for a
+    file of the wrong size or hash, a server that refuses, no network, no disk space or no permission.
     """
     folder = cache_folder()
     path = folder / wanted.file_name
@@ -124,7 +124,7 @@ def get(wanted: Release, check: Check, source: Path | None = None, meter: Meter 
 
 
 def verify(path: Path, wanted: Release, source: str | None = None) -> None:
-    """WeightsError where a file has not the size or SHA-256 of a release; says nothing of what is not known of it."""
+    """Raises WeightsError if a file's size or SHA-256 differs from the release's; skips what is not published."""
     called = source or str(path)
     size = path.stat().st_size
     if wanted.size is not None and size != wanted.size:
@@ -140,7 +140,7 @@ def sha256(path: Path) -> str:
 
 @contextmanager
 def progress_bar(wanted: Release) -> Iterator[Meter]:
-    """A meter that draws a transfer on the standard error: bytes, speed, time to go."""
+    """A meter that draws a progress bar on stderr: bytes, speed, time left."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
@@ -155,7 +155,7 @@ def progress_bar(wanted: Release) -> Iterator[Meter]:
 
 
 def _transfer(wanted: Release, part: Path, meter: Meter) -> None:
-    """Brings the whole file to `part`, going on from what is there, for as long as every try makes headway."""
+    """Downloads the whole file to `part`, resuming from what is there, as long as every attempt makes progress."""
     while True:
         before = _size(part)
         if wanted.size is not None and before == wanted.size:
@@ -165,13 +165,12 @@ def _transfer(wanted: Release, part: Path, meter: Meter) -> None:
         if _size(part) <= before:
             host = urlsplit(wanted.address).netloc
             raise WeightsError(
-                f"the transfer from {host} was cut at {_size(part):,} bytes; ask again to go on from there. "
-                f"{_by_hand(wanted)}"
+                f"the transfer from {host} was cut at {_size(part):,} bytes; try again to resume it. {_by_hand(wanted)}"
             )
 
 
 def _receive(wanted: Release, part: Path, start: int, meter: Meter) -> bool:
-    """One answer of the server, written to `part` from byte `start` on; whether that was the rest of the file."""
+    """Writes one response to `part`, from byte `start` on; returns whether that completes the file."""
     with _open(wanted, start) as answer:
         if answer.status != PARTIAL_CONTENT or _first_byte(answer.headers.get("Content-Range")) != start:
             start = 0  # the server sends the file from its beginning
@@ -188,7 +187,7 @@ def _receive(wanted: Release, part: Path, start: int, meter: Meter) -> bool:
 
 
 def _open(wanted: Release, start: int) -> http.client.HTTPResponse:
-    """The server's answer, from byte `start` of the file on if it can do that."""
+    """The server's response, from byte `start` of the file on if it supports that."""
     request = Request(wanted.address, headers={"User-Agent": "online-tapir", "Accept-Encoding": "identity"})
     if start:
         request.add_header("Range", f"bytes={start}-")
@@ -197,7 +196,7 @@ def _open(wanted: Release, start: int) -> http.client.HTTPResponse:
         answer: http.client.HTTPResponse = urlopen(request, timeout=TIMEOUT_S)
     except HTTPError as error:
         error.close()
-        if start and error.code == RANGE_NOT_SATISFIABLE:  # what is here is no beginning of what is there
+        if start and error.code == RANGE_NOT_SATISFIABLE:  # the partial file is not the beginning of the server's
             return _open(wanted, 0)
         raise WeightsError(f"{host} answers {error.code} {error.reason}. {_by_hand(wanted)}") from error
     except (OSError, http.client.HTTPException) as error:
@@ -207,14 +206,14 @@ def _open(wanted: Release, start: int) -> http.client.HTTPResponse:
 
 
 def _blocks(answer: http.client.HTTPResponse) -> Iterator[bytes]:
-    """What arrives until the answer ends, or its connection does."""
+    """The data that arrives until the response or its connection ends."""
     with suppress(OSError, http.client.HTTPException):
         while block := answer.read(BLOCK):
             yield block
 
 
 def _first_byte(content_range: str | None) -> int | None:
-    """Where an answer `bytes 100-199/200` begins."""
+    """The first byte of a Content-Range such as `bytes 100-199/200`."""
     start = (content_range or "").removeprefix("bytes ").partition("-")[0]
     return int(start) if start.isdecimal() else None
 
@@ -243,7 +242,7 @@ def _by_hand(wanted: Release) -> str:
 
 @contextmanager
 def _disk_errors(folder: Path) -> Iterator[None]:
-    """The disk's own errors, as sentences."""
+    """Turns disk errors into WeightsErrors that say what to do."""
     try:
         yield
     except OSError as error:
@@ -253,10 +252,10 @@ def _disk_errors(folder: Path) -> Iterator[None]:
         elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             fault = f"no permission to write in {folder}; allow it"
         elif error.errno in (errno.EEXIST, errno.ENOTDIR):
-            fault = f"{folder} is no folder that weights can be kept in; remove what stands there"
+            fault = f"{folder} is not a folder; remove the file that is in its place"
         else:
             fault = f"weights cannot be kept in {folder} ({error.strerror or error})"
-        raise WeightsError(f"{fault}, or name another folder by ${CACHE_VARIABLE}") from error
+        raise WeightsError(f"{fault}, or name another folder in ${CACHE_VARIABLE}") from error
 
 
 def _silent(done: int, total: int | None) -> None:

@@ -1,4 +1,4 @@
-"""What `--points` and `--mask` mean: where to put points on a picture, to begin with and as some are lost.
+"""Places points on a picture: those of `--points` and `--mask` at the start, and replacements for lost ones.
 
 Positions are image pixels, (0, 0) the corner of the first pixel, x before y.
 """
@@ -27,7 +27,7 @@ PAIRS = re.compile(rf"\s*{NUMBER}\s*,\s*{NUMBER}(?:[\s;]+{NUMBER}\s*,\s*{NUMBER}
 
 
 class PointSource(Protocol):
-    """Decides which points of the first picture are tracked."""
+    """Chooses the points of the first picture to track."""
 
     def place(self, rgb: Picture) -> Points:
         """Points on rgb [H, W, 3]: float32 [N, 2] image pixels. Raises QueryError when they cannot lie on it."""
@@ -36,7 +36,7 @@ class PointSource(Protocol):
 def parse_points(spec: str, *, seed: int = 0) -> PointSource:
     """The source that spec names: one of grid:12, grid:8x6, auto:64, random:64, `x,y x,y`, or a CSV file.
 
-    Raises ConfigError, naming the line where a file is to blame.
+    Raises ConfigError, which names the line of a CSV file.
     """
     kind, colon, argument = spec.strip().partition(":")
     if colon and kind == "grid":
@@ -67,7 +67,7 @@ class Grid:
 
 @dataclass(frozen=True, slots=True)
 class Corners:
-    """Corners worth tracking, spread over the picture; where it has too few, random places between them."""
+    """Corners worth tracking, spread over the picture; if it has too few, random places between them."""
 
     count: int
     seed: int = 0
@@ -90,7 +90,7 @@ class Scattered:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Listed:
-    """Points that somebody chose."""
+    """Points given one by one."""
 
     xy: Points
 
@@ -128,7 +128,7 @@ class MaskPoints:
             )
         pitch = math.sqrt(self._mask.sum() / self._count)
         while not len(xy := grid_inside(self._mask, pitch)):
-            pitch /= 2  # an object too thin to be met by so wide a grid
+            pitch /= 2  # the object is too thin for so coarse a grid
         return xy
 
 
@@ -137,7 +137,7 @@ def check_inside(xy: ArrayLike, width: int, height: int) -> None:
     points = np.asarray(xy, np.float64)
     if points.ndim != 2 or points.shape[1] != 2:
         raise QueryError(f"points are [N, 2], x before y, not {list(points.shape)}")
-    inside = ((points >= 0) & (points <= (width, height))).all(axis=1)  # NaN is on neither side
+    inside = ((points >= 0) & (points <= (width, height))).all(axis=1)  # NaN compares false
     if not inside.all():
         first = int(np.argmin(inside))
         x, y = points[first]
@@ -148,15 +148,15 @@ def check_inside(xy: ArrayLike, width: int, height: int) -> None:
 
 
 def replenish(rgb: Picture, xy_alive: Points, want: int, *, seed: int = 0) -> Points:
-    """want new points float32 [want, 2] on rgb [H, W, 3], away from those alive [M, 2] and from each other.
+    """`want` new points float32 [want, 2] on rgb [H, W, 3], away from those alive [M, 2] and from each other.
 
-    The strongest corners first (Shi and Tomasi, "Good features to track", 1994), wide apart and then closer; random
-    places, as far from the others as may be, where there are no corners.
+    Takes the strongest corners first (Shi and Tomasi, "Good features to track", 1994), far apart, then closer together.
+    When the corners run out, takes random places as far from the others as possible.
     """
     gray = cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
     height, width = gray.shape
     xy = np.asarray(xy_alive, np.float32).reshape(-1, 2)
-    xy = xy[((xy >= 0) & (xy <= (width, height))).all(axis=1)]  # some tracks have run off
+    xy = xy[((xy >= 0) & (xy <= (width, height))).all(axis=1)]  # some tracks have left the picture
     alive = len(xy)
     pitch = math.sqrt(width * height / max(alive + want, 1))
     for distance in (0.7 * pitch, 0.35 * pitch, 0.175 * pitch):
@@ -170,7 +170,7 @@ def replenish(rgb: Picture, xy_alive: Points, want: int, *, seed: int = 0) -> Po
 
 
 def corners_apart(gray: NDArray[Any], taken: Points, count: int, distance: float) -> Points:
-    """At most count corners of gray [H, W], this far from the taken [M, 2] and each other, a little off the edge."""
+    """At most count corners of gray [H, W], `distance` from taken [M, 2] and each other, a little off the edge."""
     margin = max(1, round(0.02 * min(gray.shape)))
     free = np.zeros(gray.shape, np.uint8)
     free[margin:-margin, margin:-margin] = 255
@@ -183,7 +183,7 @@ def corners_apart(gray: NDArray[Any], taken: Points, count: int, distance: float
 
 
 def loneliest(xy: Points, width: int, height: int, rng: Generator) -> Points:
-    """Of sixteen random places the one [1, 2] that is farthest from all xy [M, 2]."""
+    """The one [1, 2] of sixteen random places that is farthest from its nearest neighbour in xy [M, 2]."""
     places = (rng.random((16, 2)) * (width, height)).astype(np.float32)
     if not len(xy):
         return places[:1]
@@ -208,15 +208,15 @@ def read_mask(file: Path) -> NDArray[Any]:
     if file.suffix.lower() == ".npy":
         try:
             ids: NDArray[Any] = np.load(file, allow_pickle=False)
-        except Exception as error:  # a damaged header raises whatever its text happens to ask for
-            raise ConfigError(f"mask {file} is no .npy array, or is damaged: {error}") from error
+        except Exception as error:  # a damaged header may raise any error
+            raise ConfigError(f"mask {file} is not an .npy array, or is damaged: {error}") from error
     else:
         try:
             image = cv2.imread(str(file), cv2.IMREAD_UNCHANGED)
         except cv2.error as error:
             raise ConfigError(f"mask {file} is damaged, or larger than OpenCV reads: {error.err or error}") from error
         if image is None:
-            raise ConfigError(f"mask {file} is no image that OpenCV can read, and no .npy")
+            raise ConfigError(f"mask {file} is neither an image that OpenCV can read nor an .npy")
         ids = np.asarray(image)
     if ids.ndim != 2 or ids.dtype.kind not in "bui":
         raise ConfigError(
@@ -227,17 +227,17 @@ def read_mask(file: Path) -> NDArray[Any]:
 
 
 def read_csv(file: Path) -> Points:
-    """Points [N, 2] from the columns x and y, without a heading the first two. Raises ConfigError naming the line."""
+    """Points [N, 2] from columns x and y; without a header, the first two. Raises ConfigError naming the line."""
     if not file.is_file():
-        raise ConfigError(f"--points {file} is no file and none of {FORMS}")
+        raise ConfigError(f"--points {file} is neither a file nor one of {FORMS}")
     try:
         with file.open(newline="", encoding="utf-8-sig") as lines:
             xy = list(_rows(file.name, csv.reader(lines)))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(f"{file} cannot be read as CSV: {error}") from error
     if not xy:
-        raise ConfigError(f"{file} has no points in it; write one x,y to a line")
-    with np.errstate(over="ignore"):  # what is beyond float32 is infinitely far outside every frame
+        raise ConfigError(f"{file} has no points in it; write one x,y per line")
+    with np.errstate(over="ignore"):  # values beyond float32 become infinite, outside every frame
         return np.array(xy, np.float32)
 
 
@@ -259,12 +259,12 @@ def _number(name: str, line: int, cells: list[str], column: int) -> float:
     if column >= len(cells):
         raise ConfigError(f"{name} line {line}: {','.join(cells)!r} has no column {column + 1}; a line is x,y")
     if not re.fullmatch(NUMBER, cells[column]):
-        raise ConfigError(f"{name} line {line}: {cells[column]!r} is no number; a line is x,y in image pixels")
+        raise ConfigError(f"{name} line {line}: {cells[column]!r} is not a number; a line is x,y in image pixels")
     return float(cells[column])
 
 
 def _centred(low: int, high: int, pitch: float) -> NDArray[np.float64]:
-    """Numbers this far apart in the middle of low..high, at least one."""
+    """Numbers `pitch` apart, centred in low..high; at least one."""
     count = max(1, int((high - low) / pitch))
     steps = np.arange(count, dtype=np.float64) - (count - 1) / 2
     return steps * pitch + (low + high) / 2
@@ -274,7 +274,7 @@ def _grid_size(argument: str) -> tuple[int, int]:
     match = re.fullmatch(r"([1-9]\d{0,3})(?:x([1-9]\d{0,3}))?", argument, re.ASCII)
     if match is None:
         raise ConfigError(
-            f"--points grid:{argument} is no grid; write grid:12 for 12x12, or grid:8x6 for 8 by 6 points"
+            f"--points grid:{argument} is not a grid; write grid:12 for 12x12, or grid:8x6 for 8 by 6 points"
         )
     columns = int(match[1])
     return columns, int(match[2] or columns)

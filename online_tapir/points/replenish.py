@@ -1,39 +1,28 @@
-"""Keeps the number of tracked points up: decides which are lost, and where new ones go."""
-
-from dataclasses import dataclass
+"""Keeps up the number of tracked points: decides which are lost, and replaces them."""
 
 import numpy as np
 from numpy.typing import NDArray
 
 from online_tapir.points.placement import replenish
-from online_tapir.records import Frame, Tracks
+from online_tapir.records import Frame, Queries, Tracks
 from online_tapir.tracking.tracker import Tracker
 
-PATIENCE_FRAMES = 45  # a point hidden for longer is given up
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Queries:
-    """Points that were named: ids [P], xy [P, 2] (image pixels), on one frame."""
-
-    ids: NDArray[np.int32]
-    xy: NDArray[np.float32]
-    frame_id: int
+PATIENCE_FRAMES = 45  # a point hidden for longer is replaced
 
 
 NOTHING = Queries(np.empty(0, np.int32), np.empty((0, 2), np.float32), -1)
 
 
 class Replenisher:
-    """Replaces points that left the picture, or were hidden for `patience` frames on end, by new ones."""
+    """Replaces points that left the picture, or were hidden for more than `patience` frames in a row."""
 
     def __init__(self, want: int, patience: int = PATIENCE_FRAMES) -> None:
         self.want = want
         self._patience = patience
-        self._hidden: dict[int, int] = {}  # frames on end, by id
+        self._hidden: dict[int, int] = {}  # frames in a row, by id
 
     def renew(self, tracker: Tracker, frame: Frame, tracks: Tracks) -> Queries:
-        """Removes the lost points of `tracks` and queues as many new ones on its frame."""
+        """Removes the lost points of `tracks` and adds new ones on `frame`, up to `want`; returns the new ones."""
         lost = self._lost(tracks)
         if len(lost):
             tracker.remove(lost)

@@ -1,1 +1,1 @@
-"""A run on disk: its frames as they were tracked, its tracks, and all that is needed to run it again."""
+"""A run on disk: the tracked frames, the tracks, and everything needed to replay it."""

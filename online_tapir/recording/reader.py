@@ -1,4 +1,4 @@
-"""A recording read back, step by step, up to where it was cut."""
+"""Reads a recording step by step, up to where it was cut off."""
 
 import zlib
 from collections.abc import Iterator
@@ -12,50 +12,49 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from online_tapir.errors import ConfigError
-from online_tapir.points.replenish import Queries
 from online_tapir.recording.tables import Manifest, batches, read_table
 from online_tapir.recording.video import LOSSLESS, VIDEO, read_video
 from online_tapir.recording.writer import Step
-from online_tapir.records import Frame, Tracks
+from online_tapir.records import Frame, Queries, Tracks
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RecordedStep(Step):
-    """A step as it was; `exact` where the picture is the one that was tracked, to the bit."""
+    """A recorded step; `exact` if its picture is bit-identical to the tracked one."""
 
     exact: bool = True
 
 
 class Recording:
-    """The recording in `folder`. Raises ConfigError for what is none, or of a newer version."""
+    """The recording in `folder`. Raises ConfigError if it is not a recording, or one of another version."""
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self.manifest = Manifest.read(self.folder)
 
     def __len__(self) -> int:
-        """Frames with a row; of a recording that was cut, some of the last may have no picture."""
+        """Frames with a row; the last ones of a recording that was cut off may have no picture."""
         return sum(batch.num_rows for batch in batches(self.folder, "frames"))
 
     def steps(self) -> Iterator[RecordedStep]:
-        """Every frame that has its picture, its row and its tracks. Raises CameraError where there is no video."""
+        """Yields every frame that has a picture, a row and tracks. Raises CameraError if there is no video."""
         manifest = self.manifest
         named = self._queries_by_answer()
-        tables = zip(batches(self.folder, "frames"), batches(self.folder, "tracks"), strict=False)  # one is cut first
+        tables = zip(batches(self.folder, "frames"), batches(self.folder, "tracks"), strict=False)  # one is cut earlier
         with closing(read_video(self.folder / VIDEO, manifest.width, manifest.height)) as pictures:
             for (moment, points), rgb in zip(tables, pictures, strict=False):
                 row = moment.to_pylist()[0]
                 frame = Frame(row["frame_id"], row["captured_ns"], row["captured_unix_ns"], rgb)
                 exact = row["crc32"] == zlib.crc32(rgb.data)
                 if not exact and manifest.end is None and manifest.codec in LOSSLESS:
-                    return  # the picture in which it was cut
+                    return  # the picture in which it was cut off
                 if (points["frame_id"].to_numpy() != frame.id).any():
                     raise ConfigError(f"{self.folder} is a damaged recording: its tables disagree at frame {frame.id}")
                 tracks = _tracks(frame, points, row["dropped"], manifest)
                 yield RecordedStep(frame, tracks, named.get(frame.id, ()), row["unrecorded"], exact)
 
     def _queries_by_answer(self) -> dict[int, list[Queries]]:
-        """The points that were named, by the first frame with their tracks, in the order of their ids."""
+        """The named points, keyed by the first frame with their tracks, in the order of their ids."""
         table = read_table(self.folder, "queries")
         ids, answered, named = (table[name].to_numpy() for name in ("id", "answered_frame_id", "frame_id"))
         xy = np.stack([table["x"].to_numpy(), table["y"].to_numpy()], axis=1)  # [P, 2]

@@ -1,7 +1,7 @@
-"""A recording tracked again: the same points named on the same frames, by any model, compared with what was recorded.
+"""Tracks a recording again, with any model: adds the same points on the same frames and compares the tracks.
 
-With the model, the settings and the number of threads of the recording the tracks are the same to the bit, as long as
-each picture is the one that was tracked and none is missing; the comparison says which of that holds.
+With the model, settings and thread count of the recording the tracks are bit-identical, as long as every picture is the
+one that was tracked and none is missing; the comparison reports both.
 """
 
 import threading
@@ -23,30 +23,30 @@ WORST_SHOWN = 5  # points
 
 @dataclass(frozen=True, slots=True)
 class PointComparison:
-    """One point. Distances are taken on the frames where it was recorded as visible; None where there are none."""
+    """One point. Distances are taken on the frames where it was recorded as visible; None if there are none."""
 
     id: int
     frames: int
     median_px: float | None
     worst_px: float | None
     worst_frame_id: int | None
-    visibility_agreement: float  # on how many of the frames visible or hidden was said alike, 0 to 1
+    visibility_agreement: float  # share of frames with the same visibility, 0 to 1
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The tracks of a replay beside the recorded ones; distances in pixels of the frame, worst point first."""
+    """Compares the tracks of a replay with the recorded ones; distances in pixels of the frame, worst point first."""
 
     recorded_model: str
     model: str
     frames: int
-    frames_recorded: int  # more than `frames` where it was stopped, or the recording was cut before a picture
-    changed_pictures: int  # not the ones that were tracked: the video lost detail
-    unrecorded: int  # frames that were tracked, but are missing here
+    frames_recorded: int  # more than `frames` if the replay was stopped, or the recording lacks its last pictures
+    changed_pictures: int  # not the ones that were tracked: the codec lost detail
+    unrecorded: int  # frames that were tracked, but are not in the recording
     points: int
-    left_out: int  # points whose frame is missing
-    resumed: int  # points that were never named, as the run went on with those of a saved state; left out, too
-    identical: bool  # to the bit, in all that was recorded of the points
+    left_out: int  # points that were added on a frame that is missing
+    resumed: int  # points that the run restored from a saved state instead of adding; not replayed either
+    identical: bool  # bit for bit, in all that was recorded of the points
     median_px: float | None
     p95_px: float | None
     max_px: float | None
@@ -60,17 +60,17 @@ class Comparison:
         lines = [
             f"{self.frames} of {self.frames_recorded} frames tracked again by {self.model}, recorded with "
             f"{self.recorded_model}; {self.points} points" + (f", {self.left_out} left out" if self.left_out else ""),
-            f"{self.changed_pictures} pictures are not as they were tracked: the video lost detail"
+            f"{self.changed_pictures} pictures differ from those tracked: the codec lost detail"
             if self.changed_pictures
-            else "every picture is the one that was tracked, to the bit",
+            else "every picture is the one that was tracked, bit for bit",
         ]
         if self.resumed:
             lines.append(
-                f"{self.resumed} more points went on from a saved state: nobody named them in this run, and so they "
+                f"{self.resumed} more points came from a saved state: they were not added in this run, so they "
                 f"cannot be tracked again"
             )
         if self.unrecorded:
-            lines.append(f"{self.unrecorded} frames that were tracked are missing: tracks may differ behind them")
+            lines.append(f"{self.unrecorded} frames that were tracked are missing: tracks may differ after them")
         differ = "the tracks differ" if self.points else "no track could be compared"
         lines.append("the tracks are identical" if self.identical else differ)
         if self.median_px is not None:
@@ -79,14 +79,14 @@ class Comparison:
                 f"max {self.max_px:.3f}"
             )
         if self.visibility_agreement is not None:
-            lines.append(f"visible or hidden alike: {self.visibility_agreement:.2%}")
+            lines.append(f"same visibility: {self.visibility_agreement:.2%}")
         if not self.identical:
             lines += [_worst(point) for point in self.per_point[:WORST_SHOWN] if point.worst_px]
         return "\n".join(lines)
 
 
 class Comparer:
-    """Takes in both tracks of one frame after another."""
+    """Accumulates a comparison, frame by frame."""
 
     def __init__(self, recording: Recording) -> None:
         self._recording = recording
@@ -151,18 +151,18 @@ class Comparer:
 
 
 class Replay:
-    """Leads a tracker through a recording; the ids of its points become those of the recording."""
+    """Replays a recording through a tracker; its tracks get the ids of the recording."""
 
     def __init__(self, recording: Recording, tracker: Tracker) -> None:
         self.left_out = 0
         self.resumed: set[int] = set()
         self._recording = recording
         self._tracker = tracker
-        self._ids: dict[int, int] = {}  # of the recording, by those of the tracker
-        self._named: set[int] = set()  # of the recording
+        self._ids: dict[int, int] = {}  # the recording's ids, by the tracker's
+        self._named: set[int] = set()  # the recording's ids
 
     def track(self, step: RecordedStep) -> Tracks:
-        """Removes and names points as it was done before this frame, and tracks it."""
+        """Removes and adds points as was done before this frame, then tracks it."""
         self._remove_all_but(set(step.tracks.ids.tolist()))
         self._name(step)
         self.resumed |= set(step.tracks.ids.tolist()) - self._named
@@ -196,11 +196,10 @@ def replay(
     frames: int | None = None,
     advance: Callable[[], object] = lambda: None,
 ) -> Comparison:
-    """Tracks `recording` again with `tracker`, which must be new, until its end, `stop` or `frames` are done.
+    """Tracks `recording` again with a new `tracker`, to its end, until `stop` is set, or for `frames` frames.
 
-    `advance` is called after each frame. The new tracks go to `writers`, and no writer is closed. Raises CameraError
-    where the video cannot be read, QueryError where the tracker has no room for the points, PublishError where a writer
-    cannot go on.
+    Calls `advance` after each frame. Writes the new tracks to `writers`, and leaves these open. Raises CameraError if
+    the video cannot be read, QueryError if the tracker has no room for the points, PublishError if a writer fails.
     """
     run, comparer = Replay(recording, tracker), Comparer(recording)
     for writer in writers:
@@ -214,7 +213,7 @@ def replay(
             for writer in writers:
                 writer.write(Step(step.frame, tracks, step.named, step.unrecorded))
         except OSError as error:
-            raise PublishError(f"cannot go on writing at frame {step.frame.id}: {error}") from error
+            raise PublishError(f"cannot write frame {step.frame.id}: {error}") from error
         advance()
     return comparer.comparison(run.left_out, len(run.resumed))
 
@@ -235,7 +234,7 @@ def _compare_point(
 
 
 def _percentiles(distance_px: NDArray[np.float32]) -> tuple[float, float, float] | tuple[None, None, None]:
-    """Median, 95th percentile and largest; None where nothing was visible."""
+    """Median, 95th percentile and largest; None if nothing was visible."""
     known = distance_px[~np.isnan(distance_px)]
     if not len(known):
         return None, None, None
@@ -246,5 +245,5 @@ def _percentiles(distance_px: NDArray[np.float32]) -> tuple[float, float, float]
 def _worst(point: PointComparison) -> str:
     return (
         f"  point {point.id}: up to {point.worst_px:.3f} px (frame {point.worst_frame_id}), median "
-        f"{point.median_px:.3f}, alike {point.visibility_agreement:.1%}"
+        f"{point.median_px:.3f}, same visibility {point.visibility_agreement:.1%}"
     )

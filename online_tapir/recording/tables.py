@@ -1,16 +1,16 @@
-"""What lies in a recording's folder: one manifest, one video, three tables; nothing here tracks or decodes.
+"""The files in a recording's folder: one manifest, one video, three tables. Nothing here tracks or decodes.
 
-    manifest.json    what was recorded and how, of version 1; `end` says how it ended, null where it was cut off
-    video.avi        one picture for each row of `frames`, in its order (see `video`)
-    frames.arrows    a row a frame
-    tracks.arrows    a row a point and frame: one record batch for each row of `frames`
-    queries.arrows   a row a point that was named
+    manifest.json    what was recorded and how (version 1); `end` says how it ended, null if it was cut off
+    video.avi        one picture per row of `frames`, in the same order (see `video`)
+    frames.arrows    one row per frame
+    tracks.arrows    one row per point and frame; one record batch per row of `frames`
+    queries.arrows   one row per named point
 
-The tables are Arrow IPC streams: unlike a Parquet file they need no footer, so one that was cut is readable up to the
-cut. `pyarrow.ipc.open_stream`, pandas, polars and DuckDB read them; `read_table` here reads cut ones, too.
+The tables are Arrow IPC streams. Unlike a Parquet file they need no footer, so a truncated one is readable up to the
+cut. `pyarrow.ipc.open_stream`, pandas, polars and DuckDB read them; `read_table` here reads truncated ones, too.
 
-x and y are image pixels, (0, 0) the corner of the first pixel. `captured_ns` is of the capturing machine's monotonic
-clock, `captured_unix_ns` of its wall clock.
+x and y are image pixels, (0, 0) the corner of the first pixel. `captured_ns` is on the capturing machine's monotonic
+clock, `captured_unix_ns` on its wall clock.
 """
 
 import json
@@ -36,9 +36,9 @@ TABLES = {
             *_MOMENT,
             ("width", pa.int32()),
             ("height", pa.int32()),
-            ("dropped", pa.int64()),  # by the source, so far
-            ("unrecorded", pa.int64()),  # tracked, but the recording could not keep up, so far
-            ("crc32", pa.uint32()),  # of the RGB bytes that were tracked
+            ("dropped", pa.int64()),  # by the source, so far in total
+            ("unrecorded", pa.int64()),  # tracked but not recorded because writing was too slow, so far in total
+            ("crc32", pa.uint32()),  # of the RGB bytes as tracked
         ]
     ),
     "tracks": pa.schema(
@@ -57,8 +57,8 @@ TABLES = {
             ("id", pa.int32()),
             ("x", pa.float32()),
             ("y", pa.float32()),
-            ("frame_id", pa.int64()),  # on which it was named
-            ("answered_frame_id", pa.int64()),  # the first that has its track
+            ("frame_id", pa.int64()),  # of the frame it was named on
+            ("answered_frame_id", pa.int64()),  # of the first frame with its track
         ]
     ),
 }
@@ -66,7 +66,7 @@ TABLES = {
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How the tracker was made, in the words of the flags; None is what that flag does when it is not given."""
+    """The tracker's settings, named like the flags; None means the default of the flag."""
 
     model: str = "small"
     weights: str | None = None
@@ -78,14 +78,14 @@ class Settings:
     threads: int | None = None
 
     def changed(self, **given: Any) -> "Settings":
-        """These, but for what is given and not None; another model has weights and iterations of its own."""
+        """A copy with the given values that are not None; a given model resets weights and iterations."""
         own = self if given.get("model") is None else replace(self, weights=None, iterations=None)
         return replace(own, **{name: value for name, value in given.items() if value is not None})
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What was filmed. `name` and `description` have no secrets in them; `fps` is 0 where it has no rate of its own."""
+    """The recorded source. `name` and `description` contain no secrets; `fps` is 0 if it has no fixed rate."""
 
     name: str = ""
     description: str = ""
@@ -99,16 +99,16 @@ class Manifest:
 
     settings: Settings
     codec: str
-    program: str = ""  # its version
+    program: str = ""  # version of online-tapir
     camera: Source = Source()
-    model: str = ""  # by the name that it gives itself
+    model: str = ""  # the model's own name
     width: int = 0
     height: int = 0
     end: str | None = None  # None: it was cut off
     unrecorded: int = 0
 
     def write(self, folder: Path) -> None:
-        """Puts it in place at once, so that it is never half there. Raises OSError."""
+        """Writes the manifest atomically. Raises OSError."""
         partial = folder / f"{MANIFEST}.part"
         text = json.dumps({"format": FORMAT, "version": VERSION, **asdict(self)}, indent=1, ensure_ascii=False)
         partial.write_text(text + "\n", encoding="utf-8")
@@ -116,14 +116,14 @@ class Manifest:
 
     @classmethod
     def read(cls, folder: Path) -> "Manifest":
-        """Raises ConfigError for a folder that is no recording, or one of a newer version."""
+        """Reads a manifest. Raises ConfigError for a folder that is not a recording, or one of another version."""
         path = folder / MANIFEST
         try:
             body: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise ConfigError(f"{folder} is no recording: {path.name} cannot be read ({error})") from error
+            raise ConfigError(f"{folder} is not a recording: {path.name} cannot be read ({error})") from error
         if not isinstance(body, dict) or body.get("format") != FORMAT:
-            raise ConfigError(f"{folder} is no recording: {path.name} is not of the format {FORMAT}")
+            raise ConfigError(f"{folder} is not a recording: {path.name} is not of the format {FORMAT}")
         if body.get("version") != VERSION:
             raise ConfigError(f"{folder} is a recording of version {body.get('version')}, this program reads {VERSION}")
         try:
@@ -131,12 +131,12 @@ class Manifest:
             body["settings"] = _record(Settings, body["settings"])
             manifest: Manifest = _record(cls, body)
         except (KeyError, TypeError) as error:
-            raise ConfigError(f"{folder} is a damaged recording: {path.name} lacks something ({error})") from error
+            raise ConfigError(f"{folder} is a damaged recording: {path.name} is incomplete ({error})") from error
         return manifest
 
 
 class TableWriter:
-    """Appends to one of `TABLES`; what was written stays readable whatever happens to this process. Raises OSError."""
+    """Appends to one of `TABLES`; written rows stay readable even if this process dies. Raises OSError."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self.schema = TABLES[name]
@@ -148,7 +148,7 @@ class TableWriter:
             raise
 
     def append(self, *columns: Any) -> None:
-        """One record batch of these columns, arrays or sequences of equal length, in the order of the schema."""
+        """Appends one record batch; columns are arrays or sequences of equal length, in the order of the schema."""
         arrays = [pa.array(column, field.type) for column, field in zip(columns, self.schema, strict=True)]
         self._stream.write_batch(pa.record_batch(arrays, schema=self.schema))
 
@@ -162,12 +162,12 @@ def table_path(folder: Path, name: str) -> Path:
 
 
 def read_table(folder: Path, name: str) -> pa.Table:
-    """The table `name` of a recording, up to where it was cut. Raises ConfigError where there is no such table."""
+    """The table `name` of a recording, up to where it was cut off. Raises ConfigError if there is no such table."""
     return pa.Table.from_batches(batches(folder, name), TABLES[name])
 
 
 def batches(folder: Path, name: str) -> Iterator[pa.RecordBatch]:
-    """The record batches of a table as they were written, up to where it was cut. Raises ConfigError."""
+    """Yields the record batches of a table as they were written, up to where it was cut off. Raises ConfigError."""
     path = table_path(folder, name)
     try:
         file = pa.OSFile(os.fspath(path), "rb")
@@ -189,6 +189,6 @@ def batches(folder: Path, name: str) -> Iterator[pa.RecordBatch]:
 
 
 def _record(kind: type[Any], body: dict[str, Any]) -> Any:
-    """A record of what is known of `body`; a later program may have written more."""
+    """Builds a `kind` from the known keys of `body`; a later version may have written more."""
     known = {field.name for field in fields(kind)}
     return kind(**{name: value for name, value in body.items() if name in known})

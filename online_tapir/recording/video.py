@@ -1,13 +1,12 @@
-"""The pictures of a recording, and painted ones: video files that OpenCV writes and reads, one picture after another.
+"""Writes and reads the videos of recordings, and painted videos, with OpenCV, one picture after another.
 
-HuffYUV and FFV1 give back every bit, Motion JPEG does not. HuffYUV is the default: it takes a tenth of FFV1's time,
-which the tracker wants for itself, and a third more room. An AVI is readable up to a cut, but for its last quarter of a
-megabyte; Matroska would lose up to five seconds.
+HuffYUV and FFV1 are lossless, Motion JPEG is not. HuffYUV is the default: it takes a tenth of FFV1's CPU time, which
+the tracker needs, and a third more space. A truncated AVI is readable except for its last quarter of a megabyte;
+Matroska would lose up to five seconds.
 """
 
 from collections.abc import Generator
 from pathlib import Path
-from typing import Literal
 
 import cv2
 import numpy as np
@@ -16,7 +15,6 @@ from numpy.typing import NDArray
 from online_tapir.camera.hush import hush
 from online_tapir.errors import CameraError, PublishError
 
-Codec = Literal["huffyuv", "ffv1", "mjpeg"]
 VIDEO = "video.avi"
 
 FOURCC = {"huffyuv": "HFYU", "ffv1": "FFV1", "mjpeg": "MJPG", "mpeg4": "mp4v"}
@@ -26,10 +24,10 @@ Picture = NDArray[np.uint8]
 
 
 class VideoWriter:
-    """Pictures RGB uint8 [H, W, 3], all of one size, into a file.
+    """Writes pictures RGB uint8 [H, W, 3], all of one size, to a file.
 
-    The encoders want even sizes: an odd side gets its last row or column twice, which `read_video` takes off again.
-    Raises PublishError where the file cannot be made.
+    The encoders need even sizes: the last row or column of an odd side is repeated, and `read_video` removes it again.
+    Raises PublishError if the file cannot be created.
     """
 
     def __init__(self, path: Path, codec: str, fps: float, width: int, height: int) -> None:
@@ -39,7 +37,7 @@ class VideoWriter:
         self._video = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*FOURCC[codec]), fps, even)
         if not self._video.isOpened():
             raise PublishError(
-                f"cannot write {path} as {codec}: see that the folder can be written, or try another codec"
+                f"cannot write {path} as {codec}: check that the folder is writable, or try another codec"
             )
 
     def write(self, rgb: Picture) -> None:
@@ -55,7 +53,7 @@ class VideoWriter:
 
 
 def read_video(path: Path, width: int, height: int) -> Generator[Picture]:
-    """The pictures [height, width, 3] of a file, up to where it was cut. Raises CameraError where there are none."""
+    """Yields the pictures [height, width, 3] of a file, up to where it was cut off. Raises CameraError for none."""
     hush()
     video = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
     if not video.isOpened():

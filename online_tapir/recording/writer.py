@@ -1,4 +1,4 @@
-"""A run written down as it goes, one step of the tracker after another; slow, so it is run behind a `WriterSink`."""
+"""Records a run, one step of the tracker after another; slow, so it runs behind a `WriterSink`."""
 
 import shutil
 import zlib
@@ -12,35 +12,35 @@ from typing import Protocol
 import numpy as np
 
 from online_tapir.errors import PublishError
-from online_tapir.points.replenish import Queries
+from online_tapir.recording.codecs import DEFAULT_CODEC, CodecName
 from online_tapir.recording.tables import TABLES, Manifest, Settings, Source, TableWriter, table_path
-from online_tapir.recording.video import VIDEO, Codec, VideoWriter
-from online_tapir.records import Frame, Tracks
+from online_tapir.recording.video import VIDEO, VideoWriter
+from online_tapir.records import Frame, Queries, Tracks
 
 RESERVE = 64 << 20  # bytes of the disk that a recording leaves free
-NOMINAL_FPS = 30.0  # of the video of a source without a rate; the tables have the true times
+NOMINAL_FPS = 30.0  # video rate for a source without one; the tables have the true times
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Step:
-    """One step of the tracker: what it was given and what it answered."""
+    """One step of the tracker: its input and its output."""
 
     frame: Frame
     tracks: Tracks
-    named: Sequence[Queries] = ()  # points that this frame is the first to have tracks of
-    unrecorded: int = 0  # steps so far that were left out
+    named: Sequence[Queries] = ()  # points whose first tracks are on this frame
+    unrecorded: int = 0  # steps dropped so far
 
 
 class Writer(Protocol):
-    """Something that steps are written into, from one thread. Raises OSError or PublishError when it cannot go on."""
+    """Writes steps; use it from one thread. Raises OSError or PublishError if it cannot continue."""
 
     def begin(self, source: Source) -> None:
-        """Says what is filmed, before the first step."""
+        """Takes the source, before the first step."""
 
     def write(self, step: Step) -> None: ...
 
     def close(self, end: str, unrecorded: int = 0) -> None:
-        """`end` says why; `unrecorded` steps were left out on the way."""
+        """`end` is the reason; `unrecorded` steps were dropped in total."""
 
 
 def free_bytes(folder: Path) -> int:
@@ -48,7 +48,7 @@ def free_bytes(folder: Path) -> int:
 
 
 def leave_room(folder: Path, size: int, free_bytes: Callable[[Path], int] = free_bytes) -> None:
-    """PublishError where `size` bytes more would all but fill the disk: it harms others, and OpenCV does not tell."""
+    """Raises PublishError if `size` more bytes nearly fill the disk: a full one harms others, unseen by OpenCV."""
     free = free_bytes(folder)
     if free < size + RESERVE:
         raise PublishError(f"the disk is all but full ({free >> 20} MiB are free)")
@@ -57,16 +57,15 @@ def leave_room(folder: Path, size: int, free_bytes: Callable[[Path], int] = free
 class RecordingWriter:
     """Writes a recording (see `tables`) into `folder`, which must be new or empty.
 
-    A frame is recorded once its row is in `frames`, the last that is written of it. Where no frame comes, nothing
-    stays. `free_bytes` tells how much room there is. Raises PublishError where the folder cannot be made or has
-    something in it.
+    A frame is recorded once its row is in `frames`, which is written last. If no frame comes, the folder is removed.
+    `free_bytes` returns the free disk space. Raises PublishError if the folder cannot be created or is not empty.
     """
 
     def __init__(
         self,
         folder: Path,
         settings: Settings,
-        codec: Codec = "huffyuv",
+        codec: CodecName = DEFAULT_CODEC,
         *,
         free_bytes: Callable[[Path], int] = free_bytes,
     ) -> None:
@@ -78,7 +77,7 @@ class RecordingWriter:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 if any(folder.iterdir()):
-                    raise PublishError(f"cannot record into {folder}: there is something in it; name a new folder")
+                    raise PublishError(f"cannot record into {folder}: it is not empty; name a new folder")
                 self._frames, self._tracks, self._queries = (
                     opened.enter_context(closing(TableWriter(folder, name))) for name in ("frames", "tracks", "queries")
                 )
@@ -138,7 +137,7 @@ class RecordingWriter:
         return self._video
 
     def _write_queries(self, queries: Queries, tracks: Tracks) -> None:
-        """Points that were taken back before they had a track are none."""
+        """Leaves out points that were removed before they had a track."""
         answered = np.isin(queries.ids, tracks.ids)
         if not answered.any():
             return

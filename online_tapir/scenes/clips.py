@@ -1,7 +1,7 @@
 """Synthetic clips with exact truth: textured layers that move over each other, seen by an imperfect camera.
 
-Random numbers come from numpy on the host, pixels are made on the device asked for: a seed gives one clip, whatever
-else is in the batch. (Sensor noise is drawn on the device, so it differs between kinds of device.)
+Random numbers come from numpy on the host; pixels are rendered on the given device. A seed always gives the same clip,
+regardless of the rest of the batch. (Sensor noise is drawn on the device, so it differs between device types.)
 """
 
 import math
@@ -26,8 +26,8 @@ __all__ = ["Clips", "SceneConfig", "make_clips"]
 Bools = NDArray[np.bool_]
 Indices = NDArray[np.int64]
 
-ENOUGH_TEXTURE = 0.03  # of the range from black to white, from a pixel to its neighbours
-MOMENTS_AT_ONCE = 6  # on a CPU: few share a small window and stay in its cache; a GPU takes them all
+ENOUGH_TEXTURE = 0.03  # difference between neighbouring pixels, as a share of the range from black to white
+MOMENTS_AT_ONCE = 6  # on a CPU: few moments need a small window and fit its cache; a GPU renders all at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,12 +44,12 @@ class Clips:
 def make_clips(
     seeds: Sequence[int], config: SceneConfig, textures: TextureBank, device: str | torch.device = "cpu"
 ) -> Clips:
-    """One clip for each seed (0 or above), made on `device`; a clip depends on its seed, config and textures alone.
+    """Renders one clip per seed (0 or above) on `device`; a clip depends only on its seed, config and textures.
 
-    Raises ConfigError without seeds or with a negative one.
+    Raises ConfigError for no seeds or a negative one.
     """
     if not seeds or min(seeds) < 0:
-        raise ConfigError(f"seeds={list(seeds)} were given; give one for each clip, 0 or above")
+        raise ConfigError(f"seeds={list(seeds)} cannot be used; give one per clip, 0 or above")
     bank = TextureBank(textures.images.to(device), textures.weights.cpu())
     clips = [_make_clip(int(seed), config, bank, torch.device(device)) for seed in seeds]
     frames, *truth = zip(*clips, strict=True)
@@ -60,7 +60,7 @@ def make_clips(
 def _make_clip(
     seed: int, config: SceneConfig, bank: TextureBank, device: torch.device
 ) -> tuple[Tensor, NDArray[np.float32], Bools, Indices]:
-    """The frames, positions, visibility and query frames of one clip, as in Clips without the batch."""
+    """The frames, positions, visibility and query frames of one clip, as in Clips without the batch axis."""
     rng = np.random.default_rng(seed)
     times, shown = clock(rng, config)  # [T], [T]
     instants = shutter(rng, config)  # [K]
@@ -92,7 +92,7 @@ def _render(rng: Rng, config: SceneConfig, layers: Sequence[Layer], moments: Arr
 
 
 def _compose(config: SceneConfig, layers: Sequence[Layer], shades: Array, offsets: Array) -> tuple[Tensor, Tensor]:
-    """Layers painted over each other, each casting a shadow on what is behind it: as _render, before passing shades."""
+    """Paints layers over each other, each shadowing those behind it: as _render, before passing shades."""
     size = config.height, config.width
     image = layers[0].paint((slice(0, config.height), slice(0, config.width)))
     owner = torch.zeros(len(image), *size, dtype=torch.uint8, device=image.device)
@@ -110,7 +110,7 @@ def _compose(config: SceneConfig, layers: Sequence[Layer], shades: Array, offset
 
 
 def _drop_shadow(cover: Tensor, window: Window, size: tuple[int, int], offset: Array, shade: float) -> Tensor:
-    """The light [M, 1, H, W] left by the soft shadow of what covers a window, `offset` pixels beside it."""
+    """The light factor [M, 1, H, W] of the soft shadow that `cover` in a window casts, shifted by `offset` pixels."""
     (height, width), (rows, columns) = size, window
     full = F.pad(cover, (columns.start, width - columns.stop, rows.start, height - rows.stop))
     small = F.avg_pool2d(full, 4, ceil_mode=True)
@@ -121,7 +121,7 @@ def _drop_shadow(cover: Tensor, window: Window, size: tuple[int, int], offset: A
 
 
 def _passing_shade(rng: Rng, config: SceneConfig, moments: Array) -> Tensor:
-    """The light [M, 1, H, W] left by a soft band of shade that crosses the scene."""
+    """The light factor [M, 1, H, W] of a soft band of shade that crosses the scene."""
     angle, sharp, half = rng.uniform(0, 2 * math.pi), rng.uniform(4, 25), rng.uniform(0.1, 0.5)
     speed = tempo(rng, config, 0.0 if config.still else 0.15)
     place = rng.uniform(-0.6, 0.6) + wander(rng, moments, np.array([0.5]), speed)[0]
@@ -133,7 +133,7 @@ def _passing_shade(rng: Rng, config: SceneConfig, moments: Array) -> Tensor:
 
 
 def _texture(images: Tensor) -> NDArray[np.float32]:
-    """How much pictures [T, 3, H, W] change from pixel to pixel about each 4x4 cell: [T, ceil(H / 4), ceil(W / 4)]."""
+    """The pixel differences of images [T, 3, H, W] around each 4x4 cell: [T, ceil(H / 4), ceil(W / 4)]."""
     grey = F.pad(images.mean(1, keepdim=True), (0, 1, 0, 1), mode="replicate")
     across, down = grey[..., :-1, 1:] - grey[..., :-1, :-1], grey[..., 1:, :-1] - grey[..., :-1, :-1]
     cells = F.avg_pool2d(across.abs_() + down.abs_(), 4, ceil_mode=True)
@@ -147,9 +147,9 @@ def _choose_points(
     owner: NDArray[np.uint8],
     texture: NDArray[np.float32],
 ) -> tuple[NDArray[np.float32], Bools, Indices]:
-    """N points with their positions [N, T, 2], visibility [N, T] and query frames [N].
+    """Chooses N points: their positions [N, T, 2], visibility [N, T] and query frames [N].
 
-    A point is picked where it is seen: `owner` [T, H, W] tells the layer seen there, `texture` is what _texture gives.
+    Points are picked at visible pixels: `owner` [T, H, W] is the layer seen at a pixel, `texture` comes from _texture.
     """
     t, y, x = _draw_pixels(rng, config, owner, texture)  # [M] each, more than are needed
     layer_of = owner[t, y, x]
@@ -168,31 +168,31 @@ def _choose_points(
     assert len(good), "every pixel shows some layer"
     hidden = good[(inside & ~visible)[good].any(1)][: round(config.hidden_points * config.points)]
     chosen = np.resize(np.concatenate([hidden, np.setdiff1d(good, hidden, assume_unique=True)]), config.points)
-    chosen = rng.permutation(chosen)  # repeats only where a scene shows too little
+    chosen = rng.permutation(chosen)  # points repeat only if a scene shows too few
     return given[chosen], visible[chosen], t[chosen]
 
 
 def _draw_pixels(
     rng: Rng, config: SceneConfig, owner: NDArray[np.uint8], texture: NDArray[np.float32]
 ) -> tuple[Indices, Indices, Indices]:
-    """Random pixels (t, y, x), [M] each, spread over the layers; beside edges only where there is nothing else."""
+    """Random pixels (t, y, x), [M] each, spread over the layers; next to edges only if there are no others."""
     t, y, x = (rng.integers(0, size, 32 * config.points + 200) for size in owner.shape)
     mine = owner[t, y, x]
     bordered = np.pad(owner, ((0, 0), (1, 1), (1, 1)), mode="edge")
     inner = np.logical_and.reduce([bordered[t, y + dy, x + dx] == mine for dy in range(3) for dx in range(3)])
     counts = np.bincount(mine[inner], minlength=int(mine.max()) + 1)
-    share = np.sqrt(counts)  # a large sprite gets more points than a small one, but less than by its area
+    share = np.sqrt(counts)  # a large sprite gets more points than a small one, but not in proportion to its area
     share[1:] *= config.sprite_points / max(share[1:].sum(), 1)
     share[0] = (1 - config.sprite_points) * (counts[0] > 0)
     weight = np.where(inner, (share / np.maximum(counts, 1))[mine], 0)
     weight *= np.clip(texture[t, y // 4, x // 4] / ENOUGH_TEXTURE, config.plain_points, 1)
-    order = np.argsort(rng.exponential(size=len(t)) / np.maximum(weight, 1e-12))  # a weighted draw without return
+    order = np.argsort(rng.exponential(size=len(t)) / np.maximum(weight, 1e-12))  # weighted, without replacement
     order = order[: 2 * config.points + 20]
     return t[order], y[order], x[order]
 
 
 def _bare(layers: Sequence[Layer], layer_of: NDArray[np.uint8], xy: Array) -> Bools:
-    """Whether points of layers layer_of [N], at image pixels xy [N, T, 2], have no nearer layer before them: [N, T]."""
+    """Whether points of layers layer_of [N], at image pixels xy [N, T, 2], have no nearer layer in front: [N, T]."""
     bare = np.ones(xy.shape[:2], dtype=bool)
     for index, layer in enumerate(layers[1:], start=1):
         covered = layer.cover_at(layer.picture_points(xy)) > 0.5

@@ -1,4 +1,4 @@
-"""Clips drawn for a person to look at, with the truth over them; nothing here reads or writes files."""
+"""Draws clips with their truth for visual inspection; reads and writes no files."""
 
 import cv2
 import numpy as np
@@ -8,15 +8,15 @@ from numpy.typing import NDArray
 from online_tapir.scenes.clips import Clips
 
 Picture = NDArray[np.uint8]
-TAIL = 8  # frames of a point's path drawn behind it
+TAIL = 8  # frames of a point's past path that are drawn
 GAP = 4  # pixels between pictures
 
 
 def contact_sheet(clips: Clips, columns: int = 8, scale: int = 2) -> Picture:
     """All frames of all clips with their points, RGB uint8 [h, w, 3].
 
-    One clip is one band of rows of up to `columns` frames, enlarged `scale` times. A disc is a visible point, a ring a
-    hidden one, a square the frame it is queried on; the line behind it is its path so far.
+    Each clip is a band of rows of up to `columns` frames, enlarged `scale` times. A disc is a visible point, a ring a
+    hidden one; a square marks its query frame, a line its recent path.
     """
     return np.concatenate([_band(draw_truth(clips, index, scale), columns) for index in range(len(clips.frames))])
 
@@ -40,8 +40,8 @@ def draw_truth(clips: Clips, index: int, scale: int = 2) -> Picture:
 def _draw_point(
     picture: Picture, path: NDArray[np.float32], visible: bool, queried: bool, colour: tuple[int, ...]
 ) -> None:
-    """One point at the end of its path [T, 2], drawn into `picture`."""
-    corners = np.clip(path * 16 - 8, -1e6, 1e6).round().astype(np.int32)  # OpenCV's centres are whole: raster less 0.5
+    """Draws one point and the path [T, 2] that ends at it into `picture`."""
+    corners = np.clip(path * 16 - 8, -1e6, 1e6).round().astype(np.int32)  # OpenCV: raster - 0.5, in 1/16 pixel
     x, y = (int(v) for v in corners[-1])
     cv2.polylines(picture, [corners], False, colour, 1, cv2.LINE_AA, shift=4)
     cv2.circle(picture, (x, y), 3 * 16, colour, cv2.FILLED if visible else 1, cv2.LINE_AA, shift=4)

@@ -1,9 +1,9 @@
-"""Textured surfaces that move: each knows which of its points is seen at a pixel, and where any of its points is.
+"""Moving textured surfaces: each can map image pixels to points of its picture, and those points to image pixels.
 
-A layer has coordinates v of its own, in which its picture lies on [-1, 1] x [-1, 1]. On moment t a homography takes
-them to image pixels, and a ripple e_t says which picture point q = v + e_t(v) is seen at v. From the image to q is
-closed form, and rendering and picking points go that way. Back to the image, v + e_t(v) = q is solved by fixed-point
-iteration, which converges because the ripple's Lipschitz constant stays below 0.4.
+A layer has its own coordinates v, in which its picture covers [-1, 1] x [-1, 1]. At moment t a homography maps them to
+image pixels, and a ripple e_t determines the picture point q = v + e_t(v) seen at v. The map from the image to q has a
+closed form; rendering and picking points use it. For the inverse, v + e_t(v) = q is solved by fixed-point iteration,
+which converges because the ripple's Lipschitz constant is below 0.4.
 """
 
 import math
@@ -26,16 +26,16 @@ Window = tuple[slice, slice]  # rows and columns of the frame
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """One textured surface on M moments. Positions are image pixels, picture points are layer coordinates."""
+    """One textured surface at M moments. Positions are in image pixels, picture points in layer coordinates."""
 
     picture: Tensor  # float32 [4, P, P]: red, green, blue in [0, 1], and cover
     to_image: Array  # [M, 3, 3] layer coordinates to image pixels
     to_layer: Array  # [M, 3, 3] and back
     ripple: Ripple | None
-    background: bool  # covers the plane, mirrored at its rim; a sprite ends there
+    background: bool  # mirrored at its edges to cover the plane; a sprite ends there
 
     def at(self, moments: slice) -> "Layer":
-        """This layer on some of its moments."""
+        """This layer at some of its moments."""
         ripple = self.ripple and replace(self.ripple, phase=self.ripple.phase[moments])
         return replace(self, to_image=self.to_image[moments], to_layer=self.to_layer[moments], ripple=ripple)
 
@@ -45,7 +45,7 @@ class Layer:
         return v if self.ripple is None else v + self.ripple(v)
 
     def image_points(self, q: Array) -> Array:
-        """Where picture points q [N, 2] are on every moment: image pixels [N, M, 2]."""
+        """The image pixels [N, M, 2] of picture points q [N, 2] at every moment."""
         q = np.broadcast_to(q[:, None], (len(q), len(self.to_image), 2))
         v = q
         if self.ripple is not None:
@@ -60,7 +60,7 @@ class Layer:
         return np.asarray(share[0, 0].cpu().numpy())
 
     def window(self, height: int, width: int) -> Window | None:
-        """The part of the frame that the layer touches on any moment; None where it is never in the frame."""
+        """The part of the frame that the layer touches at any moment; None if it is never in the frame."""
         if self.background:
             return slice(0, height), slice(0, width)
         reach = 1 + (self.ripple.reach if self.ripple else 0)
@@ -71,7 +71,7 @@ class Layer:
         return (slice(top, bottom), slice(left, right)) if left < right and top < bottom else None
 
     def paint(self, window: Window) -> Tensor:
-        """Colours and cover on a window of the frame: float32 [M, 4, h, w]; of a background the colours alone."""
+        """Colours and cover in a window of the frame: float32 [M, 4, h, w], or [M, 3, h, w] for a background."""
         grid = self._grid(*window)
         if self.ripple is not None:
             grid += _sway(self.ripple, grid)
@@ -93,7 +93,7 @@ class Layer:
 
 
 def _sway(ripple: Ripple, v: Tensor) -> Tensor:
-    """The ripple at v [M, h, w, 2] as a Ripple computes it, on v's device."""
+    """The ripple's displacement at v [M, h, w, 2], like `Ripple.__call__` but on v's device."""
     phase = torch.from_numpy(ripple.phase.astype(np.float32)).to(v.device)[..., None, None]  # [M, K, 1, 1]
     out = torch.zeros_like(v)
     for k, (sway, wave) in enumerate(zip(ripple.sway.tolist(), ripple.wave.tolist(), strict=True)):
@@ -104,12 +104,12 @@ def _sway(ripple: Ripple, v: Tensor) -> Tensor:
 
 
 def make_layers(rng: Rng, config: SceneConfig, bank: TextureBank, moments: Array) -> list[Layer]:
-    """The background and the sprites, farthest first, all seen by one moving camera; they live where the bank does."""
+    """The background and the sprites, farthest first, all seen by one moving camera, on the bank's device."""
     count = int(rng.integers(config.sprites[0], config.sprites[1] + 1))
     chances = bank.weights.double().cpu().numpy()
     textures = rng.choice(len(bank.images), count + 1, p=chances / chances.sum())
     if rng.random() < 0.1:
-        textures[:] = textures[0]  # all of one cloth: only motion tells the layers apart
+        textures[:] = textures[0]  # one texture for all: only motion distinguishes the layers
     camera = camera_motion(rng, config, moments)
     images = [bank.images[k] for k in textures.tolist()]
     return [_make_layer(rng, config, image, camera, moments, i == 0) for i, image in enumerate(images)]
@@ -118,7 +118,7 @@ def make_layers(rng: Rng, config: SceneConfig, bank: TextureBank, moments: Array
 def _make_layer(
     rng: Rng, config: SceneConfig, texture: Tensor, camera: Array, moments: Array, background: bool
 ) -> Layer:
-    """One layer of a random size, shape, look and motion."""
+    """One layer with random size, shape, appearance and motion."""
     low, high = config.sprite_radius
     sprite_radius = min(config.height, config.width) * low * (high / low) ** rng.random()
     radius = max(config.height, config.width) * rng.uniform(0.52, 0.8) if background else sprite_radius
@@ -131,10 +131,10 @@ def _make_layer(
 
 
 def _clothe(rng: Rng, texture: Tensor, size: int) -> Tensor:
-    """A crop of a texture [3, S, S], turned, scaled, mirrored and recoloured: float32 [3, size, size] in [0, 1]."""
+    """A crop of a texture [3, S, S], rotated, scaled, mirrored and recoloured: float32 [3, size, size] in [0, 1]."""
     whole = texture.shape[-1]
-    zoom = min(float(np.exp(rng.uniform(math.log(0.5), math.log(2.5)))), whole / size)  # texture pixels a pixel
-    side = min(whole, math.ceil(zoom * size * math.sqrt(2)) + 4)  # a turned crop fits into such a square
+    zoom = min(float(np.exp(rng.uniform(math.log(0.5), math.log(2.5)))), whole / size)  # texture pixels per crop pixel
+    side = min(whole, math.ceil(zoom * size * math.sqrt(2)) + 4)  # a rotated crop fits into this square
     left, top = rng.integers(0, whole - side + 1, 2).tolist()
     square = texture[rng.permutation(3).tolist(), top : top + side, left : left + side].float().div_(255)[None]
     if zoom >= 1.5:
@@ -156,7 +156,7 @@ def _clothe(rng: Rng, texture: Tensor, size: int) -> Tensor:
 
 
 def _turned_grid(rng: Rng, size: int, half: float, device: torch.device) -> Tensor:
-    """Sampling places [1, size, size, 2] of a square of half extent `half`, turned and perhaps mirrored."""
+    """Sampling grid [1, size, size, 2] of a square of half side `half`, rotated and perhaps mirrored."""
     angle, mirror = rng.uniform(0, 2 * math.pi), float(rng.choice([-1, 1]))
     cos, sin = half * math.cos(angle), half * math.sin(angle)
     line = (torch.arange(size, device=device) + 0.5) * (2 / size) - 1

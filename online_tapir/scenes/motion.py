@@ -1,6 +1,6 @@
-"""Smooth random motions in closed form: homographies and ripples at any moment, in float64; nothing here draws.
+"""Smooth random motions in closed form: homographies and ripples at any moment, in float64; nothing is rendered here.
 
-Closed form matters: a blurred, dropped or repeated frame then has a truth as exact as any other.
+The closed form gives exact truth for blurred, dropped and repeated frames too.
 """
 
 import math
@@ -16,16 +16,16 @@ Rng = np.random.Generator
 
 
 def project(homography: Array, xy: Array) -> Array:
-    """Points xy [..., M, 2] through homographies [M, 3, 3]."""
+    """Maps points xy [..., M, 2] through homographies [M, 3, 3]."""
     x, y = xy[..., 0], xy[..., 1]  # [..., M]
     moved = homography[:, :, 0] * x[..., None] + homography[:, :, 1] * y[..., None] + homography[:, :, 2]
     return np.asarray(moved[..., :2] / moved[..., 2:])
 
 
 def wander(rng: Rng, moments: Array, reach: Array, speed: Array) -> Array:
-    """Smooth random paths [P, M], no faster than speed [P] a frame, within 2 reach [P] of 0, where one moment has all.
+    """Smooth random paths [P, M], with at most speed [P] per frame, within 2 reach [P] of 0; all 0 at a random moment.
 
-    Each is a sum of two sines; slow ones are nearly straight, fast ones come back.
+    Each is a sum of two sines; slow paths are nearly straight, fast ones oscillate.
     """
     home = rng.choice(moments)
     share = np.array([0.6, 0.4])
@@ -37,12 +37,12 @@ def wander(rng: Rng, moments: Array, reach: Array, speed: Array) -> Array:
 
 
 def tempo(rng: Rng, config: SceneConfig, *limits: float) -> Array:
-    """Random speeds, one below each limit, most of them far below."""
+    """One random speed below each limit; most are far below it."""
     return np.asarray(np.array(limits) * rng.random(len(limits)) ** config.speed_tail)
 
 
 def camera_motion(rng: Rng, config: SceneConfig, moments: Array) -> Array:
-    """Homographies [M, 3, 3] from the scene to image pixels: pan, zoom, roll and shake about the frame's middle."""
+    """Homographies [M, 3, 3] from the scene to image pixels: pan, zoom, roll and shake about the frame's centre."""
     side, middle = min(config.height, config.width), (config.width / 2, config.height / 2)
     if config.still or rng.random() < config.still_camera:
         return np.tile(np.eye(3), (len(moments), 1, 1))
@@ -62,7 +62,7 @@ def camera_motion(rng: Rng, config: SceneConfig, moments: Array) -> Array:
 def layer_motion(rng: Rng, config: SceneConfig, moments: Array, radius: float, background: bool) -> Array:
     """Homographies [M, 3, 3] from a layer's coordinates to the scene; `radius` pixels is its half extent at scale 1."""
     side = min(config.height, config.width)
-    calm = 0.3 if background else 1.0  # a background bends and turns less than what moves before it
+    calm = 0.3 if background else 1.0  # a background deforms and rotates less than the sprites
     lively = 0.0 if config.still or rng.random() < config.still_layer else calm
     place = np.full(2, 0.5) if background else rng.uniform(0.05, 0.95, 2)
 
@@ -86,7 +86,7 @@ def layer_motion(rng: Rng, config: SceneConfig, moments: Array, radius: float, b
 
 
 def _similarity(scale: Array, angle: Array, x: Array, y: Array) -> Array:
-    """Homographies [M, 3, 3] that scale and turn about the origin, then move it to (x, y); all [M]."""
+    """Homographies [M, 3, 3] that scale and rotate about the origin, then translate it to (x, y); arguments are [M]."""
     matrix = np.zeros((len(x), 3, 3))
     cos, sin = scale * np.cos(angle), scale * np.sin(angle)
     matrix[:, 0, 0], matrix[:, 0, 1], matrix[:, 0, 2] = cos, -sin, x
@@ -104,17 +104,17 @@ class Ripple:
     phase: Array  # [M, K]
 
     def __call__(self, v: Array) -> Array:
-        """e at v [..., M, 2], whose last but one axis runs over the moments."""
+        """e at v [..., M, 2], whose second to last axis is the moments."""
         return np.asarray(np.sin(v @ self.wave.T + self.phase) @ self.sway)
 
     @property
     def reach(self) -> float:
-        """The largest displacement there can be."""
+        """An upper bound on the displacement."""
         return float(np.linalg.norm(self.sway, axis=1).sum())
 
 
 def make_ripple(rng: Rng, config: SceneConfig, moments: Array) -> Ripple | None:
-    """A ripple whose Lipschitz constant, at most the sum of |sway_k| |wave_k|, stays within max_ripple; or none."""
+    """A ripple with Lipschitz constant (at most the sum of |sway_k| |wave_k|) up to max_ripple; or None."""
     if rng.random() >= config.elastic or config.max_ripple == 0:
         return None
     count = int(rng.integers(1, 3))
@@ -132,16 +132,16 @@ def _arrows(rng: Rng, lengths: Array) -> Array:
 
 
 def shutter(rng: Rng, config: SceneConfig) -> Array:
-    """The moments [K] averaged into one picture, relative to the picture's own, which is the middle one; K is odd."""
+    """The moments [K] averaged into one image, relative to the image's own moment, the middle one; K is odd."""
     if rng.random() >= config.motion_blur:
         return np.zeros(1)
     return np.linspace(-0.5, 0.5, 3 if rng.random() < 0.7 else 5) * rng.uniform(0.2, 0.9)
 
 
 def clock(rng: Rng, config: SceneConfig) -> tuple[Array, NDArray[np.int64]]:
-    """The moments [T] at which frames are taken, and which of those T pictures each frame shows [T].
+    """The moments [T] at which images are taken, and the index of the image that each frame shows [T].
 
-    A dropped frame makes a jump of two; a repeated one has the moment, and shows the picture, of the one before.
+    After a dropped frame the moment advances by two; a repeated frame has the moment and image of the one before.
     """
     steps = np.ones(config.frames)
     if rng.random() < config.stutter:

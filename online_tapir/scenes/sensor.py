@@ -1,4 +1,4 @@
-"""What a camera does to a picture: light, lens, noise, compression; geometry, and so the truth, is never touched."""
+"""Camera effects on images: exposure, defocus, noise, compression. They never change geometry, nor the truth."""
 
 import math
 
@@ -12,7 +12,7 @@ from online_tapir.scenes.motion import Array, Rng, wander
 
 
 def photograph(rng: Rng, config: SceneConfig, image: Tensor, times: Array) -> Tensor:
-    """Pictures [T, 3, H, W] in [0, 1], taken at moments `times` [T], as a camera gives them: in [0, 1], 8-bit steps."""
+    """Applies camera effects to images [T, 3, H, W] in [0, 1], taken at `times` [T]; returns [0, 1] in 8-bit steps."""
     if rng.random() < config.exposure:
         image = image * _exposure(rng, times).to(image.device)
     if rng.random() < config.defocus:
@@ -36,7 +36,7 @@ def _exposure(rng: Rng, times: Array) -> Tensor:
 
 
 def _defocus(rng: Rng, image: Tensor, times: Array) -> Tensor:
-    """The whole picture out of focus, more on some frames than on others."""
+    """Defocuses whole images, some frames more than others."""
     blurred = blur(image, rng.uniform(0.5, 1.8) * max(1.0, min(image.shape[-2:]) / 256))
     path = wander(rng, times, np.array([0.3]), rng.uniform(0, 0.2, 1))[0]
     share = np.clip(rng.uniform(0.2, 1) + path, 0, 1).astype(np.float32)
@@ -53,7 +53,7 @@ def blur(image: Tensor, sigma: float) -> Tensor:
 
 
 def _smooth(padded: Tensor, taps: Array, axis: int) -> Tensor:
-    """A symmetric filter along one axis, its taps from the middle out; shifted sums beat a convolution on a CPU."""
+    """A symmetric filter along one axis, taps from the centre out; on a CPU shifted sums beat a convolution."""
     reach = len(taps) - 1
     size = padded.shape[axis] - 2 * reach
     out = padded.narrow(axis, reach, size) * float(taps[0])
@@ -64,7 +64,7 @@ def _smooth(padded: Tensor, taps: Array, axis: int) -> Tensor:
 
 
 def _sensor_noise(rng: Rng, config: SceneConfig, image: Tensor) -> Tensor:
-    """Read noise plus shot noise, whose variance grows with the light."""
+    """Adds read noise, and shot noise whose variance grows with brightness."""
     shot = config.max_noise * rng.random() ** 2
     read = shot * rng.uniform(0.1, 0.7)
     generator = torch.Generator(image.device).manual_seed(int(rng.integers(2**62)))
@@ -84,10 +84,10 @@ YCC = np.array([[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418
 
 
 def jpeg(image: Tensor, quality: float) -> Tensor:
-    """[T, 3, H, W] in [0, 1] with the losses of JPEG: the 8x8 DCT of luma and chroma, rounded to coarse steps.
+    """Applies JPEG's losses to images [T, 3, H, W] in [0, 1]: quantises the 8x8 DCT of luma and chroma.
 
-    The steps follow JPEG's scaling of `quality` (1 to 100) over a ramp in frequency near its example tables; chroma is
-    not subsampled.
+    The quantisation steps scale with `quality` (1 to 100) as in JPEG. They are a ramp in frequency, close to JPEG's
+    example tables. Chroma is not subsampled.
     """
     count, _, height, width = image.shape
     scale = (5000 / quality if quality < 50 else 200 - 2 * quality) / 100 / 255

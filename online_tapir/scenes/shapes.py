@@ -1,4 +1,4 @@
-"""Random shapes of sprites as soft masks; a shape function says how deep a point lies inside, negative outside."""
+"""Random sprite shapes as soft masks; a shape function gives a point's depth inside the shape, negative outside."""
 
 import math
 
@@ -17,9 +17,9 @@ def cover(rng: Rng, size: int, device: torch.device) -> Tensor:
     if rng.random() < 0.3:
         for _ in range(int(rng.integers(1, 4))):
             depth = torch.minimum(depth, -_hole(rng, x, y))
-    rim = 1 - 4 / size  # soft edges end inside the picture
+    rim = 1 - 4 / size  # soft edges end inside the mask
     depth = torch.minimum(depth, rim - torch.maximum(x.abs(), y.abs()))
-    softness = float(rng.uniform(1.0, 2.5))  # pixels from bare to covered
+    softness = float(rng.uniform(1.0, 2.5))  # pixels from uncovered to covered
     return (0.5 + depth * (size / 2 / softness)).clamp_(0, 1)
 
 
@@ -33,7 +33,7 @@ def _blob(rng: Rng, x: Tensor, y: Tensor) -> Tensor:
 
 
 def _hole(rng: Rng, x: Tensor, y: Tensor) -> Tensor:
-    """A small blob somewhere about the middle."""
+    """A small blob near the centre."""
     (cx, cy), scale = rng.uniform(-0.5, 0.5, 2), float(rng.uniform(2.5, 6))
     return _blob(rng, (x - float(cx)) * scale, (y - float(cy)) * scale) / scale
 
@@ -54,7 +54,7 @@ def _polygon(rng: Rng, x: Tensor, y: Tensor) -> Tensor:
 
 
 def _cloud(rng: Rng, x: Tensor, y: Tensor) -> Tensor:
-    """Something irregular with bays, islands and holes."""
+    """An irregular shape with bays, islands and holes."""
     depth = 0.6 - torch.hypot(x, y)
     for wave_x, wave_y, phase in rng.uniform(-6, 6, (4, 3)):
         depth.add_(torch.sin(float(wave_x) * x + float(wave_y) * y + float(phase)), alpha=0.16)
@@ -62,7 +62,7 @@ def _cloud(rng: Rng, x: Tensor, y: Tensor) -> Tensor:
 
 
 def _fence(rng: Rng, x: Tensor, y: Tensor) -> Tensor:
-    """Parallel bars, or a grating of them, to look through."""
+    """Parallel bars or a grid of bars, with gaps to see through."""
     rate, share = float(rng.uniform(1.5, 4)) * math.pi, float(rng.uniform(-0.2, 0.5))
     bars = [(torch.sin(rate * line + float(rng.uniform(0, 2 * math.pi))) - share) / rate for line in (x, y)]
     return torch.maximum(*bars) if rng.random() < 0.5 else bars[0]

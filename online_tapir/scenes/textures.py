@@ -1,4 +1,4 @@
-"""Pictures to paint scenes with: photographs from a folder and procedural families; nothing is fetched or kept."""
+"""Textures for scenes: photographs from a folder and procedural families; nothing is downloaded or cached."""
 
 import csv
 import math
@@ -24,16 +24,16 @@ Rng = np.random.Generator
 
 @dataclass(frozen=True, eq=False)
 class TextureBank:
-    """A stack of square RGB textures on one device, and how often each is drawn."""
+    """A stack of square RGB textures on one device, with the probability of each."""
 
     images: Tensor  # uint8 [K, 3, S, S]
     weights: Tensor  # float32 [K] probabilities, sum 1
 
     @classmethod
     def procedural(cls, count: int, seed: int, size: int = 320, device: str | torch.device = "cpu") -> "TextureBank":
-        """`count` textures of `size` pixels from the families of this file; texture k depends on seed and k alone."""
+        """`count` textures of `size` pixels from the families in this file; texture k depends only on seed and k."""
         if count < 1:
-            raise ConfigError(f"{count} procedural textures were asked for; ask for at least 1")
+            raise ConfigError(f"cannot make {count} procedural textures; ask for at least 1")
         families = list(FAMILIES)
         images = np.stack(
             [_paint(families[k % len(families)], np.random.default_rng([seed, k]), size) for k in range(count)]
@@ -42,11 +42,11 @@ class TextureBank:
 
     @classmethod
     def from_folder(cls, folder: Path, size: int = 320, device: str | torch.device = "cpu") -> "TextureBank":
-        """The central squares of the jpg and png files in `folder`, resized to `size` pixels, in order of their names.
+        """The central squares of the jpg and png files in `folder`, resized to `size` pixels, sorted by name.
 
-        Where a SOURCES.csv in the folder or its parent names sources (`source=NAME` in its `note` column), a source
-        with n pictures is drawn in proportion to sqrt(n) instead of n, so that no large source dominates.
-        Raises ConfigError if the folder is missing, holds no picture, or holds one that cannot be read.
+        If a SOURCES.csv in the folder or its parent names sources (`source=NAME` in its `note` column), a source with
+        n images is drawn in proportion to sqrt(n) instead of n, so that no large source dominates.
+        Raises ConfigError if the folder is missing, has no images, or has one that cannot be read.
         """
         paths = photograph_paths(folder)
         images = np.stack([_read_square(path, size) for path in paths])
@@ -57,7 +57,7 @@ class TextureBank:
         return cls(torch.from_numpy(images).to(device), (weights / weights.sum()).to(device))
 
     def __add__(self, other: "TextureBank") -> "TextureBank":
-        """Both banks in one, half of all draws from each; raises ConfigError if their sizes differ."""
+        """Joins two banks, each with half the probability; raises ConfigError if their sizes differ."""
         if self.images.shape[1:] != other.images.shape[1:]:
             sizes = f"{self.images.shape[-1]} and {other.images.shape[-1]}"
             raise ConfigError(f"texture banks of {sizes} pixels cannot be joined; load both with one size")
@@ -69,7 +69,7 @@ class TextureBank:
 
 
 def photograph_paths(folder: Path) -> list[Path]:
-    """The jpg and png files of `folder` in order of their names; ConfigError where there are none."""
+    """The jpg and png files in `folder`, sorted by name; ConfigError if there are none."""
     if not folder.is_dir():
         raise ConfigError(f"no folder {folder} to take textures from; give a folder of jpg or png photographs")
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in PHOTO_SUFFIXES)
@@ -79,7 +79,7 @@ def photograph_paths(folder: Path) -> list[Path]:
 
 
 def _read_square(path: Path, size: int) -> NDArray[np.uint8]:
-    """The central square of a picture, [3, size, size] RGB."""
+    """The central square of an image, [3, size, size] RGB."""
     bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if bgr is None:
         raise ConfigError(f"{path} is not a picture that can be read; remove it or convert it to jpg or png")
@@ -105,12 +105,12 @@ def _sources(folder: Path) -> dict[str, str]:
 
 
 def _paint(family: Callable[[Rng, int], Tensor], rng: Rng, size: int) -> NDArray[np.uint8]:
-    """One texture [3, S, S]: a family's picture in [0, 1], sometimes with fine grain over it."""
+    """One texture, uint8 [3, S, S]: an image from `family`, often desaturated, sometimes with fine grain added."""
     image = family(rng, size)
     if rng.random() < 0.6:
         image = torch.lerp(
             image, image.mean(0, keepdim=True), float(rng.uniform(0.1, 0.9))
-        )  # most of the world is pale
+        )  # most real surfaces are pale
     if rng.random() < 0.5:
         grain = _noise(rng, size, cells=int(rng.integers(size // 16, size // 2)), octaves=2)
         image = image + float(rng.uniform(0.05, 0.25)) * (grain - 0.5)
@@ -123,7 +123,7 @@ def _uniform(rng: Rng, low: float, high: float, *shape: int) -> Tensor:
 
 
 def _axes(rng: Rng, size: int, warp: float) -> tuple[Tensor, Tensor]:
-    """Coordinates x, y [S, S] in [-1, 1], turned by a random angle and bent by up to `warp`."""
+    """Coordinates x, y [S, S] in [-1, 1], rotated by a random angle and warped by noise of range `warp`."""
     line = (torch.arange(size) + 0.5) * (2 / size) - 1
     y, x = torch.meshgrid(line, line, indexing="ij")
     angle = float(rng.uniform(0, 2 * math.pi))
@@ -133,7 +133,7 @@ def _axes(rng: Rng, size: int, warp: float) -> tuple[Tensor, Tensor]:
 
 
 def _noise(rng: Rng, size: int, cells: int, octaves: int, fade: float = 0.5) -> Tensor:
-    """Value noise [S, S] in [0, 1] over several octaves, the first with `cells` cells a side."""
+    """Value noise [S, S] in [0, 1] over several octaves, the first with `cells` cells per side."""
     total = torch.zeros(size, size)
     for octave in range(octaves):
         side = min(cells * 2**octave + 1, size)
@@ -143,7 +143,7 @@ def _noise(rng: Rng, size: int, cells: int, octaves: int, fade: float = 0.5) -> 
 
 
 def _colour(rng: Rng, value: Tensor) -> Tensor:
-    """Values [S, S] in [0, 1] through a random palette of 2 to 5 colours: [3, S, S]."""
+    """Maps values [S, S] in [0, 1] through a random palette of 2 to 5 colours: [3, S, S]."""
     stops = int(rng.integers(2, 6))
     palette = _uniform(rng, 0, 1, stops, 3)
     place = value.clamp(0, 1) * (stops - 1)
@@ -174,7 +174,7 @@ def _cells(rng: Rng, size: int) -> Tensor:
 
 
 def _checks(rng: Rng, size: int) -> Tensor:
-    """Checkers and stripes, bent, each square with a shade of its own so that squares differ."""
+    """Warped checkerboards and stripes; each square has its own shade, so that squares differ."""
     x, y = _axes(rng, size, warp=float(rng.uniform(0, 0.8)))
     fx, fy = np.exp(rng.uniform(math.log(2), math.log(14), 2))
     column, row = (x * float(fx)).floor(), (y * float(fy)).floor() if rng.random() < 0.6 else torch.zeros_like(y)
@@ -185,7 +185,7 @@ def _checks(rng: Rng, size: int) -> Tensor:
 
 
 def _dots(rng: Rng, size: int) -> Tensor:
-    """Discs and blobs of many sizes over a ground."""
+    """Ellipses of many sizes on a noise background."""
     image = _colour(rng, _noise(rng, size, cells=3, octaves=3)).permute(1, 2, 0).contiguous().numpy()
     for _ in range(int(rng.integers(30, 250))):
         centre = tuple(int(v) for v in rng.uniform(0, size, 2))
@@ -226,7 +226,7 @@ def _patches(rng: Rng, size: int) -> Tensor:
 
 
 def _weave(rng: Rng, size: int) -> Tensor:
-    """Gratings that interfere, like cloth, grass or water."""
+    """Interfering gratings, like cloth, grass or water."""
     x, y = _axes(rng, size, warp=float(rng.uniform(0.05, 0.6)))
     value = torch.zeros(size, size)
     for _ in range(int(rng.integers(2, 6))):

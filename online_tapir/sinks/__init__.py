@@ -1,1 +1,1 @@
-"""Where tracks go: the wire's bytes, the ZeroMQ publisher, the Rerun viewer. Import the one you need."""
+"""Where tracks go: ZeroMQ, the Rerun viewer, files, metrics, systemd. Import the module you need."""

@@ -1,30 +1,33 @@
-"""A sink that writes files in a thread of its own, in order: `publish` leaves a step in a backlog and never waits.
+"""A sink that writes files in its own thread, in order: `publish` puts a step into a backlog and never waits.
 
-What does not fit into the backlog is left out and counted. What goes wrong in that thread ends the writing with one
+Steps that do not fit into the backlog are dropped and counted. An error in that thread ends the writing with one
 reported line, never the tracker.
 """
 
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
-from online_tapir.camera import Camera
+from online_tapir.live.sink import Sink
 from online_tapir.mailbox import Backlog, Closed
-from online_tapir.points.replenish import Queries
 from online_tapir.recording.tables import Source
 from online_tapir.recording.writer import Step, Writer
-from online_tapir.records import Frame, Tracks
+from online_tapir.records import Frame, Queries, Tracks
+
+if TYPE_CHECKING:
+    from online_tapir.live.stream import Stream
 
 BACKLOG_BYTES = 256 << 20  # of pictures: nine seconds at 640x480 and 30 fps, one at 1920x1080
-LEAST_BACKLOG = 4  # frames, however large
+LEAST_BACKLOG = 4  # frames, of any size
 CLOSE_SECONDS = 10.0
 
 
-class WriterSink:
-    """Hands each step on to `writer`, in its thread; `title` is what people know it by, as in "the recording X".
+class WriterSink(Sink):
+    """Passes each step to `writer`, in its own thread; `title` names it in reports, for example "the recording X".
 
-    `report` receives a line when it has ended before its time, and at the end one that says what is missing. Frames are
-    written after `publish` has returned: do not write into `frame.rgb` again.
+    `report` receives a line if writing ends early, and at the end a line if frames are missing. Frames are written
+    after `publish` returns: do not modify `frame.rgb` afterwards.
     """
 
     def __init__(
@@ -41,37 +44,38 @@ class WriterSink:
         self._report = report
         self._backlog_bytes = backlog_bytes
         self._close_s = close_s
-        self._box: Backlog[Step] | None = None  # until the size of a frame is known
+        self._box: Backlog[Step] | None = None  # None until the size of a frame is known
         self._thread: threading.Thread | None = None
         self._named: list[Queries] = []
         self._closed = False
 
     @property
     def dropped(self) -> int:
-        """Frames that are missing, because they came faster than they could be written."""
+        """Frames that are missing because they came faster than they could be written."""
         return 0 if self._box is None else self._box.dropped
 
-    def begin(self, camera: Camera) -> None:
-        """Says what is filmed, before the first frame."""
+    def begin(self, stream: "Stream") -> None:
+        """Tells the writer the source, before the first frame."""
+        camera = stream.camera
         self._writer.begin(Source(camera.name, camera.description, camera.live, camera.fps))
 
-    def named(self, queries: Sequence[Queries]) -> None:
-        """Points that the next frame to be published is the first to have tracks of."""
+    def named(self, camera: str, queries: Sequence[Queries]) -> None:
+        """Takes points whose first tracks come with the next frame published."""
         self._named.extend(queries)
 
     def publish(self, frame: Frame, tracks: Tracks) -> None:
-        """Leave the step for the thread, without waiting; nothing happens once the writing has ended."""
+        """Queues the step for the thread without waiting; does nothing once writing has ended."""
         box = self._box or self._start(frame)
         dropped = box.dropped
         try:
             box.offer(Step(frame, tracks, tuple(self._named), dropped))
         except Closed:
             return
-        if box.dropped == dropped:  # else its points go with the next step
+        if box.dropped == dropped:  # otherwise its points go with the next step
             self._named.clear()
 
     def close(self) -> None:
-        """Write what is left, for ten seconds at most, and end. May be called twice."""
+        """Writes what is left, for at most `close_s`, and ends. May be called twice."""
         if self._closed:
             return
         self._closed = True
@@ -98,12 +102,12 @@ class WriterSink:
                 self._writer.write(box.take())
         except Closed:
             pass
-        except Exception as error:  # whatever it is, the tracker goes on
+        except Exception as error:  # after any error the tracker continues
             box.close()
             end = " ".join(str(error).split())
             self._report(f"{self._title} ended: {end}; tracking goes on")
             with suppress(Closed):
-                while True:  # it holds a lot of memory
+                while True:  # frees a lot of memory
                     box.take()
         self._end(end)
 
@@ -111,4 +115,4 @@ class WriterSink:
         try:
             self._writer.close(end, self.dropped)
         except OSError as error:
-            self._report(f"{self._title} could not be closed: {error}; it can be read up to there")
+            self._report(f"{self._title} could not be closed: {error}; it is readable up to there")

@@ -1,7 +1,7 @@
-"""What a run tells Prometheus: counted once a frame, turned into text when somebody asks, by a thread of its own.
+"""Serves a run's metrics to Prometheus: counted once a frame, formatted on request, in a separate thread.
 
-Only numbers leave, the camera's name and the model's: no picture, no position, no address of a source. It asks nobody
-who they are, as HTTP here has neither keys nor passwords; so it is bound to this machine unless anyone may read it.
+Exports only numbers and the names of camera and model: no pictures, no positions, no source addresses. HTTP here has no
+authentication, so it binds to this machine alone unless anyone may read it.
 """
 
 import time
@@ -17,26 +17,26 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.registry import Collector
 
 from online_tapir.errors import ConfigError, PublishError
+from online_tapir.live.sink import Sink
 from online_tapir.records import Frame, StageTimes, Tracks
 from online_tapir.wire.messages import State
 from online_tapir.wire.security import THIS_MACHINE, Access, is_local
 
 if TYPE_CHECKING:
-    from online_tapir.camera import Capture
-    from online_tapir.live.session import Session
+    from online_tapir.live.stream import Stream
 
 PREFIX = "online_tapir"
-SILENT_S = 2.0  # whoever connects and asks nothing keeps the others waiting for no longer
+SILENT_S = 2.0  # then a client that connects but requests nothing is dropped, as it blocks the others
 LATENCY_S = (0.005, 0.01, 0.015, 0.02, 0.025, 0.033, 0.05, 0.067, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
 STAGE_S = (0.0001, 0.0003, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.033, 0.05, 0.1, 0.2, 0.5, 1.0)
 
 
-class Metrics(Collector):
-    """A sink that counts, and serves what it has counted at `url`.
+class Metrics(Sink, Collector):
+    """A sink that counts, and serves its counts at `url`.
 
-    `address` is PORT (on loopback) or HOST:PORT; port 0 takes a free one. Give it to the loop behind the other sinks:
-    its latencies end when it is its turn. Raises ConfigError for what is no address, PublishError when it cannot be
-    bound, or is open to other machines and `access` does not let anyone in.
+    `address` is PORT (on loopback) or HOST:PORT; port 0 picks a free one. Put it after the other sinks: a latency ends
+    when its turn comes. Raises ConfigError for an invalid address, PublishError when the address cannot be bound, or
+    when other machines can reach it and `access` is not insecure.
     """
 
     def __init__(
@@ -45,13 +45,13 @@ class Metrics(Collector):
         host, port = _host_and_port(address)
         if not (access.insecure or is_local(f"tcp://{host}:{port}")):
             raise PublishError(
-                f"cannot serve metrics on {address}: other machines could read them, and HTTP knows no keys; give the "
-                f"port alone and put a proxy before it, or say --insecure to let anyone read"
+                f"cannot serve metrics on {address}: other machines could read them, and HTTP has no keys; give the "
+                f"port alone and put a proxy in front of it, or say --insecure to let anyone read"
             )
         self._monotonic_ns = monotonic_ns
         self._frames = 0
         self._last: Tracks | None = None
-        self._watched: tuple[Capture, Session] | None = None
+        self._watched: Stream | None = None
         registry = CollectorRegistry()
         self._latency = Histogram(
             f"{PREFIX}_latency_seconds",
@@ -61,7 +61,7 @@ class Metrics(Collector):
         )
         stages = Histogram(
             f"{PREFIX}_stage_seconds",
-            "Time of a frame by stage; capture is how long it waited, publish is of the frame before.",
+            "Time per frame by stage; capture is how long it waited, publish is that of the previous frame.",
             ["stage"],
             buckets=STAGE_S,
             registry=registry,
@@ -74,9 +74,9 @@ class Metrics(Collector):
         self._thread = Thread(target=self._server.serve_forever, args=(0.1,), name="metrics", daemon=True)
         self._thread.start()
 
-    def watch(self, capture: "Capture", session: "Session") -> None:
-        """From now on tells of this source and run, too; they are read when somebody asks."""
-        self._watched = capture, session
+    def begin(self, stream: "Stream") -> None:
+        """Serves this stream's figures too from now on; they are read on each request."""
+        self._watched = stream
 
     def publish(self, frame: Frame, tracks: Tracks) -> None:
         """Counts a frame that has just been published."""
@@ -87,39 +87,39 @@ class Metrics(Collector):
         self._last = tracks
 
     def close(self) -> None:
-        """Stops serving, within a fraction of a second unless a client is being silent. May be called twice."""
+        """Stops serving, within a fraction of a second unless a silent client is connected. May be called twice."""
         if self._thread.is_alive():
             self._server.shutdown()
             self._thread.join()
         self._server.server_close()
 
     def collect(self) -> Iterator[Metric]:
-        """What is not a histogram, as it is now; called by the thread that serves."""
+        """The current values of all but the histograms; called by the serving thread."""
         yield CounterMetricFamily(f"{PREFIX}_frames", "Frames tracked and published.", self._frames)
         if (last := self._last) is not None:
             visible = int(last.visible.sum())
             yield _by_state(
-                "points", "Points that are followed.", {"visible": visible, "hidden": len(last.ids) - visible}
+                "points", "Points that are tracked.", {"visible": visible, "hidden": len(last.ids) - visible}
             )
             yield GaugeMetricFamily(
                 f"{PREFIX}_last_frame_timestamp_seconds",
-                "When the last tracked frame was grabbed, of the wall clock.",
+                "Wall-clock time when the last tracked frame was grabbed.",
                 last.captured_unix_ns / 1e9,
             )
-            yield InfoMetricFamily(PREFIX, "What runs here.", {"camera": last.camera, "model": last.model})
+            yield InfoMetricFamily(PREFIX, "Camera and model of the run.", {"camera": last.camera, "model": last.model})
         if self._watched is not None:
-            yield from _of_the_source(*self._watched)
+            yield from _of_the_source(self._watched)
 
 
-def _of_the_source(capture: "Capture", session: "Session") -> Iterator[Metric]:
-    health = capture.health
-    now: State = "paused" if session.paused else health.state
-    yield _by_state("source_state", "1 for the state of the source.", {one: int(one == now) for one in get_args(State)})
+def _of_the_source(stream: "Stream") -> Iterator[Metric]:
+    health = stream.capture.health
+    now: State = "paused" if stream.paused else health.state
+    yield _by_state("source_state", "1 for the current state.", {one: int(one == now) for one in get_args(State)})
     counters = {
-        "dropped_frames": ("Frames of the source that were not tracked.", capture.dropped + session.skipped),
-        "corrupt_frames": ("Frames that could not be decoded; dropped, too.", health.corrupt),
-        "reconnects": ("Returns of the source after it was lost or stalled.", health.reconnects),
-        "control_requests": ("Requests that were answered or refused.", session.requests),
+        "dropped_frames": ("Frames of the source that were not tracked.", stream.capture.dropped + stream.skipped),
+        "corrupt_frames": ("Frames that could not be decoded; also counted as dropped.", health.corrupt),
+        "reconnects": ("Times the source came back after it was lost or stalled.", health.reconnects),
+        "control_requests": ("Requests that were answered or refused.", stream.requests),
     }
     for name, (meaning, count) in counters.items():
         yield CounterMetricFamily(f"{PREFIX}_{name}", meaning, count)
@@ -136,14 +136,14 @@ class _Handler(WSGIRequestHandler):
     timeout = SILENT_S
 
     def log_message(self, format: str, *args: object) -> None:
-        """Who asks is no news."""
+        """Requests are not logged."""
 
 
 class _Server(WSGIServer):
-    """Answers one after the other: any number of connections need one thread."""
+    """Answers one request at a time, in one thread for any number of connections."""
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that leaves in the middle is its own affair."""
+        """Ignores clients that disconnect halfway."""
 
 
 class _Server6(_Server):
@@ -155,8 +155,8 @@ def _listen(host: str, port: int, registry: CollectorRegistry) -> WSGIServer:
         server = (_Server6 if ":" in host else _Server)((host, port), _Handler)
     except (OSError, OverflowError) as error:
         raise PublishError(
-            f"cannot serve metrics on port {port} of {host}: {getattr(error, 'strerror', None) or error}; end the "
-            f"program that has it, or choose another (for example --metrics 9465)"
+            f"cannot serve metrics on port {port} of {host}: {getattr(error, 'strerror', None) or error}; stop "
+            f"the program that uses it, or choose another (for example --metrics 9465)"
         ) from error
     server.set_app(make_wsgi_app(registry))
     return server
@@ -165,7 +165,7 @@ def _listen(host: str, port: int, registry: CollectorRegistry) -> WSGIServer:
 def _host_and_port(address: str) -> tuple[str, int]:
     host, _, port = address.rpartition(":")
     if not (port.isascii() and port.isdecimal() and int(port) < 65_536):
-        raise ConfigError(f"--metrics {address!r} is no port; write 9464, or HOST:9464")
+        raise ConfigError(f"--metrics {address!r} is not a port; write 9464, or HOST:9464")
     return host.strip("[]") or "127.0.0.1", int(port)
 
 

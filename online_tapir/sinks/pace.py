@@ -1,10 +1,10 @@
-"""At most so many a second of what comes at a rate of its own."""
+"""Thins out a stream of moments to a maximum rate."""
 
-EARLY = 0.25  # of a period: a source whose own rate is the one asked for is not thinned out because it jitters
+EARLY = 0.25  # tolerance, as a share of the period: jitter does not thin out a source that has the wanted rate
 
 
 class Pace:
-    """Says which of many moments are taken, so that they come `per_second` times a second at most."""
+    """Picks moments from a stream, at most `per_second` of them a second."""
 
     def __init__(self, per_second: float | None) -> None:
         """None takes them all."""
@@ -12,7 +12,7 @@ class Pace:
         self._due_ns: int | None = None
 
     def due(self, now_ns: int) -> bool:
-        """Whether the moment now_ns is taken. When the clock has been set back, a new count begins."""
+        """Whether to take the moment now_ns. Starts over if the clock was set back."""
         due_ns = now_ns if self._due_ns is None or self._due_ns - now_ns > 2 * self._period_ns else self._due_ns
         if now_ns < due_ns - EARLY * self._period_ns:
             return False

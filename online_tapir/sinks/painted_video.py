@@ -1,7 +1,7 @@
-"""A video to show around: each frame with its points, trails and rings on it (see `painting`), as MPEG-4 in .mp4.
+"""A video for sharing: each frame with its points, trails and rings painted on (see `painting`), as MPEG-4 in .mp4.
 
-A live source's plays at its own pace: where frames were dropped the one before stays, where they came too soon for the
-video's rate one is left out.
+The video of a live source plays in real time: it repeats the last frame where frames were dropped, and leaves out
+frames that come too soon for its rate.
 """
 
 import os
@@ -18,24 +18,24 @@ from online_tapir.recording.video import Picture, VideoWriter
 from online_tapir.recording.writer import NOMINAL_FPS, Step, leave_room
 from online_tapir.records import Tracks
 
-LONGEST_STILL_S = 5.0  # a longer gap is shortened
+LONGEST_STILL_S = 5.0  # longer gaps are shortened to this
 
 
 class PaintedVideo:
-    """A writer (see `WriterSink`) of one file, which it replaces. Raises ConfigError or PublishError."""
+    """Writes one file, replacing an existing one (a `Writer`, for `WriterSink`). Raises ConfigError or PublishError."""
 
     def __init__(self, path: Path, color: ColorMode = DEFAULT_COLOR) -> None:
         if path.suffix.lower() != ".mp4":
             raise ConfigError(f"--save-video {path}: the painted video is MPEG-4; give a name that ends in .mp4")
         if not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
-            raise PublishError(f"cannot write {path}: {path.parent} is no folder, or may not be written to")
+            raise PublishError(f"cannot write {path}: {path.parent} is not a writable folder")
         self._path = path
         self._source = Source()
         self._trails = Trails()
         self._palette = Palette(color)
         self._video: VideoWriter | None = None
         self._last: Picture = np.zeros((0, 0, 3), np.uint8)
-        self._due_ns = 0  # of the clock that stamps frames: when the next picture of the video is shown
+        self._due_ns = 0  # when the video's next picture is due, on the clock that stamps frames
 
     def begin(self, source: Source) -> None:
         self._source = source
@@ -69,11 +69,11 @@ class PaintedVideo:
         return self._source.fps or NOMINAL_FPS
 
     def _timed(self, tracks: Tracks) -> Tracks:
-        """With the time at which they are shown, that a trail is a second long on the video, too."""
+        """Replaces the capture time of a file by video time, so that trails last a second in the video, too."""
         if self._source.live:
             return tracks
         return replace(tracks, captured_ns=round(tracks.frame_id * 1e9 / self._fps))
 
     def _late(self, captured_ns: int) -> int:
-        """By how many pictures of the video a frame comes after its turn; below 0, before it."""
+        """How many pictures of the video a frame is late; negative if early."""
         return round((captured_ns - self._due_ns) * self._fps / 1e9)

@@ -1,7 +1,7 @@
-"""Signs of life to the service manager that started the run, where it asked for them: readiness and the watchdog.
+"""Reports readiness and watchdog keep-alives to the service manager that started the run, if it asked for them.
 
-sd_notify(3) is one datagram to the socket in NOTIFY_SOCKET. It is sent from the loop of frames alone: a run that hangs
-says nothing, and is started again.
+sd_notify(3) is one datagram to the socket in NOTIFY_SOCKET. Only the frame loop sends it: a run that hangs sends
+nothing, so the service manager restarts it.
 """
 
 import socket
@@ -9,16 +9,17 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Self
 
+from online_tapir.live.sink import Sink
 from online_tapir.records import Frame, Tracks
 from online_tapir.wire.messages import Heartbeat
 
 EVERY_NS = 1_000_000_000
 
 
-class Watchdog:
+class Watchdog(Sink):
     """A sink that tells systemd, at most once a second, that frames come, or why none do.
 
-    `address` is that of a datagram socket, `@` before one without a file. A manager that does not listen is no error.
+    `address` is that of a datagram socket; `@` marks an abstract one. A manager that does not listen is not an error.
     """
 
     def __init__(self, address: str, *, monotonic_ns: Callable[[], int] = time.monotonic_ns) -> None:
@@ -30,7 +31,7 @@ class Watchdog:
 
     @classmethod
     def asked_for(cls, environ: Mapping[str, str]) -> Self | None:
-        """One for the manager that `environ` names; None where it names none."""
+        """A watchdog for the manager that `environ` names; None if it names none."""
         address = environ.get("NOTIFY_SOCKET", "")
         return cls(address) if address.startswith(("/", "@")) else None
 
@@ -41,7 +42,7 @@ class Watchdog:
         self._tell(lambda: f"{heartbeat.state}; the last frame was {heartbeat.frame_id}")
 
     def close(self) -> None:
-        """Says that the run is ending. May be called twice."""
+        """Reports that the run is ending. May be called twice."""
         if self._socket.fileno() >= 0:
             self._send("STOPPING=1")
             self._socket.close()
@@ -56,5 +57,5 @@ class Watchdog:
     def _send(self, text: str) -> None:
         try:
             self._socket.sendto(text.encode(), self._address)
-        except OSError:  # it is busy, or gone: the next one may pass
+        except OSError:  # the manager is busy or gone: the next datagram may get through
             return

@@ -1,4 +1,4 @@
-"""Tracks onto a ZeroMQ PUB socket: each message is sent or dropped, and never waited for."""
+"""Publishes tracks on a ZeroMQ PUB socket: each message is sent or dropped, without waiting."""
 
 import time
 from collections.abc import Callable
@@ -7,24 +7,25 @@ from dataclasses import replace
 import zmq
 
 from online_tapir.errors import PublishError
+from online_tapir.live.sink import Sink
 from online_tapir.records import Frame, Tracks
 from online_tapir.wire import messages as wire
+from online_tapir.wire.messages import DEFAULT_ADDRESS
 from online_tapir.wire.security import THIS_MACHINE, Access, BindError, BoundSocket
 
-DEFAULT_ADDRESS = "tcp://127.0.0.1:5555"
-_LINGER_MS = 200  # at the end, for the last messages to leave
+_LINGER_MS = 200  # on close, for the last messages to be sent
 _OPTIONS = {
-    zmq.SNDHWM: 64,  # kept for each subscriber, then its are dropped; with fewer, a burst of many cameras loses some
-    zmq.MAXMSGSIZE: 4096,  # all that a subscriber sends are topics
+    zmq.SNDHWM: 64,  # queued per subscriber before dropping; with fewer, a burst of many cameras loses messages
+    zmq.MAXMSGSIZE: 4096,  # subscribers only send topics
 }
 
 
-class ZmqPublisher:
-    """A sink that publishes one message (see `wire`) for each frame, and a heartbeat when it is told to.
+class ZmqPublisher(Sink):
+    """A sink that publishes one message (see `wire`) for each frame, and a heartbeat on `beat`.
 
-    `address` is tcp://HOST:PORT or ipc://PATH; port 0 or * takes a free one and the attribute `address` tells it.
-    `access` says who may subscribe, this machine alone unless told otherwise. Use from one thread. Raises
-    `PublishError` when the address cannot be bound or is open to more than `access` allows.
+    `address` is tcp://HOST:PORT or ipc://PATH; port 0 or * picks a free one, which the attribute `address` shows.
+    `access` says who may subscribe, by default only this machine. Use from one thread. Raises `PublishError` if the
+    address cannot be bound or is open to more than `access` allows.
     """
 
     def __init__(
@@ -44,15 +45,15 @@ class ZmqPublisher:
         self.address = self._bound.address
 
     def publish(self, frame: Frame, tracks: Tracks) -> None:
-        """Send `tracks`, stamped with the moment of sending; a subscriber whose queue is full misses them."""
+        """Sends `tracks`, stamped with the time of sending; a subscriber whose queue is full misses them."""
         stamped = replace(tracks, published_unix_ns=self._unix_clock())
         self._bound.socket.send(wire.encode(stamped), zmq.NOBLOCK)
 
     def beat(self, heartbeat: wire.Heartbeat) -> None:
-        """Send `heartbeat`, stamped with the moment of sending."""
+        """Sends `heartbeat`, stamped with the time of sending."""
         stamped = replace(heartbeat, published_unix_ns=self._unix_clock())
         self._bound.socket.send(wire.encode_heartbeat(stamped), zmq.NOBLOCK)
 
     def close(self) -> None:
-        """Close the socket; messages still queued get a fifth of a second to leave. May be called twice."""
+        """Closes the socket; queued messages get a fifth of a second to be sent. May be called twice."""
         self._bound.close(_LINGER_MS)

@@ -1,4 +1,4 @@
-"""What left the device, said as the records say it: image pixels, probabilities, and what was seen of one point."""
+"""Converts the model's output to records: image pixels, probabilities, and the inspection of one point."""
 
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from tapir_kernels import PATCH_RADIUS
 
 
 class Answers(NamedTuple):
-    """Where points are and how sure that is."""
+    """Positions of N points, and their probabilities."""
 
     xy: NDArray[np.float32]  # [N, 2] image pixels
     visible: NDArray[np.bool_]  # [N]
@@ -25,7 +25,7 @@ class Answers(NamedTuple):
 
 
 def answers(values: NDArray[np.float32], config: TapirConfig, size: Size) -> Answers:
-    """Of values [N, 4] (see `static.packed`) on a frame of `size`."""
+    """The answers in values [N, 4] (see `static.packed`), for a frame of `size`."""
     occlusion, distance = values[:, 2].copy(), values[:, 3].copy()
     xy = coordinates.rescale(torch.from_numpy(values[:, :2]), config.initial_resolution, size)
     return Answers(
@@ -37,10 +37,10 @@ def answers(values: NDArray[np.float32], config: TapirConfig, size: Size) -> Ans
 
 
 def inspection(id: int, sight: Sight, config: TapirConfig, size: Size) -> Inspection:
-    """What was seen of point `id` on a frame of `size`, from a sight on the host."""
+    """The inspection of point `id` on a frame of `size`; the sight's tensors are on the host."""
     stages = _stages(sight, config, size)
     heat = torch.softmax(sight.heat.flatten() * config.softmax_temperature, dim=0)
-    refinements = zip(stages, stages[1:], sight.patches, strict=False)  # one stage more than there are patches
+    refinements = zip(stages, stages[1:], sight.patches, strict=False)  # one more stage than patches
     return Inspection(
         id,
         sight.cost.numpy(),
@@ -62,7 +62,7 @@ def _stages(sight: Sight, config: TapirConfig, size: Size) -> tuple[Stage, ...]:
 
 
 def _correlations(before: Stage, after: Stage, patches: Patches, size: Size) -> Correlations:
-    """Of the refinement that made the stage `after`; samples are a cell of their level apart."""
+    """Those of the refinement that produced stage `after`; samples are one cell of their level apart."""
     cells = np.array([(size[1] / width, size[0] / height) for height, width in patches.grids])  # [L, 2] image pixels
     recent = None if patches.recent is None else _squares(patches.recent)
     reach = np.asarray(PATCH_RADIUS * cells, np.float32)

@@ -1,6 +1,6 @@
 """The rolling window: the features of the last frames, by frame id, so that a late query can be answered.
 
-Buffers are made once, at the first frame, and reused as a ring; a pyramid read from the window is a view of them.
+Buffers are allocated once, at the first frame, and reused as a ring; a pyramid read from the window is a view of them.
 """
 
 from collections import deque
@@ -35,16 +35,16 @@ class FeatureWindow:
 
     @property
     def ids(self) -> list[int]:
-        """The frames a query may name, oldest first."""
+        """The ids of the frames that a query may name, oldest first."""
         return [frame.id for frame in self._frames]
 
     @property
     def nbytes(self) -> int:
-        """What the buffers take."""
+        """Size of the buffers."""
         return sum(ring.nbytes for rings in self._rings for ring in rings)
 
     def push(self, frame: RememberedFrame, pyramid: FeaturePyramid) -> FeaturePyramid:
-        """Remembers a frame in place of the oldest; returns its pyramid as the window holds it."""
+        """Stores a frame over the oldest one; returns its pyramid as a view of the window."""
         if not self._rings:
             self.make_room(pyramid)
         for ring, level in self._places(pyramid):
@@ -53,7 +53,7 @@ class FeatureWindow:
         return self.pyramid(frame)
 
     def make_room(self, pyramid: FeaturePyramid) -> None:
-        """Makes the buffers, for pyramids like this one."""
+        """Allocates buffers for pyramids of this shape."""
         self._sizes = [grids.size for grids in pyramid.grids]
         self._pooled = pyramid.match.pooled
         self._refined_from = pyramid.refined_from
@@ -63,25 +63,25 @@ class FeatureWindow:
         ]
 
     def store(self, slot: Tensor, pyramid: FeaturePyramid) -> None:
-        """Writes a pyramid to `slot` [1], which is on the device, so that a graph can; `remember` says whose it is."""
+        """Writes a pyramid to `slot` [1], on the device so that a graph can do it; `remember` then names the frame."""
         for ring, level in self._places(pyramid):
             ring.index_copy_(0, slot, level)
 
     def remember(self, frame: RememberedFrame) -> None:
-        """From now on the frame's slot is known to hold its features; the oldest frame's are gone."""
+        """Records that the frame's slot holds its features; the oldest frame leaves a full window."""
         self._frames.append(frame)
 
     def slot(self, frame: RememberedFrame) -> int:
-        """Where in the buffers the frame's features are."""
+        """The index of the frame's features in the buffers."""
         return frame.number % self.capacity
 
     def _places(self, pyramid: FeaturePyramid) -> Iterator[tuple[Tensor, Tensor]]:
-        """Each level of a pyramid, after the buffer it belongs in."""
+        """Pairs each level of a pyramid with its buffer, buffer first."""
         for rings, grids in zip(self._rings, pyramid.grids, strict=True):
             yield from zip(rings, grids.levels, strict=True)
 
     def pyramid(self, frame: RememberedFrame) -> FeaturePyramid:
-        """The features of a frame that the window holds: views, valid until it leaves."""
+        """The features of a frame in the window, as views that are valid until the frame leaves it."""
         slot = self.slot(frame)
         grids = tuple(
             Grids(size, tuple(ring[slot : slot + 1] for ring in rings), self._pooled)
@@ -90,12 +90,12 @@ class FeatureWindow:
         return FeaturePyramid(grids, self._refined_from)
 
     def find(self, frame_id: int) -> RememberedFrame:
-        """The frame called `frame_id`; QueryError says which frames a query may name."""
+        """The frame with id `frame_id`; QueryError, listing the frames that a query may name, if there is none."""
         for frame in self._frames:
             if frame.id == frame_id:
                 return frame
         if not self._frames:
-            raise QueryError(f"frame {frame_id} was asked for before any frame was tracked; name none for the next one")
+            raise QueryError(f"frame {frame_id} was named before any frame was tracked; omit it for the next frame")
         oldest, newest = self._frames[0].id, self._frames[-1].id
         if frame_id < oldest:
             why = f"has left the window of {self.capacity}"

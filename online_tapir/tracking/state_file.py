@@ -1,14 +1,14 @@
-"""What a tracker knows of its points between two frames, on disk: to go on from after a restart.
+"""Saves what a tracker knows of its points between two frames, to resume after a restart.
 
-One .safetensors file, of version 1; nothing in it could run. Its metadata:
+One .safetensors file, of version 1; nothing in it is executed. Its metadata:
 
-    format, version  "online-tapir/state", "1"; a higher version is refused
+    format, version  "online-tapir/state", "1"; any other version is refused
     run              JSON: config, weights, dtype, resolutions (see `Origin`), frame_id, frames, next_id, saved_unix_ns
     crc32            of `run` and the bytes of all tensors, in the order of their names
 
-Its tensors: `ids` int32 [N], `waiting_ids` int32 [M] and `waiting_xy` float32 [M, 2] of points that were named on the
-next frame, which never came; and those of a `TrackState` of N rows, by their names there. Pictures and their features
-are not kept.
+Its tensors: `ids` int32 [N], `waiting_ids` int32 [M] and `waiting_xy` float32 [M, 2] of points that were added for the
+next frame, which never came; and those of a `TrackState` of N rows, under the same names. Pictures and their features
+are not saved.
 """
 
 import json
@@ -36,30 +36,30 @@ from online_tapir.model.state import TrackState
 from online_tapir.model.tapir import Tapir
 
 FORMAT, VERSION = "online-tapir/state", "1"
-MOST_RESOLUTIONS = 16  # that points are refined at, more than any frame is large enough for
+MOST_RESOLUTIONS = 16  # to refine points at; more than any frame size needs
 MOST_IDS = 2**31 - 1
 DTYPES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.int32: "I32"}
 
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What a state was made by; it fits no other."""
+    """The model and settings that made a state; it can only be resumed with the same."""
 
     config: TapirConfig
     weights: str  # SHA-256, see `digest`
     dtype: str
-    resolutions: tuple[Size, ...] | None  # at which points are refined; None: not known before the first frame
+    resolutions: tuple[Size, ...] | None  # to refine points at; None: not known before the first frame
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SavedState:
-    """The points of a tracker, and where it was. Tensors are on the host."""
+    """A tracker's points and counters. Tensors are on the host."""
 
     origin: Origin
-    frame_id: int  # the last tracked; whoever goes on counts from anew
-    frames: int  # tracked so far; the memory turns with their parity
+    frame_id: int  # the last tracked; a resumed run numbers its frames anew
+    frames: int  # tracked so far; their parity is the phase of the mixer's memory
     next_id: int
-    ids: NDArray[np.int32]  # [N] of the rows
+    ids: NDArray[np.int32]  # [N] the id of each row
     state: TrackState  # N rows
     waiting_ids: NDArray[np.int32]  # [M]
     waiting_xy: NDArray[np.float32]  # [M, 2] image pixels of the next frame
@@ -71,13 +71,13 @@ class SavedState:
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """As they lie in a file."""
+        """All tensors, by their names in the file."""
         own = {"ids": self.ids, "waiting_ids": self.waiting_ids, "waiting_xy": self.waiting_xy}
         return {**self.state.tensors, **{name: torch.from_numpy(array) for name, array in own.items()}}
 
 
 def digest(model: Tapir) -> str:
-    """SHA-256 of the weights as they are computed with, the same on every device."""
+    """SHA-256 of the weights in the dtype they compute in, the same on every device."""
     found = sha256()
     for name, tensor in sorted(model.state_dict().items()):
         found.update(name.encode())
@@ -86,7 +86,7 @@ def digest(model: Tapir) -> str:
 
 
 def write(path: Path, saved: SavedState) -> None:
-    """Puts a state in place at once, whole and on the disk, or raises StateError; then what was there stays."""
+    """Writes a state atomically and syncs it to disk. If that fails, raises StateError and keeps the old file."""
     head = {name: getattr(saved, name) for name in ("frame_id", "frames", "next_id", "saved_unix_ns")}
     run = json.dumps({**asdict(saved.origin), **head})
     tensors = saved.tensors
@@ -107,11 +107,11 @@ def write(path: Path, saved: SavedState) -> None:
 
 
 def check_place(path: Path) -> None:
-    """StateError where a state could not be written to `path`, or what is there is none."""
+    """Raises StateError if a state cannot be written to `path`, or if the file there is not one."""
     partial = _beside(path)
     try:
         if path.exists() and not (path.is_file() and _is_state(path)):
-            raise StateError(f"{path} is there and is no saved state; name another file to save the points to")
+            raise StateError(f"{path} exists and is not a saved state; name another file to save the points to")
         partial.open("wb").close()
         partial.unlink()
     except OSError as error:
@@ -119,9 +119,9 @@ def check_place(path: Path) -> None:
 
 
 def read(path: Path, wanted: Origin, room: int) -> SavedState:
-    """The state in a file, for a tracker of this origin that has room for so many points.
+    """Reads a state for a tracker of origin `wanted`, with room for `room` points.
 
-    Raises StateError for a file that is missing, damaged, of a newer version, of another origin or with more points.
+    Raises StateError for a file that is missing, damaged, of another version or origin, or with more points.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -133,16 +133,16 @@ def read(path: Path, wanted: Origin, room: int) -> SavedState:
     except FileNotFoundError as error:
         raise StateError(f"there is no saved state {path}; check the path") from error
     except (SafetensorError, OSError, RecursionError) as error:
-        raise StateError(f"{path} is no whole saved state ({error}); take an older one, or begin without it") from error
+        raise StateError(f"{path} is not a valid state ({error}); take an older one, or begin without it") from error
     if metadata.get("crc32") != _checksum(metadata["run"], tensors):
-        raise _damaged(path, "its checksum is another")
+        raise _damaged(path, "its checksum does not match")
     return _check_content(path, origin, run, tensors)
 
 
 def _read_run(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
-    """What a file says of the run that it is of, of the right types."""
+    """The metadata of the run, with the right types."""
     if metadata.get("format") != FORMAT:
-        raise StateError(f"{path} is a safetensors file, but no saved state; give one that --save-state wrote")
+        raise StateError(f"{path} is a safetensors file, but not a saved state; give one that --save-state wrote")
     if metadata.get("version") != VERSION:
         found = metadata.get("version", "none")[:40]
         raise StateError(f"{path} has format version {found}, this program reads {VERSION}; upgrade it")
@@ -151,27 +151,27 @@ def _read_run(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
         counts = {name: _whole(run[name]) for name in ("frame_id", "frames", "next_id", "saved_unix_ns")}
         resolutions = tuple((_whole(height), _whole(width)) for height, width in run["resolutions"])
         if not isinstance(run["config"], dict):
-            raise TypeError(f"a {type(run['config']).__name__} is no configuration")
+            raise TypeError(f"a {type(run['config']).__name__} is not a configuration")
         known = {"config": run["config"], "weights": str(run["weights"]), "dtype": str(run["dtype"])}
     except (ValueError, TypeError, LookupError, RecursionError) as error:
-        raise _damaged(path, f"it does not say well what it is of ({str(error)[:80]})") from error
+        raise _damaged(path, f"its metadata is invalid ({str(error)[:80]})") from error
     if not 0 < len(resolutions) <= MOST_RESOLUTIONS or counts["next_id"] > MOST_IDS:
         raise _damaged(path, f"{len(resolutions)} resolutions, {counts['next_id']} ids")
     return {**known, **counts, "resolutions": resolutions}
 
 
 def _check_origin(path: Path, run: Mapping[str, Any], wanted: Origin) -> Origin:
-    """`wanted`, with the resolutions of the file; StateError says what is another."""
+    """`wanted`, with the resolutions of the file. Raises StateError naming the first difference."""
     ours, usual = (json.loads(json.dumps(asdict(config))) for config in (wanted.config, TapirConfig()))
-    theirs = {**usual, **run["config"]}  # what is newer than the file was as it is by default
+    theirs = {**usual, **run["config"]}  # settings that are newer than the file had their defaults
     differing = sorted(name for name in {*ours, *theirs} if ours.get(name) != theirs.get(name))
     if "name" in differing:
-        what = f"model {_shown(theirs['name'])}, and this is {_shown(ours['name'])}"
+        what = f"model {_shown(theirs['name'])}, but this is {_shown(ours['name'])}"
     elif differing:
         name = differing[0]
-        what = f"a model with {name} {_shown(theirs.get(name))}, and here it is {_shown(ours.get(name))}"
+        what = f"a model with {name} {_shown(theirs.get(name))}, but here it is {_shown(ours.get(name))}"
     elif run["dtype"] != wanted.dtype:
-        what = f"{_shown(run['dtype'])}, and this computes in {wanted.dtype!r}"
+        what = f"{_shown(run['dtype'])}, but this computes in {wanted.dtype!r}"
     elif run["weights"] != wanted.weights:
         what = f"other weights of model {_shown(ours['name'])}"
     else:
@@ -182,17 +182,17 @@ def _check_origin(path: Path, run: Mapping[str, Any], wanted: Origin) -> Origin:
 
 
 def check_resolutions(saved: tuple[Size, ...], wanted: tuple[Size, ...]) -> None:
-    """StateError where points are refined elsewhere than they were."""
+    """Raises StateError if points would be refined at other resolutions than before."""
     if saved != wanted:
         theirs, ours = (", ".join(f"{width}x{height}" for height, width in sizes) for sizes in (saved, wanted))
         raise StateError(
-            f"the saved state is of points refined at {theirs}, and here that is {ours}; choose the same --resolution "
+            f"the saved points were refined at {theirs}, but here at {ours}; choose the same --resolution "
             f"(`frame` follows the camera's size), or begin without it"
         )
 
 
 def _check_shapes(path: Path, file: Any, origin: Origin, room: int) -> None:
-    """StateError unless the tensors are those of a state, of the right types and shapes; none is read."""
+    """Raises StateError unless the tensors are those of a state, of the right types and shapes; reads none of them."""
     found = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
     found = {name: (tensor.get_dtype(), tuple(tensor.get_shape())) for name, tensor in found.items()}
     points, waiting = (found.get(name, ("", ()))[1] for name in ("ids", "waiting_ids"))
@@ -200,7 +200,7 @@ def _check_shapes(path: Path, file: Any, origin: Origin, room: int) -> None:
         raise _damaged(path, "it has no ids")
     if points[0] + waiting[0] > room:
         raise StateError(
-            f"{path} has {points[0] + waiting[0]} points, and there is room for {room}; raise --max-points to go on"
+            f"{path} has {points[0] + waiting[0]} points, but there is room for {room}; raise --max-points to resume"
         )
     dtype = getattr(torch, origin.dtype)
     meta = torch.device("meta")
@@ -213,14 +213,14 @@ def _check_shapes(path: Path, file: Any, origin: Origin, room: int) -> None:
 
 
 def _check_content(path: Path, origin: Origin, run: Mapping[str, Any], tensors: dict[str, Tensor]) -> SavedState:
-    """The state, where every number of it may be."""
+    """The state, if all its values are valid; otherwise raises StateError."""
     ids, waiting_ids, waiting_xy = (tensors.pop(name).numpy() for name in ("ids", "waiting_ids", "waiting_xy"))
     state = TrackState.of(tensors)
     if not (state.sound().all() and np.isfinite(waiting_xy).all()):
         raise _damaged(path, "it has numbers that are not finite")
     every = np.concatenate([ids, waiting_ids])
     if len(np.unique(every)) < len(every) or (len(every) and not 0 <= every.min() <= every.max() < run["next_id"]):
-        raise _damaged(path, "its ids are not those of different points")
+        raise _damaged(path, "its ids are repeated or out of range")
     return SavedState(
         origin,
         run["frame_id"],
@@ -250,7 +250,7 @@ def _checksum(run: str, tensors: Mapping[str, Tensor]) -> str:
 
 
 def _bytes(tensor: Tensor) -> memoryview:
-    """A tensor's bytes, row by row."""
+    """A tensor's bytes, in row-major order."""
     flat = tensor.detach().cpu().contiguous().flatten()
     return flat.view(torch.uint8).numpy().data if len(flat) else memoryview(b"")
 
@@ -260,7 +260,7 @@ def _beside(path: Path) -> Path:
 
 
 def _sync_folder(folder: Path) -> None:
-    """A file that was moved is there after a power cut, too, on a disk that can promise that of a folder."""
+    """Makes a rename survive a power cut, where the file system can sync folders."""
     opened = os.open(folder, os.O_RDONLY)
     try:
         with suppress(OSError):
@@ -271,7 +271,7 @@ def _sync_folder(folder: Path) -> None:
 
 def _whole(value: Any) -> int:
     if type(value) is not int or not 0 <= value < 2**63:
-        raise ValueError(f"{_shown(value)} is no number of anything")
+        raise ValueError(f"{_shown(value)} is not a non-negative integer")
     return value
 
 

@@ -1,9 +1,9 @@
-"""A frame's stages over every row of a state, all that they read and write at fixed addresses, for a GPU to replay.
+"""A frame's stages over every row of a state, reading and writing at fixed addresses, for capture in CUDA graphs.
 
-What changes between frames - the picture, its slot in the window, who lives in which row - lies in memory, none of it
-in Python. A row without a point is computed like the others, and nobody reads it. Nothing here waits for the device or
-brings anything from the host; a frame's own size is met outside, in `take`. With taps a stage is no longer the same for
-every frame, so it is launched as it comes and not replayed: on the same memory, by the same kernels.
+What changes between frames (the picture, its slot in the window, which point is in which row) is in device memory, not
+in Python. Rows without a point are computed like the others, and ignored. No host synchronisation, no host-to-device
+copies; only `take`, which is not captured, depends on the frame's size. With taps a stage differs from frame to frame,
+so it is launched eagerly instead of replayed, on the same memory and with the same kernels.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from tapir_kernels import resize_rgb8
 
 
 class StaticStages:
-    """`take`, then `encode`, `match` and `refine`, in that order, each on what the one before has left."""
+    """Call `take`, `encode`, `match` and `refine` in this order; each works on the results of the one before."""
 
     def __init__(self, model: Tapir, state: TrackState, window: FeatureWindow, refinement: Sequence[Size]) -> None:
         weight = next(model.parameters())
@@ -39,26 +39,26 @@ class StaticStages:
         self._first: Estimate
 
     def take(self, rgb: Tensor, slot: int) -> None:
-        """The frame to go on with, uint8 RGB [H, W, 3] of any size on the device, and where its features shall go."""
+        """Sets the next frame, uint8 RGB [H, W, 3] of any size on the device, and the window slot for its features."""
         for image in self._images:
             image.copy_(resize_rgb8(rgb, (image.shape[2], image.shape[3]), image.dtype))
         self._slot.fill_(slot)
 
     def encode(self) -> None:
-        """Features of the frame, into the window too."""
+        """Computes the frame's features and stores them in the window."""
         self._pyramid = self._model.encode_resized(self._images, self._refinement)
         self._window.store(self._slot, self._pyramid)
 
     def match(self, taps: Taps | None = None) -> None:
-        """The first guess for every row."""
+        """Computes the first guess for every row."""
         self._first = self._model.match(self._pyramid, self._state, taps).estimate
 
     def refine(self, phase: int, taps: Taps | None = None) -> Tensor:
-        """What `packed` makes of every row's best estimate; the state advances by one frame, of that parity."""
+        """Every row's best estimate, `packed`; the state advances by one frame. `phase` is that frame's parity."""
         return packed(self._model.refine(self._pyramid, self._first, self._state, phase, taps)[-1])
 
 
 def packed(estimate: Estimate) -> Tensor:
-    """All that leaves the device: float32 [N, 4], positions in pixels of the initial resolution, then both logits."""
+    """The result to download: float32 [N, 4], positions in pixels of the initial resolution, then both logits."""
     logits = torch.stack([estimate.occlusion[0], estimate.expected_distance[0]], dim=1)
     return torch.cat([estimate.xy[0].float(), logits.float()], dim=1)

@@ -1,7 +1,7 @@
 # mypy: allow-untyped-calls
-"""One frame on its way through a device: the picture in, its features into the window, every point's numbers out.
+"""Runs one frame on a device: uploads the picture, stores its features in the window, computes every point's numbers.
 
-Knows rows, not points: whose they are, and what is asked, is the tracker's business.
+Works on rows of the state; which point is in which row is the tracker's business.
 """
 
 import logging
@@ -29,43 +29,43 @@ from online_tapir.tracking.feature_window import FeatureWindow, RememberedFrame
 from online_tapir.tracking.static import StaticStages, packed
 from tapir_kernels import resize_rgb8
 
-LANES = 2  # frames that may be under way: one is computed while the next is brought
-WARM_UPS = 3  # runs before a capture, in which kernels are compiled and convolutions choose their algorithms
-# What the widest layer of a stage may make on a CPU, in bytes; more of it falls out of the cache, and is mapped anew by
-# malloc each time. The mixer has weights that are read again for every batch, and so prefers larger ones.
+LANES = 2  # frames in flight: one is computed while the next is uploaded
+WARM_UPS = 3  # runs before a capture, to compile kernels and choose convolution algorithms
+# Limits on the output of a stage's widest layer on a CPU, in bytes. Larger ones fall out of the cache, and malloc maps
+# them anew each time. The mixer reads its weights again for every batch, so it prefers larger batches.
 MATCH_BYTES, REFINE_BYTES = 4 * 2**20, 16 * 2**20
-BATCHES = 8  # that points are matched in, where they are too many for what is left of the memory
+BATCHES = 8  # to match points in, once matching ran out of memory
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
 
 class Reading(NamedTuple):
-    """What was found on a frame, and how long its stages took."""
+    """The results of a frame, and how long its stages took."""
 
     values: NDArray[np.float32]  # [N, 4] as `packed`
     times: StageTimes
-    sight: Sight | None  # of the row that was inspected, on the host
+    sight: Sight | None  # of the inspected row, on the host; None without one
 
 
 class Step(Protocol):
-    """Takes frames and tracks their points, in turn; `read` answers in the order of the frames, at most two behind."""
+    """Takes frames and tracks their points, in turn; `read` returns results in frame order, at most two behind."""
 
     def take(self, rgb: NDArray[np.uint8], frame: RememberedFrame) -> None:
         """Uploads and encodes rgb [H, W, 3]; from now on the window holds `frame`."""
 
     def track(self, rows: int, phase: int, inspected: int | None = None) -> None:
-        """Matches and refines the first rows of the state on the frame taken last; `phase` is that frame's parity.
+        """Matches and refines the first `rows` of the state on the frame taken last; `phase` is that frame's parity.
 
-        Of the row `inspected` all is kept that the stages saw.
+        Keeps the stages' intermediate results for row `inspected`.
         """
 
     def read(self) -> Reading:
-        """Of the oldest frame that was tracked and not read; waits until it is there."""
+        """The results of the oldest frame that was tracked and not read; waits for them."""
 
 
 class EagerStep:
-    """The rows that are asked for, each stage as it comes: on a CPU, and on a GPU that is to do without graphs."""
+    """Runs only the requested rows, without CUDA graphs: on a CPU, or on a GPU with graphs=False."""
 
     def __init__(self, model: Tapir, state: TrackState, window: FeatureWindow, refinement: Sequence[Size]) -> None:
         self._model = model
@@ -103,18 +103,19 @@ class EagerStep:
 
 
 class GraphedStep:
-    """Every row, as CUDA graphs; pictures and answers travel on streams of their own, beside the computing.
+    """Runs every row as CUDA graphs; uploads and downloads have their own streams and overlap the computation.
 
-    A stage is a graph, the refinement two, one a parity. They are launched one after another without a word from the
-    device, so together they are one queue; apart, points can be begun on a frame between its encoding and its matching,
-    each stage can be timed, and what remembers nothing can be warmed up without disturbing what does. Only the resizing
-    is launched by itself, so a camera may change its size without another capture.
+    Each stage is a graph; the refinement is two, one per parity. They are launched one after another without host
+    synchronisation, so together they form one queue. As separate graphs they let a point be initialised on a frame
+    between its encoding and its matching, each stage be timed, and stateless stages be warmed up without touching the
+    state. Only the resizing is launched outside the graphs, so the camera may change its frame size without another
+    capture.
 
-    A graph gives nothing but its result. While a row is inspected, matching and refining are therefore launched kernel
-    by kernel, on the memory that the graphs use, too; graphs read and write where they were captured to, whatever has
-    been launched in between.
+    A graph returns nothing but its result. While a row is inspected, matching and refinement are therefore launched
+    kernel by kernel, on the memory that the graphs use; a graph always reads and writes its captured addresses, no
+    matter what was launched in between.
 
-    Where a row is written, when a point is begun or moves, is the stream of the caller: the one that computes.
+    Rows are written, when a point is initialised or changes its row, on the caller's stream: the one that computes.
     """
 
     def __init__(self, stages: StaticStages, window: FeatureWindow, device: torch.device) -> None:
@@ -140,14 +141,14 @@ class GraphedStep:
             self._fit(rgb)
             np.copyto(self._pinned.numpy(), rgb)
             with torch.cuda.stream(self._uploading):
-                self._uploading.wait_event(self._resized)  # the last picture has been looked at
+                self._uploading.wait_event(self._resized)  # the last picture has been resized
                 lane.begun.record()
                 self._picture.copy_(self._pinned, non_blocking=True)
                 lane.uploaded.record()
                 self._uploaded.record()
             computing = torch.cuda.current_stream()
             computing.wait_event(self._uploaded)
-            computing.wait_event(self._downloaded)  # the last answer has left memory that the graphs share
+            computing.wait_event(self._downloaded)  # the last result has left the memory that the graphs share
             lane.started.record()
             self._stages.take(self._picture, self._window.slot(frame))
             self._resized.record()
@@ -179,28 +180,28 @@ class GraphedStep:
         return Reading(lane.values[:rows].numpy().copy(), lane.times(), sight)
 
     def _match_and_see(self, row: int) -> Taps | None:
-        """Matches kernel by kernel; None, and nothing is done, where the graphs leave too little memory for that."""
+        """Matches kernel by kernel; does nothing and returns None if the graphs leave too little memory for that."""
         taps = Taps(row)
         try:
-            with algorithms_by_trial():  # those that were captured
+            with algorithms_by_trial():  # the same as were captured
                 self._stages.match(taps)
         except (RuntimeError, MemoryError) as error:
             if not ran_out(error):
                 raise
-            logger.warning("there is too little memory beside the graphs to see what the model sees of a point")
+            logger.warning("the CUDA graphs leave too little memory to inspect a point")
             return None
         return taps
 
     def _fit(self, rgb: NDArray[np.uint8]) -> None:
-        """Makes room for a picture of another size than the last."""
+        """Reallocates the picture's buffers if its size has changed."""
         if rgb.shape != self._pinned.shape:
             self._pinned = pinned(rgb.shape, torch.uint8)
             self._picture = torch.empty(rgb.shape, dtype=torch.uint8, device=self._device)
-            self._uploading.wait_stream(torch.cuda.current_stream())  # which may still use what this memory was
+            self._uploading.wait_stream(torch.cuda.current_stream())  # which may still use this memory's last contents
 
 
 class Lane:
-    """One frame's answer on the host, and the moments that it passed on its way."""
+    """One frame's results on the host, and the events that time its stages."""
 
     def __init__(self) -> None:
         self.values = torch.empty(0)
@@ -211,7 +212,7 @@ class Lane:
         )
 
     def fetch(self, values: Tensor, seen: Tensor | None) -> None:
-        """Begins their way to the host; their memory is kept until the next call, by when they have arrived."""
+        """Starts copying them to the host; keeps them alive until the next call, when the copies are done."""
         self._leaving = values, seen
         self.values = _fetched(values, self.values)
         if seen is not None:
@@ -228,9 +229,9 @@ class Lane:
 
 
 def capture(stage: Callable[[], T], pool: Any) -> Callable[[], T]:
-    """`stage` as a CUDA graph: what replays it, and gives what the stage gave, at the same addresses every time.
+    """Captures `stage` as a CUDA graph; returns a function that replays it and returns its result, at fixed addresses.
 
-    It is run a few times first, and recorded once without being run.
+    Runs it a few times first; the capture itself does not run it.
     """
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
@@ -239,7 +240,7 @@ def capture(stage: Callable[[], T], pool: Any) -> Callable[[], T]:
             stage()
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    # Only this thread is watched for what must not happen in a capture; others, a viewer's, may use the GPU.
+    # thread_local: only this thread's forbidden calls break the capture; other threads (a viewer's) may use the GPU.
     with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
         result = stage()
 
@@ -252,7 +253,7 @@ def capture(stage: Callable[[], T], pool: Any) -> Callable[[], T]:
 
 @contextmanager
 def algorithms_by_trial() -> Iterator[None]:
-    """Convolutions try every algorithm on their first run and keep the fastest."""
+    """cuDNN benchmark mode: convolutions try every algorithm on their first run and keep the fastest."""
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = True
     try:
@@ -262,9 +263,9 @@ def algorithms_by_trial() -> Iterator[None]:
 
 
 def match_frugally(model: Tapir, pyramid: FeaturePyramid, state: TrackState, taps: Taps | None = None) -> Estimate:
-    """The first guess for every row; if that takes more memory than there is, once more in smaller batches.
+    """The first guess for every row; if memory runs out, tries again in smaller batches.
 
-    Matching changes no state, and it takes the most; where memory runs out later, a frame cannot be begun again.
+    Matching needs the most memory and changes no state, so it can be repeated. The later stages cannot.
     """
 
     def match(rows: slice, state: TrackState, taps: Taps | None) -> Estimate:
@@ -279,7 +280,7 @@ def match_frugally(model: Tapir, pyramid: FeaturePyramid, state: TrackState, tap
             raise
         at_once = math.ceil(at_once / BATCHES)
         logger.warning(
-            "out of memory while matching %d points; they are matched %d at a time", len(state.match_queries), at_once
+            "out of memory while matching %d points; matching them %d at a time", len(state.match_queries), at_once
         )
     torch.cuda.empty_cache()
     return _in_batches(match, state, taps, at_once)
@@ -288,7 +289,7 @@ def match_frugally(model: Tapir, pyramid: FeaturePyramid, state: TrackState, tap
 def refine_all(
     model: Tapir, pyramid: FeaturePyramid, first: Estimate, state: TrackState, phase: int, taps: Taps | None = None
 ) -> Estimate:
-    """The best estimate for every row, of which `first` is the first guess; `state` advances by one frame."""
+    """Refines `first`, the first guess, to the best estimate for every row; advances `state` by one frame."""
 
     def refine(rows: slice, state: TrackState, taps: Taps | None) -> Estimate:
         return model.refine(pyramid, first.rows(rows), state, phase, taps)[-1]
@@ -298,7 +299,7 @@ def refine_all(
 
 
 def _rows_at_once(state: TrackState, widest: int, most_bytes: int) -> int:
-    """How many rows a stage is given, whose widest layer makes so many numbers of a row."""
+    """How many rows to give at once to a stage whose widest layer makes `widest` numbers per row."""
     queries = state.match_queries
     rows = len(queries)
     return rows if queries.device.type != "cpu" else min(rows, max(1, most_bytes // (widest * queries.element_size())))
@@ -307,7 +308,7 @@ def _rows_at_once(state: TrackState, widest: int, most_bytes: int) -> int:
 def _in_batches(
     stage: Callable[[slice, TrackState, Taps | None], Estimate], state: TrackState, taps: Taps | None, at_once: int
 ) -> Estimate:
-    """What a stage makes of every row, given so many of them at a time, and the taps where their row is among them."""
+    """Runs a stage on every row, `at_once` at a time; the batch that has the row of the taps gets them."""
     rows = len(state.match_queries)
     if rows <= at_once:
         return stage(slice(0, rows), state, taps)
@@ -320,12 +321,12 @@ def _in_batches(
 
 
 def pinned(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """Memory of the host that a GPU reads and writes by itself."""
+    """Pinned host memory, which a GPU reads and writes directly."""
     return torch.empty(tuple(shape), dtype=dtype, pin_memory=True)
 
 
 def _fetched(tensor: Tensor, buffer: Tensor) -> Tensor:
-    """The host's `buffer`, to which `tensor` is on its way; a new one where that is of another shape."""
+    """Starts copying `tensor` to the host's `buffer`, or to a new one if its shape differs; returns the buffer."""
     if buffer.shape != tensor.shape:
         buffer = pinned(tensor.shape, tensor.dtype)
     return buffer.copy_(tensor, non_blocking=True)

@@ -38,6 +38,7 @@ from online_tapir.records import Frame, Tracks
 from online_tapir.tracking import state_file
 from online_tapir.tracking.answers import answers, inspection
 from online_tapir.tracking.feature_window import FeatureWindow, RememberedFrame
+from online_tapir.tracking.limits import DEFAULT_MAX_POINTS, DEFAULT_WINDOW
 from online_tapir.tracking.state_file import Origin, SavedState
 from online_tapir.tracking.static import StaticStages
 from online_tapir.tracking.step import LANES, EagerStep, GraphedStep, Step, match_frugally, refine_all
@@ -83,8 +84,8 @@ class Tracker:
     def __init__(
         self,
         model: Tapir,
-        max_points: int = 256,
-        window: int = 32,
+        max_points: int = DEFAULT_MAX_POINTS,
+        window: int = DEFAULT_WINDOW,
         resolution: Resolution = None,
         graphs: bool = True,
         require_kernels: bool = False,
@@ -127,6 +128,11 @@ class Tracker:
     def frame_ids(self) -> list[int]:
         """The frames that a query may name, oldest first."""
         return self._window.ids
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model's weights are, and the points' state."""
+        return self._device
 
     @property
     def overlaps(self) -> bool:
@@ -206,6 +212,13 @@ class Tracker:
     def in_flight(self) -> int:
         """Frames that were submitted and not collected, at most two."""
         return len(self._submitted)
+
+    @property
+    def oldest_in_flight(self) -> Frame:
+        """The frame that `collect` will give the tracks of. RuntimeError where none was submitted."""
+        if not self._submitted:
+            raise RuntimeError("no frame is in flight; submit one first")
+        return self._submitted[0].frame
 
     @torch.inference_mode()
     def submit(self, rgb: NDArray[np.uint8] | Frame) -> None:

@@ -1,1 +1,1 @@
-"""Training of the small model: scenes with exact truth, losses, metrics, the loop; inference imports none of it."""
+"""Training of the small model: settings, losses, the training loop, distillation. Not needed for inference."""

@@ -1,4 +1,4 @@
-"""What `online-tapir eval` and `online-tapir train` do, once the words of the command line are understood."""
+"""Runs `online-tapir eval`, `train`, `distil` and `scenes` after their command lines are parsed."""
 
 import json
 import sys
@@ -32,15 +32,15 @@ from online_tapir.scenes.contact_sheet import contact_sheet, draw_truth
 from online_tapir.scenes.textures import TextureBank
 from online_tapir.scenes.views import Photographs
 from online_tapir.tracking.tracker import Tracker
-from online_tapir.train.config import TrainConfig
-from online_tapir.train.distil import DistilConfig, distil
+from online_tapir.train.config import DistilConfig, TrainConfig
+from online_tapir.train.distil import distil
 from online_tapir.train.loop import train, validation_clips
 
 PROCEDURAL_TEXTURES = 96
 VALIDATION_CLIPS = 12
 STILL_CLIPS = 2
 SCENES_FPS = 10
-REPORT_COLUMNS = 120  # of a table that goes into a file
+REPORT_COLUMNS = 120  # of a table printed to a file or pipe
 POINTS_AT_ONCE = 256
 
 
@@ -54,13 +54,13 @@ def evaluate_models(
     frames: int,
     device: str,
 ) -> list[dict[str, Any]]:
-    """The scores of models beside OpenCV's trackers, as plain values; prints them as tables, too.
+    """Scores models and OpenCV's trackers; prints the scores as tables and returns them as plain values.
 
-    On validation scenes: of `photos`, procedural ones and still ones; or on a TAP-Vid file in their place, query-first
-    or `strided`. Raises ConfigError for strided queries on no such file.
+    Scores on validation scenes: textured with `photos` (if given), procedural, and still. With `dataset`, scores on
+    that TAP-Vid file instead, query-first or `strided`. Raises ConfigError for `strided` without `dataset`.
     """
     if strided and dataset is None:
-        raise ConfigError("strided queries are asked for without a data set; name a TAP-Vid file with --dataset")
+        raise ConfigError("strided queries need a data set; name a TAP-Vid file with --dataset")
     trackers: dict[str, MakeTracker] = {name: _streaming(load_model(name, device=device)) for name in models}
     trackers |= {
         "LK": LucasKanade,
@@ -103,13 +103,13 @@ def train_model(
     device: str,
     width: float = 1.0,
 ) -> None:
-    """Trains one stage and writes its averaged weights to `out`/small.safetensors, a log beside them.
+    """Trains one stage; writes its averaged weights to `out`/small.safetensors and a log to `out`/log.jsonl.
 
-    From random weights the model is `small` with `width` times its channels. Raises ConfigError for a width beside
-    weights to start from, which have their own.
+    Without `start`, trains `small` with `width` times its channels from random weights. Raises ConfigError for `width`
+    together with `start`, as those weights have their own width.
     """
     if start is not None and width != 1.0:
-        raise ConfigError(f"--width {width:g} is asked for, but {start} has its own; leave out one of them")
+        raise ConfigError(f"--width {width:g} conflicts with {start}, which has its own width; leave out one of them")
     torch.manual_seed(config.seed)
     target = choose_device(device)
     model = Tapir(PRESETS["small"].scaled(width)) if start is None else load_model(start, device="cpu")
@@ -129,11 +129,11 @@ def train_model(
     save_weights(
         out / "small.safetensors", averaged, {"stage": json.dumps({"steps": config.steps, "size": config.size})}
     )
-    console.print(f"weights in {out / 'small.safetensors'}; use them with --model")
+    console.print(f"weights written to {out / 'small.safetensors'}; use them with --model")
 
 
 def distil_model(out: Path, config: DistilConfig, teacher: str, textures: Path) -> None:
-    """Teaches a lean backbone the grids of `teacher` on photographs; writes `out`/small.safetensors."""
+    """Distils the grids of `teacher` into a lean backbone, on photographs; writes `out`/small.safetensors."""
     torch.manual_seed(config.seed)
     console = Console(highlight=False)
     model = distil(
@@ -145,11 +145,11 @@ def distil_model(out: Path, config: DistilConfig, teacher: str, textures: Path) 
         lambda record: console.print("  ".join(f"{name} {value:g}" for name, value in record.items())),
     )
     save_weights(out / "small.safetensors", model, {"stage": json.dumps({"distilled": config.steps})})
-    console.print(f"weights in {out / 'small.safetensors'}; train them further with `online-tapir train --from`")
+    console.print(f"weights written to {out / 'small.safetensors'}; continue with `online-tapir train --start`")
 
 
 def draw_scenes(out: Path, textures: Path | None, scene: SceneConfig, clips: int, seed: int) -> None:
-    """Draws training clips and their truth: `out`/scenes.png has their frames, `out`/scenes.mp4 plays them in turn."""
+    """Draws training clips with their truth: all frames to `out`/scenes.png, a video to `out`/scenes.mp4."""
     bank = TextureBank.procedural(PROCEDURAL_TEXTURES, seed=0)
     if textures is not None:
         bank = TextureBank.from_folder(textures) + bank

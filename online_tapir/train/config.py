@@ -1,4 +1,4 @@
-"""What one stage of training can be told: each field is a flag of `online-tapir train`."""
+"""Training settings: each field is a flag of `online-tapir train` or `online-tapir distil`."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -12,20 +12,20 @@ Share = Number(gte=0, lte=1)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainConfig:
-    """One stage of training."""
+    """Settings of one training stage."""
 
     steps: Annotated[int, Parameter(help="Optimiser steps of this stage.", validator=Positive)] = 20_000
     size: Annotated[
         int, Parameter(help="Side of the training clips in pixels, a multiple of 8.", validator=Number(gte=64))
     ] = 128
-    frames: Annotated[int, Parameter(help="Frames of a clip.", validator=Number(gte=2))] = 6
-    clips: Annotated[int, Parameter(help="Clips of a step.", validator=Positive)] = 4
-    points: Annotated[int, Parameter(help="Points followed in a clip.", validator=Positive)] = 40
+    frames: Annotated[int, Parameter(help="Frames per clip.", validator=Number(gte=2))] = 6
+    clips: Annotated[int, Parameter(help="Clips per step.", validator=Positive)] = 4
+    points: Annotated[int, Parameter(help="Points tracked per clip.", validator=Positive)] = 40
     fastest: Annotated[
-        float, Parameter(help="Clips run up to so many times as fast as validation scenes.", validator=Number(gte=1))
+        float, Parameter(help="Clips run at up to this multiple of the validation speed.", validator=Number(gte=1))
     ] = 3.0
     reuse: Annotated[
-        int, Parameter(help="Steps that each batch of clips serves, flipped and recoloured.", validator=Positive)
+        int, Parameter(help="Steps that use each batch of clips, flipped and recoloured.", validator=Positive)
     ] = 3
     learning_rate: Annotated[float, Parameter(help="Peak learning rate of AdamW.")] = 1e-3
     final_rate: Annotated[
@@ -36,12 +36,25 @@ class TrainConfig:
     ] = 0.25
     warmup: Annotated[int, Parameter(help="Steps over which the learning rate rises.")] = 200
     weight_decay: Annotated[float, Parameter(help="Weight decay of AdamW.")] = 1e-2
-    average: Annotated[float, Parameter(help="Decay of the running average of the weights, a step.")] = 0.999
-    seed: Annotated[int, Parameter(help="First seed of the clips; a run uses the ones that follow.")] = 0
+    average: Annotated[float, Parameter(help="Decay per step of the running average of the weights.")] = 0.999
+    seed: Annotated[int, Parameter(help="Seed of the first clip; later clips use the seeds after it.")] = 0
     bf16: Annotated[bool, Parameter(help="Train in bfloat16 autocast.", negative=())] = False
     compile: Annotated[
         bool,
-        Parameter(help="Compile the backbone first: half a minute and a C++ compiler for faster steps.", negative=()),
+        Parameter(help="Compile the backbone for faster steps: needs half a minute and a C++ compiler.", negative=()),
     ] = False
     validate_every: Annotated[int, Parameter(help="Steps between validations.", validator=Positive)] = 500
+    checkpoint_every: Annotated[int, Parameter(help="Steps between checkpoints.", validator=Positive)] = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DistilConfig:
+    """Settings of backbone distillation; each field is a flag of `online-tapir distil`."""
+
+    steps: Annotated[int, Parameter(help="Optimiser steps.", validator=Positive)] = 6_000
+    pairs: Annotated[int, Parameter(help="Pairs of views per step.", validator=Positive)] = 8
+    points: Annotated[int, Parameter(help="Points per pair.", validator=Positive)] = 192
+    learning_rate: Annotated[float, Parameter(help="Peak learning rate of AdamW.")] = 2e-3
+    seed: Annotated[int, Parameter(help="Seed of the views.")] = 0
+    report_every: Annotated[int, Parameter(help="Steps between reports.", validator=Positive)] = 250
     checkpoint_every: Annotated[int, Parameter(help="Steps between checkpoints.", validator=Positive)] = 100

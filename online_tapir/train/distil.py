@@ -10,14 +10,12 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from cyclopts import Parameter
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -27,7 +25,7 @@ from online_tapir.model.grids import Grids, describe
 from online_tapir.model.lean import Conv, LeanBackbone
 from online_tapir.model.tapir import Tapir
 from online_tapir.scenes.views import Photographs, ViewPairs
-from online_tapir.train.config import Positive
+from online_tapir.train.config import DistilConfig
 from online_tapir.train.losses import LossWeights, Truth, heat_loss
 from tapir_kernels import PATCH_SAMPLES, cost_volume
 
@@ -35,19 +33,6 @@ CHECKPOINT = "distil.pt"
 TAUGHT = 0.8  # share of the coarse grid's square length that the teacher's channels are given
 UNNORMED = ("fine", "coarse")  # the last convolutions, whose outputs are the grids
 REGRESSED = 8.0  # weight of the regression beside the cross-entropies
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DistilConfig:
-    """How a backbone is taught; each field is a flag of `online-tapir distil`."""
-
-    steps: Annotated[int, Parameter(help="Optimiser steps.", validator=Positive)] = 6_000
-    pairs: Annotated[int, Parameter(help="Pairs of views of a step.", validator=Positive)] = 8
-    points: Annotated[int, Parameter(help="Points of a pair.", validator=Positive)] = 192
-    learning_rate: Annotated[float, Parameter(help="Peak learning rate of AdamW.")] = 2e-3
-    seed: Annotated[int, Parameter(help="Seed of the views.")] = 0
-    report_every: Annotated[int, Parameter(help="Steps between reports.", validator=Positive)] = 250
-    checkpoint_every: Annotated[int, Parameter(help="Steps between checkpoints.", validator=Positive)] = 100
 
 
 def distil(

@@ -1,4 +1,4 @@
-"""The TAPIR losses, on the first guess and on every refinement, and a cross-entropy that starts the matching off."""
+"""The TAPIR losses on the first guess and on every refinement, plus a cross-entropy that bootstraps the matching."""
 
 from dataclasses import dataclass
 
@@ -12,34 +12,34 @@ from online_tapir.model.estimate import Estimate
 from online_tapir.scenes.clips import Clips
 from tapir_kernels import cost_volume
 
-LEAST_STRIDE = 4  # of the grids that a point is told apart on
+LEAST_STRIDE = 4  # the correlation loss skips grids with a smaller stride
 
 
 @dataclass(frozen=True, slots=True)
 class LossWeights:
-    """What each part of the loss counts; pixels are those of the resolution trained at."""
+    """Weights of the loss terms; pixels are at the training resolution."""
 
-    position: float = 0.1  # a pixel of smooth L1
-    position_log: float = 0.3  # log1p of the error in half pixels: what counts is the share of it that is removed
-    position_cap_px: float = 24.0  # errors beyond are lost to the matching, not worth a gradient
+    position: float = 0.1  # smooth L1 of the error in pixels
+    position_log: float = 0.3  # log1p of the error in half pixels: rewards relative improvements
+    position_cap_px: float = 24.0  # larger errors are failures of the matching and get no gradient
     occlusion: float = 1.0
     expected_distance: float = 0.5
-    expected_distance_px: float = 6.0  # a position further off than this counts as wrong (TAPIR, section 3.4)
+    expected_distance_px: float = 6.0  # a position with a larger error counts as wrong (TAPIR, section 3.4)
     heat: float = 0.3
-    correlation: float = 0.1  # the same of the bare dot products, so that features learn to be told apart
-    first_guess: float = 0.5  # all of the first guess's losses, beside 1 for the last refinement's
-    earlier: float = 0.7  # each refinement counts this much of the next one
-    returned: float = 3.0  # frames on which a point is seen again, beside 1 for those before it was hidden
+    correlation: float = 0.1  # heat loss on the raw dot products, so that features become discriminative
+    first_guess: float = 0.5  # all losses of the first guess; the last refinement has weight 1
+    earlier: float = 0.7  # weight of each refinement relative to the next one
+    returned: float = 3.0  # frames on which a point is visible again; those before it was hidden have weight 1
 
 
 @dataclass(frozen=True, slots=True)
 class Truth:
-    """A batch of clips as the model's estimates are laid out: [B T, N]."""
+    """The truth of a batch of clips, in the layout of the model's estimates: [B T, N]."""
 
     xy: Tensor  # [BT, N, 2]
     visible: Tensor  # [BT, N] bool
     tracked: Tensor  # [BT, N] bool: from the query on
-    returned: Tensor  # [BT, N] bool: seen again, after it has been hidden since the query
+    returned: Tensor  # [BT, N] bool: visible again after being hidden since the query
 
     @classmethod
     def of(cls, clips: Clips) -> "Truth":
@@ -52,12 +52,12 @@ class Truth:
         )
 
     def sights(self, weights: LossWeights) -> Tensor:
-        """What each frame counts where positions are compared, [BT, N]: nothing before the query and while hidden."""
+        """The weight of each frame in the position losses, [BT, N]: 0 before the query and while hidden."""
         return (self.visible & self.tracked) * torch.where(self.returned, weights.returned, 1.0)
 
 
 def clip_loss(tracks: ClipTracks, truth: Truth, temperature: float, weights: LossWeights) -> Tensor:
-    """The training loss of one batch of clips; heat maps and dot products are softened by `temperature`."""
+    """The training loss of one batch of clips; heat maps and dot products are multiplied by `temperature`."""
     size = tracks.grids.size
     first = estimate_loss(tracks.match.estimate, truth, weights)
     first = first + weights.heat * heat_loss(tracks.match.heat * temperature, truth, size, weights)
@@ -66,7 +66,7 @@ def clip_loss(tracks: ClipTracks, truth: Truth, temperature: float, weights: Los
         torch.split(tracks.queries, [level.shape[3] for level in levels], dim=2), levels, strict=True
     ):
         if size[0] < LEAST_STRIDE * grid.shape[1]:
-            continue  # so fine a grid looks alike in many places, and there it is only asked which way to move
+            continue  # a finer grid is too ambiguous to match on; it only has to tell refinement which way to move
         correlations = cost_volume(features, grid) * temperature
         first = first + weights.correlation * heat_loss(correlations, truth, size, weights)
     total = weights.first_guess * first
@@ -76,7 +76,7 @@ def clip_loss(tracks: ClipTracks, truth: Truth, temperature: float, weights: Los
 
 
 def estimate_loss(estimate: Estimate, truth: Truth, weights: LossWeights) -> Tensor:
-    """Position on visible points, occlusion on all, and whether the position is to be trusted (TAPIR, section 3.4)."""
+    """Losses of position and uncertainty on visible points and of occlusion on all (TAPIR, section 3.4)."""
     seen = truth.sights(weights)
     error = (estimate.xy - truth.xy).square().sum(dim=-1).add(1e-10).sqrt()  # [BT, N] pixels
     capped = error.clamp_max(weights.position_cap_px)
@@ -95,7 +95,7 @@ def estimate_loss(estimate: Estimate, truth: Truth, weights: LossWeights) -> Ten
 
 
 def heat_loss(logits: Tensor, truth: Truth, size: tuple[int, int], weights: LossWeights) -> Tensor:
-    """Cross-entropy of heat maps [BT, N, H, W] (logits) against the truth, spread over its four nearest cells."""
+    """Cross-entropy of heat maps [BT, N, H, W] (logits) against the truth, spread bilinearly over four cells."""
     height, width = logits.shape[2:]
     cells = coordinates.rescale(truth.xy, size, (height, width)) - 0.5
     corner = torch.floor(cells)

@@ -1,8 +1,8 @@
-"""A window to click in: the live picture with its points, and the mouse and keys of whoever holds the run by it.
+"""A window that shows the live picture with its points, and controls the run by mouse and keyboard.
 
-OpenCV's windows want one thread, on macOS the main one, and a window that is dragged or far away holds that thread up.
-So the window has the main thread and tracking another (`ClickWindow.beside`): `publish` leaves the newest frame here
-without waiting, and `serve` does between two frames what was clicked, by the commands of the control socket.
+OpenCV's windows need a single thread, on macOS the main one, and a window that is dragged or remote blocks that thread.
+So the window runs on the main thread and tracking on another (`ClickWindow.beside`). `publish` leaves the newest frame
+here without waiting. `serve` carries out the clicks between two frames, using the commands of the control socket.
 """
 
 import os
@@ -23,8 +23,9 @@ from online_tapir.control.protocol import ControlError, Request
 from online_tapir.drawing.look import DEFAULT_COLOR, ColorMode
 from online_tapir.drawing.painting import Palette, Picture, Trails
 from online_tapir.errors import PublishError
-from online_tapir.live.session import Session
+from online_tapir.live.sink import Sink
 from online_tapir.live.status import Rolling
+from online_tapir.live.stream import Stream
 from online_tapir.points.placement import Grid
 from online_tapir.records import Frame, Tracks
 from online_tapir.window import scene as window_scene
@@ -33,7 +34,7 @@ from online_tapir.window.scene import FIRST_SIZE, Fit, Moment, Standing, View, p
 TITLE = "online-tapir"
 SHOWN_FPS = 30  # at most
 PAINTED_SHARE = 0.25  # of one core, at most: 256 points with trails take 17 ms at 640x480
-POLL_MS = 10  # how soon a click is noticed
+POLL_MS = 10  # how long a click may wait to be noticed
 NOTICE_NS = 4_000_000_000
 PROBE_SECONDS = 30.0
 
@@ -41,18 +42,18 @@ GRID = (8, 6)  # points along the longer and the shorter side of a picture
 
 
 class Screen(Protocol):
-    """A window on a screen, for one thread."""
+    """A window on a screen; use it from one thread."""
 
     @property
     def room(self) -> tuple[int, int] | None:
-        """The pixels that a picture has, (width, height); None where that is not known."""
+        """The space for a picture in pixels, (width, height); None if it is not known."""
 
     @property
     def closed(self) -> bool: ...
     def resize(self, size: tuple[int, int]) -> None: ...
     def show(self, picture: Picture) -> None: ...
     def poll(self, ms: int) -> int:
-        """Passes clicks on for about so long, 0: those that have come; returns the code of a key, or -1."""
+        """Delivers clicks for about `ms` (0: only pending ones); returns the code of a key, or -1."""
 
     def close(self) -> None: ...
 
@@ -61,10 +62,10 @@ OnMouse = Callable[[int, int, int], None]  # OpenCV's event, column and row of t
 
 
 class OpenCVScreen:
-    """OpenCV's own window, which gives columns and rows of the picture however it is resized."""
+    """OpenCV's own window, which reports columns and rows of the picture at any window size."""
 
     def __init__(self, on_mouse: OnMouse) -> None:
-        os.environ.setdefault("QT_LOGGING_RULES", "*.warning=false")  # it misses fonts that nothing here is written in
+        os.environ.setdefault("QT_LOGGING_RULES", "*.warning=false")  # it warns about fonts that nothing here uses
         try:
             cv2.namedWindow(TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
             cv2.setMouseCallback(TITLE, lambda event, x, y, flags, _: on_mouse(event, x, y))
@@ -93,10 +94,10 @@ class OpenCVScreen:
         cv2.destroyAllWindows()
 
 
-class ClickWindow:
+class ClickWindow(Sink):
     """A sink that shows each frame it has time for, and a controller of the run.
 
-    `publish` and `serve` are for the thread that tracks, `beside` for the main one. Raises PublishError where no window
+    Call `publish` and `serve` from the tracking thread, `beside` from the main one. Raises PublishError if no window
     can be opened.
     """
 
@@ -113,43 +114,43 @@ class ClickWindow:
         self._monotonic_ns = monotonic_ns
         self._requests: SimpleQueue[Request] = SimpleQueue()
         self._published = Rolling()
-        # Left by one thread and read by the other, each whole.
+        # Written by one thread and read by the other; always replaced, never modified.
         self._newest: Moment | None = None
         self._standing = Standing()
         self._notice, self._notice_ns = "", 0
-        # The main thread's own.
+        # Used by the main thread only.
         self._on_screen: View | None = None
         self._trails = Trails()
         self._palette = Palette(color)
-        self._pointer: tuple[int, int] | None = None  # column and row of the picture, where the mouse was seen last
+        self._pointer: tuple[int, int] | None = None  # last position of the mouse, column and row of the picture
         self._help = False
         self._quitting = False
 
     def publish(self, frame: Frame, tracks: Tracks) -> None:
-        """Leave the frame to be shown, without waiting; a newer one takes its place."""
+        """Leaves the frame to be shown, without waiting; a newer one replaces it."""
         self._published.add(self._monotonic_ns(), 1.0)
         self._newest = Moment(frame, tracks, self._published.rate())
 
-    def serve(self, session: Session) -> None:
-        """Does what was clicked and pressed since the last call; what is refused is said in the window."""
+    def serve(self, stream: Stream) -> None:
+        """Carries out the clicks and key presses since the last call; the window shows refusals."""
         waiting = self._standing.waiting
         while not self._requests.empty():
             request = self._requests.get()
             try:
-                result = obey(session, request)
+                result = obey(stream, request)
             except ControlError as error:
                 self._notice, self._notice_ns = error.message, self._monotonic_ns()
             else:
                 waiting = waiting | dict(zip(result.get("ids", ()), request.arguments.get("xy", ()), strict=True))
-        answered = () if session.tracks is None else session.tracks.ids
-        ids = frozenset(session.tracker.ids.tolist())
+        answered = () if stream.tracks is None else stream.tracks.ids
+        ids = frozenset(stream.tracker.ids.tolist())
         waiting = {id: place for id, place in waiting.items() if id in ids and id not in answered}
-        self._standing = Standing(session.state, ids, waiting, session.tracker.inspected)
+        self._standing = Standing(stream.state, ids, waiting, stream.tracker.inspected)
 
     def beside(self, track: Callable[[], None], stop: threading.Event) -> None:
-        """Runs `track` in a thread and the window in this one, until `track` returns; raises what it raises.
+        """Runs `track` in another thread and the window in this one until `track` returns; raises what it raises.
 
-        It is asked to end through `stop` where the window fails or is interrupted.
+        Sets `stop` to end `track` if the window fails or is interrupted.
         """
         with ThreadPoolExecutor(1, "tracking") as pool:
             tracking = pool.submit(track)
@@ -161,10 +162,10 @@ class ClickWindow:
             tracking.result()
 
     def close(self) -> None:
-        """Nothing is left to do: the window closes when tracking ends."""
+        """Nothing to do: the window closes when tracking ends."""
 
     def _show_until(self, over: Callable[[], bool]) -> None:
-        """Shows what is published and passes on what is clicked, until the end or the user closes the window."""
+        """Shows published frames and passes on clicks until `over`, or until the user quits or closes the window."""
         due_ns = 0
         with closing(self._open_screen(self._mouse)) as screen:
             screen.resize(FIRST_SIZE)
@@ -180,13 +181,13 @@ class ClickWindow:
                 if self._on_screen is None and view.fit.shown != FIRST_SIZE:
                     screen.resize(view.fit.shown)
                 screen.show(self._paint(view))
-                self._press(screen.poll(0))  # clicks of before it is on the screen mean the picture before
+                self._press(screen.poll(0))  # clicks from before it is on the screen refer to the previous picture
                 self._on_screen = view
                 took_ns = self._monotonic_ns() - now_ns
                 due_ns = now_ns + round(max(1e9 / SHOWN_FPS, took_ns / PAINTED_SHARE))
 
     def _view(self, room: tuple[int, int] | None) -> View | None:
-        """What is to be seen now, in a window that has `room`; None before the first frame."""
+        """The view to show now, in a window that has `room`; None before the first frame."""
         moment = self._newest
         if moment is None:
             return None
@@ -195,7 +196,7 @@ class ClickWindow:
         if shown is None or shown.fit.frame != size:
             fit = Fit.at_first(size)
         elif room is None or max(abs(a - b) for a, b in zip(room, shown.fit.shown, strict=True)) <= 2:
-            fit = shown.fit  # roundings on both sides would make it creep
+            fit = shown.fit  # otherwise repeated rounding would make the size creep
         else:
             fit = Fit.within(size, room)
         notice = self._notice if self._monotonic_ns() - self._notice_ns < NOTICE_NS else ""
@@ -234,7 +235,7 @@ class ClickWindow:
                 self._quit()
 
     def _inspect(self) -> None:
-        """Inspects the point nearest to the mouse; where that is inspected already, or there is none, no longer."""
+        """Inspects the point nearest to the mouse; stops inspecting if it is inspected already, or if there is none."""
         view, inspected = self._on_screen, self._standing.inspected
         if view is None:
             return
@@ -253,15 +254,15 @@ class ClickWindow:
 
 
 def check_windows() -> None:
-    """Raises PublishError, with what to do, where OpenCV can open no window here."""
+    """Raises PublishError, with advice, if OpenCV cannot open a window here."""
     framework = cv2.currentUIFramework()
     if not framework:
         raise PublishError(
-            "--window: this build of OpenCV has no windows; take out opencv-python-headless and install opencv-python"
+            "--window: this build of OpenCV has no windows; remove opencv-python-headless and install opencv-python"
         )
     if not framework.startswith("QT"):
-        return  # the others raise an error when the window is opened
-    # Qt ends the whole process where it has no display, so a child tries first.
+        return  # other frameworks raise an error when the window is opened
+    # Qt ends the whole process if there is no display, so a child process tries first.
     attempt = [sys.executable, "-c", f"import cv2; cv2.namedWindow({TITLE!r})"]
     try:
         child = subprocess.run(attempt, capture_output=True, text=True, timeout=PROBE_SECONDS, check=False)
@@ -272,7 +273,7 @@ def check_windows() -> None:
 
 
 def no_window(found: str) -> PublishError:
-    """The error that says what was found, on one line, and what to do."""
+    """The error, with the reason on one line and advice."""
     reason = next((line.strip() for line in found.splitlines() if line.strip()), "no reason was given")
     return PublishError(
         f"--window: no window can be opened here ({reason}); run it on the machine's desktop or through `ssh -X`, "

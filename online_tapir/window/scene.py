@@ -1,4 +1,4 @@
-"""What the window shows, and which points and pixels of the image lie under its pixels. Opens no window.
+"""Paints what the window shows, and finds the points and image pixels under its pixels. Opens no window.
 
 Columns and rows count the window's pixels; x and y are image pixels, (0, 0) the corner of the first pixel.
 """
@@ -15,17 +15,17 @@ from online_tapir.drawing.inspection_pictures import blended, heat_overlay, stag
 from online_tapir.drawing.painting import Picture, Strips, line_unit, paint_stages, paint_tracks
 from online_tapir.records import Frame, Inspection, Tracks
 
-LARGEST = (1280, 720)  # as the window opens; its user may resize it
+LARGEST = (1280, 720)  # when the window opens; the user may resize it
 SMALLEST_WIDTH = 640
 FIRST_SIZE = (640, 480)  # before the first frame
 
 ESCAPE = "\x1b"
 KEYS = {  # what each does
     "c": "remove all points",
-    " ": "pause, and go on",
+    " ": "pause, or resume",
     "g": "a grid of points over the picture",
-    "i": "what the model sees of the point nearest to the mouse; again: no longer",
-    "h": "show and hide this",
+    "i": "inspect the point nearest to the mouse; again: stop",
+    "h": "show or hide this help",
     "q": "quit",
     ESCAPE: "quit",
 }
@@ -38,38 +38,38 @@ HELP = (
 
 INK = (240, 240, 240)
 ALARM = (255, 190, 90)
-SHADE = 0.3  # what a panel leaves of the picture's light
+SHADE = 0.3  # brightness of the picture under a panel
 FONT, FONT_SCALE = cv2.FONT_HERSHEY_SIMPLEX, 0.45
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """A frame of `frame` (width, height) shown in `shown` pixels of the window."""
+    """A frame of size `frame` (width, height), shown at size `shown` in window pixels."""
 
     frame: tuple[int, int]
     shown: tuple[int, int]
 
     @classmethod
     def within(cls, frame: tuple[int, int], room: tuple[int, int]) -> "Fit":
-        """As large as fits into `room`, in the frame's proportions."""
+        """The largest size that fits into `room` and keeps the frame's proportions."""
         scale = min(room[0] / frame[0], room[1] / frame[1])
         return cls(frame, (max(1, round(frame[0] * scale)), max(1, round(frame[1] * scale))))
 
     @classmethod
     def at_first(cls, frame: tuple[int, int]) -> "Fit":
-        """As a window opens: pixel for pixel, but for very large and very small frames."""
+        """The initial size: pixel for pixel, except for very large and very small frames."""
         scale = max(1.0, SMALLEST_WIDTH / frame[0])
         wanted = (round(frame[0] * scale), round(frame[1] * scale))
         return cls.within(frame, (min(LARGEST[0], wanted[0]), min(LARGEST[1], wanted[1])))
 
     def to_image(self, column: int, row: int) -> tuple[float, float]:
-        """The image pixels under the centre of a pixel of the window."""
+        """The position in the image, in pixels, under the centre of a window pixel."""
         return (column + 0.5) * self.frame[0] / self.shown[0], (row + 0.5) * self.frame[1] / self.shown[1]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Moment:
-    """A published frame, and how many come a second."""
+    """A published frame, and the frame rate."""
 
     frame: Frame
     tracks: Tracks
@@ -78,7 +78,7 @@ class Moment:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """How the run stands between two frames; `waiting` are points that no frame has answered for yet."""
+    """The state of the run between two frames; `waiting` are the points that have no track yet."""
 
     state: str = "streaming"
     ids: frozenset[int] = frozenset()
@@ -88,7 +88,7 @@ class Standing:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """All that one picture of the window is painted from."""
+    """Everything that one picture of the window is painted from."""
 
     moment: Moment
     standing: Standing
@@ -98,7 +98,7 @@ class View:
 
     @property
     def tracks(self) -> Tracks:
-        """Those of the frame, without the points that have been removed, or are inspected no more, since."""
+        """The tracks of the frame, without points removed since and without an inspection that has ended since."""
         tracks = self.moment.tracks
         seen = tracks.inspection
         living = np.array([id in self.standing.ids for id in tracks.ids.tolist()], np.bool_)
@@ -113,14 +113,14 @@ class View:
         )
 
     def nearest(self, x: float, y: float) -> int | None:
-        """The point that is shown nearest to (x, y), image pixels; None where there is none."""
+        """The shown point nearest to (x, y), image pixels; None if there are no points."""
         tracks = self.tracks
         places = self.standing.waiting | dict(zip(tracks.ids.tolist(), tracks.xy.tolist(), strict=True))
         return min(places, key=lambda id: float(np.hypot(places[id][0] - x, places[id][1] - y)), default=None)
 
 
 def paint_view(view: View, tracks: Tracks, colors: NDArray[np.uint8], trails: Strips) -> Picture:
-    """The picture of a view, RGB uint8 as large as its `fit` says; `colors` [N, 3] and `trails` are of its `tracks`."""
+    """Paints a view, RGB uint8 of the size in its `fit`; `colors` [N, 3] and `trails` belong to its `tracks`."""
     rgb, (width, height) = view.moment.frame.rgb, view.fit.shown
     smaller = width < rgb.shape[1]
     scaled = cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR)
@@ -160,9 +160,9 @@ def _figures(view: View, tracks: Tracks) -> str:
 
 
 def _report(id: int, inspection: Inspection | None) -> str:
-    """What each stage says of an inspected point."""
+    """The probabilities of each stage for an inspected point, as text."""
     if inspection is None:
-        return f"point {id}: from the next frame on"
+        return f"point {id}: shown from the next frame on"
     stages = [
         f"{stage.name}: {stage.occlusion:.0%} / {stage.uncertainty:.0%}{'' if stage.visible else ' hidden'}"
         for stage in inspection.stages
@@ -178,7 +178,7 @@ def _panel(
     top: int | None = None,
     above: int = 0,
 ) -> None:
-    """Writes `lines` into `picture` across a darkened band: from row `top` down, or `above` lines above the foot."""
+    """Writes `lines` on a darkened band of `picture`: from row `top` down, or `above` lines above the bottom."""
     scale = FONT_SCALE * min(max(line_unit(picture), 1.0), 2.0)
     (letter, _), _ = cv2.getTextSize("n", FONT, scale, 1)
     (margin, capital), _ = cv2.getTextSize("M", FONT, scale, 1)

@@ -1,15 +1,15 @@
-"""The bytes of one message: tracks of one frame of one camera, or a heartbeat. Needs numpy and msgpack; sends nothing.
+"""Encodes and decodes messages: the tracks of one frame of one camera, or a heartbeat. Needs numpy and msgpack.
 
-A message is ONE ZeroMQ part (CONFLATE, and with it "newest wins", knows no multi-part messages):
+A message is ONE ZeroMQ part (CONFLATE, and with it "newest wins", does not support multi-part messages):
 
     b"tracks/" + camera (UTF-8) + b"\\0" + one msgpack map
 
     key                type         meaning
     -----------------  -----------  ------------------------------------------------------------------------------
     schema             str          "online-tapir/tracks"
-    version            int          1; a reader refuses a higher one and ignores keys that it does not know
+    version            int          1; a reader refuses a higher version and ignores unknown keys
     camera             str          the same as in the topic
-    frame_id           int >= 0     the source's number of the frame; gaps are frames never tracked
+    frame_id           int >= 0     the source's frame number; gaps are frames that were not tracked
     captured_ns        int          when the frame was grabbed, monotonic clock of that machine, nanoseconds
     captured_unix_ns   int          the same moment on its wall clock
     published_unix_ns  int          when the message was sent, wall clock
@@ -17,7 +17,7 @@ A message is ONE ZeroMQ part (CONFLATE, and with it "newest wins", knows no mult
     dropped            int >= 0     frames the source has dropped since it was opened
     model              str          the model that tracked
     times              map str:int  nanoseconds by stage: capture upload encode match refine download publish
-    ids                bin          int32   [N]     identities, ascending, never used twice
+    ids                bin          int32   [N]     point ids, ascending, never reused
     xy                 bin          float32 [N, 2]  image pixels, (0, 0) the corner of the first pixel, x right, y down
     visible            bin          uint8   [N]     1 visible, 0 hidden
     occlusion          bin          float32 [N]     probability that the point is hidden
@@ -26,7 +26,7 @@ A message is ONE ZeroMQ part (CONFLATE, and with it "newest wins", knows no mult
 Arrays are little-endian and packed, row i of each belongs to ids[i]. Integers fit 64 bits signed. A message is at most
 4 MiB. The zero byte ends the topic, so that a filter for camera "1" does not match "10".
 
-While no frame comes there are heartbeats on a topic of their own, `heartbeat/<camera>`, so that silence means trouble:
+While no frame comes, heartbeats are sent on a separate topic, `heartbeat/<camera>`, so that silence means trouble:
 
     schema             str          "online-tapir/heartbeat"
     version            int          1
@@ -35,7 +35,7 @@ While no frame comes there are heartbeats on a topic of their own, `heartbeat/<c
     frame_id           int >= -1    the last frame tracked, -1 before the first; its tracks are stale unless streaming
     since_unix_ns      int          when the state began, wall clock
     published_unix_ns  int          when the message was sent, wall clock
-    points             int >= 0     points that are being followed
+    points             int >= 0     points that are being tracked
 """
 
 from dataclasses import asdict, dataclass, fields
@@ -51,6 +51,7 @@ from online_tapir.records import StageTimes, Tracks
 SCHEMA = "online-tapir/tracks"
 VERSION = 1
 TOPIC = b"tracks/"
+DEFAULT_ADDRESS = "tcp://127.0.0.1:5555"  # where a run publishes unless it is told otherwise
 HEARTBEAT_SCHEMA = "online-tapir/heartbeat"
 HEARTBEAT_VERSION = 1
 HEARTBEAT_TOPIC = b"heartbeat/"
@@ -65,7 +66,7 @@ State = Literal["streaming", "stalled", "lost", "paused"]
 
 @dataclass(frozen=True, slots=True)
 class Heartbeat:
-    """A sign of life while no frame comes: how the source is, and since when (wall clocks of the publisher)."""
+    """A keep-alive while no frame comes: the state of the source, and since when (wall clock of the publisher)."""
 
     camera: str
     state: State
@@ -76,12 +77,12 @@ class Heartbeat:
 
     @property
     def seconds(self) -> float:
-        """How long the state had lasted."""
+        """How long the state had lasted when it was published."""
         return (self.published_unix_ns - self.since_unix_ns) / 1e9
 
 
 def topic(camera: str, kind: bytes = TOPIC) -> bytes:
-    """The bytes that every message of this kind and camera, and of no other, begins with."""
+    """The prefix of every message of this kind and camera, and of no other."""
     name = camera.encode()
     if b"\0" in name or len(name) > MAX_CAMERA_BYTES:
         raise WireError(
@@ -91,7 +92,7 @@ def topic(camera: str, kind: bytes = TOPIC) -> bytes:
 
 
 def encode(tracks: Tracks) -> bytes:
-    """One message. Raises `WireError` for a camera that cannot be a topic and for more than `MAX_POINTS` points."""
+    """Encodes tracks. Raises `WireError` for a camera that cannot be a topic and for more than `MAX_POINTS` points."""
     count = len(tracks.ids)
     if count > MAX_POINTS:
         raise WireError(f"{count} points do not fit one message; it holds at most {MAX_POINTS}")
@@ -119,7 +120,7 @@ def encode(tracks: Tracks) -> bytes:
 
 
 def decode(message: bytes) -> Tracks:
-    """The tracks in one message, in arrays of their own. Raises `WireError` for what `encode` cannot have made."""
+    """Decodes a message into new arrays. Raises `WireError` for anything that `encode` cannot have produced."""
     camera, body = _split(message, TOPIC, SCHEMA, VERSION)
     ids = _array(body, "ids", "<i4")  # [N]
     count = len(ids)
@@ -146,14 +147,14 @@ def decode(message: bytes) -> Tracks:
 
 
 def encode_heartbeat(heartbeat: Heartbeat) -> bytes:
-    """One message. Raises `WireError` for a camera that cannot be a topic."""
+    """Encodes a heartbeat. Raises `WireError` for a camera that cannot be a topic."""
     body = {"schema": HEARTBEAT_SCHEMA, "version": HEARTBEAT_VERSION, **asdict(heartbeat)}
     packed: bytes = msgpack.packb(body)
     return topic(heartbeat.camera, HEARTBEAT_TOPIC) + packed
 
 
 def decode_heartbeat(message: bytes) -> Heartbeat:
-    """The heartbeat in one message. Raises `WireError` for what `encode_heartbeat` cannot have made."""
+    """Decodes a heartbeat. Raises `WireError` for anything that `encode_heartbeat` cannot have produced."""
     camera, body = _split(message, HEARTBEAT_TOPIC, HEARTBEAT_SCHEMA, HEARTBEAT_VERSION)
     state, frame_id = _text(body, "state"), _integer(body, "frame_id")
     if state not in get_args(State):
@@ -171,25 +172,25 @@ def decode_heartbeat(message: bytes) -> Heartbeat:
 
 
 def _pack(array: NDArray[Any], dtype: str, shape: tuple[int, ...]) -> bytes:
-    assert array.shape == shape, f"an array of {array.shape} where {shape} belongs"
+    assert array.shape == shape, f"an array of shape {array.shape} instead of {shape}"
     return array.astype(dtype).tobytes()
 
 
 def _split(message: bytes, kind: bytes, schema: str, version: int) -> tuple[str, dict[str, Any]]:
-    """The camera and the map of a message of this kind."""
+    """Splits a message of this kind into its camera and its map."""
     if len(message) > MAX_MESSAGE_BYTES:
-        raise WireError(f"a message of {len(message)} bytes; at most {MAX_MESSAGE_BYTES} are read")
+        raise WireError(f"the message has {len(message)} bytes; a reader accepts at most {MAX_MESSAGE_BYTES}")
     head, zero, _ = message[: len(kind) + MAX_CAMERA_BYTES + 1].partition(b"\0")
     if not head.startswith(kind) or not zero:
-        raise WireError(f"a message that begins with {message[:24]!r}, not with {kind!r}, a camera and a zero byte")
+        raise WireError(f"the message begins with {message[:24]!r}, not with {kind!r}, a camera and a zero byte")
     packed = message[len(head) + 1 :]
     try:
         camera = head[len(kind) :].decode()
         body = msgpack.unpackb(packed)
-    except (ValueError, msgpack.UnpackException) as error:  # msgpack's own errors, and bytes that are no UTF-8
-        raise WireError(f"{len(packed)} bytes that are no msgpack map: {error or type(error).__name__}") from error
+    except (ValueError, msgpack.UnpackException) as error:  # msgpack's own errors, and invalid UTF-8
+        raise WireError(f"{len(packed)} bytes are not a msgpack map: {error or type(error).__name__}") from error
     if not isinstance(body, dict):
-        raise WireError(f"a msgpack {type(body).__name__} where a map belongs")
+        raise WireError(f"a msgpack {type(body).__name__} instead of a map")
     _check_schema(body, schema, version)
     if _text(body, "camera") != camera:
         raise WireError(f"the topic says camera {camera[:40]!r}, the message says {body['camera'][:40]!r}")
@@ -209,8 +210,8 @@ def _check_schema(body: dict[str, Any], known: str, up_to: int) -> None:
 
 def _field(body: dict[str, Any], key: str, kind: type) -> Any:
     if key not in body:
-        raise WireError(f"a message without {key!r}")
-    if type(body[key]) is not kind:  # exactly: True is no integer here
+        raise WireError(f"the message comes without {key!r}")
+    if type(body[key]) is not kind:  # exact type: True is not an integer here
         raise WireError(f"{key} is a {type(body[key]).__name__}, not a {kind.__name__}")
     return body[key]
 
@@ -223,7 +224,7 @@ def _text(body: dict[str, Any], key: str) -> str:
 def _integer(body: dict[str, Any], key: str) -> int:
     value: int = _field(body, key, int)
     if value >= 2**63:
-        raise WireError(f"{key} is {value}, more than 64 bits signed")
+        raise WireError(f"{key} is {value}, too large for a signed 64-bit integer")
     return value
 
 
@@ -235,7 +236,7 @@ def _count(body: dict[str, Any], key: str) -> int:
 
 
 def _array(body: dict[str, Any], key: str, dtype: str, size: int | None = None) -> NDArray[Any]:
-    """The numbers under `key`, flat and read-only; `size` of them, or any that are whole and few enough."""
+    """The numbers under `key`, flat and read-only: `size` of them, or for None at most `MAX_POINTS`."""
     packed: bytes = _field(body, key, bytes)
     width = np.dtype(dtype).itemsize
     if size is None and (len(packed) % width or len(packed) > MAX_POINTS * width):

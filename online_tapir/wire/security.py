@@ -1,13 +1,13 @@
-"""Who may connect: this machine as it is, other machines with CURVE keys, or anyone once that has been said.
+"""Who may connect: by default this machine alone, with CURVE keys other machines too, with --insecure anyone.
 
-Each party has a folder of keys, of the same form on either side:
+Each party has a key folder, laid out the same way on both sides:
 
     robot/robot.key_secret    private, for its owner alone (mode 0600)
-    robot/robot.key           public, to be given to the others
-    robot/peers/*.key         public keys of the others: all whom a tracker lets in, or a client's one tracker
+    robot/robot.key           public, to give to the others
+    robot/peers/*.key         public keys of the others: every client a tracker admits, or a client's one tracker
 
-Messages are then encrypted, and both sides know each other (CurveZMQ, https://rfc.zeromq.org/spec/26). The allow-list
-is read whenever somebody connects, so a key counts as soon as it is in the folder; who is connected already stays.
+Messages are then encrypted and both sides authenticated (CurveZMQ, https://rfc.zeromq.org/spec/26). The allow-list is
+read on every new connection, so a change in the folder takes effect at once; existing connections stay.
 """
 
 import errno
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from zmq.auth.thread import ThreadAuthenticator
 
 PEERS = "peers"
-REPORT_EVERY_S = 60.0  # of one refused key, which will try again and again
+REPORT_EVERY_S = 60.0  # for one refused key, whose client keeps trying
 _DOMAIN = "online-tapir"
 _REMEMBERED_KEYS = 1000
 _KEY_CHARACTERS = 40  # of 32 bytes in Z85
 
 _REASONS = {
-    zmq.EADDRINUSE: "another program, perhaps another online-tapir, has it; end that, or choose another port",
+    zmq.EADDRINUSE: "another program, perhaps another online-tapir, uses it; stop that, or choose another port",
     errno.EACCES: "no permission; ports below 1024 belong to root, choose another",
     zmq.EADDRNOTAVAIL: "this machine does not have that address; choose one of its own",
     errno.ENODEV: "this machine does not have that address; choose one of its own",
@@ -45,23 +45,23 @@ _REASONS = {
 
 
 class BindError(OnlineTapirError):
-    """Why an address cannot be bound; whoever wanted it says what for."""
+    """Why an address cannot be bound; the caller adds what it was for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """One party's keys, Z85 text; `peers` is the folder of those it talks to."""
+    """One party's keys, Z85 text; `peers` is the folder of the public keys it trusts."""
 
     public: bytes
     secret: bytes = field(repr=False)
     peers: Path
 
     def allowed(self) -> set[bytes]:
-        """The public keys in the folder of peers now; a file that holds none is passed over."""
+        """The public keys that are in the peers folder now; files without a valid key are skipped."""
         return {key for key in map(_public_key, self.peers.glob("*.key")) if key is not None}
 
     def server(self) -> bytes:
-        """The one peer of a client. Raises ConfigError where there is none, or more."""
+        """The one peer of a client. Raises ConfigError unless there is exactly one."""
         allowed = self.allowed()
         if len(allowed) != 1:
             raise ConfigError(
@@ -72,10 +72,9 @@ class Keys:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Who may connect to what is bound: holders of allowed `keys`; or this machine; or, `insecure`, anyone.
+    """Who may connect to a bound socket: holders of allowed `keys`; without keys, this machine; if `insecure`, anyone.
 
-    `report` is told of every key that was refused, from a thread of its own. Raises ConfigError for keys that are
-    given beside insecure.
+    `report` gets a line for every refused key, from another thread. Raises ConfigError for `keys` with `insecure`.
     """
 
     keys: Keys | None = None
@@ -84,22 +83,20 @@ class Access:
 
     def __post_init__(self) -> None:
         if self.keys is not None and self.insecure:
-            raise ConfigError("--keys asks who connects and --insecure lets anyone in; give one of them")
+            raise ConfigError("--keys restricts who connects and --insecure lets anyone in; give one of them")
 
 
 THIS_MACHINE = Access()
 
 
 def new_keys(folder: Path) -> Keys:
-    """Makes a folder of keys, named after it. Raises ConfigError where it has a private key already or is not ours."""
+    """Makes a key pair, named after its folder. Raises ConfigError if it has one already, or on OS errors."""
     name = folder.resolve().name
     public, secret = zmq.curve_keypair()
     try:
         (folder / PEERS).mkdir(mode=0o700, parents=True, exist_ok=True)
         if list(folder.glob("*.key_secret")):
-            raise ConfigError(
-                f"{folder} has a private key already; whoever trusts it would be locked out: name another"
-            )
+            raise ConfigError(f"{folder} has a private key already, which others may trust; name another folder")
         _write(folder / f"{name}.key_secret", 0o600, {"public-key": public, "secret-key": secret})
         _write(folder / f"{name}.key", 0o644, {"public-key": public})
     except OSError as error:
@@ -108,7 +105,7 @@ def new_keys(folder: Path) -> Keys:
 
 
 def load_keys(folder: Path | str) -> Keys:
-    """The keys in a folder. Raises ConfigError where there is no private key, or others than its owner may read it."""
+    """Loads a key folder. Raises ConfigError unless it has one valid private key that only its owner can read."""
     folder = Path(folder).expanduser()
     files = sorted(folder.glob("*.key_secret"))
     if len(files) != 1:
@@ -124,14 +121,14 @@ def load_keys(folder: Path | str) -> Keys:
     if os.name == "posix" and mode & 0o077:
         raise ConfigError(f"{files[0]} may be read by others (mode {mode & 0o777:o}); chmod 600 {files[0]}")
     if secret is None or not _matches(public, secret):
-        raise ConfigError(f"{files[0]} holds no pair of keys; `online-tapir keys new` makes one")
+        raise ConfigError(f"{files[0]} holds no valid key pair; `online-tapir keys new` makes one")
     return Keys(public, secret, folder / PEERS)
 
 
 def trust(folder: Path, public: Path) -> Path:
-    """Copies a public key file among the peers of a folder of keys; returns the copy. Raises ConfigError."""
+    """Copies a public key file into the peers of a key folder; returns the path of the copy. Raises ConfigError."""
     if _public_key(public) is None:
-        raise ConfigError(f"{public} is no public key; it is the .key file that `online-tapir keys new` made")
+        raise ConfigError(f"{public} is not a public key; give the .key file that `online-tapir keys new` made")
     peers = load_keys(folder).peers
     try:
         peers.mkdir(mode=0o700, exist_ok=True)
@@ -141,7 +138,7 @@ def trust(folder: Path, public: Path) -> Path:
 
 
 def authenticate(socket: zmq.Socket[Any], keys: Path | str | None) -> None:
-    """Gives a client's socket its keys, before it connects; None leaves it in the open. Raises ConfigError."""
+    """Sets the keys of a client's socket, before it connects; None leaves it unencrypted. Raises ConfigError."""
     if keys is None:
         return
     own = load_keys(keys)
@@ -150,9 +147,9 @@ def authenticate(socket: zmq.Socket[Any], keys: Path | str | None) -> None:
 
 
 class BoundSocket:
-    """A server's socket, bound at an address that `access` allows, with a context of its own.
+    """A server's socket with its own context, bound to an address that `access` allows.
 
-    Port 0 or * takes a free one; `address` tells it. Raises BindError with the reason.
+    Port 0 or * picks a free one; `address` has it. Raises BindError with the reason.
     """
 
     def __init__(self, kind: int, address: str, access: Access, options: Mapping[zmq.SocketOption, int]) -> None:
@@ -179,7 +176,7 @@ class BoundSocket:
         self._context.term()
 
     def _admit_only(self, allowed: "AllowList") -> None:
-        from zmq.auth.thread import ThreadAuthenticator  # with asyncio, which a client needs not
+        from zmq.auth.thread import ThreadAuthenticator  # imports asyncio, which a client does not need
 
         self._doorman = ThreadAuthenticator(self._context)
         self._doorman.start()
@@ -187,11 +184,11 @@ class BoundSocket:
         self.socket.curve_secretkey = allowed.keys.secret
         self.socket.curve_server = True
         self.socket.zap_domain = _DOMAIN.encode()
-        self.socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)  # should the doorman ever die, nobody gets in
+        self.socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)  # fails closed if the authenticator dies
 
 
 class AllowList:
-    """Answers whether a key may come in, and reports one that may not, once a minute."""
+    """Decides which keys are admitted, and reports each refused key at most once a minute."""
 
     def __init__(
         self,
@@ -220,7 +217,7 @@ class AllowList:
 
 
 def is_local(address: str) -> bool:
-    """True where only this machine can connect: ipc, or TCP on loopback."""
+    """True if only this machine can connect: ipc, or TCP on loopback."""
     transport, _, rest = address.partition("://")
     host = rest.rpartition(":")[0].strip("[]")
     if transport in ("ipc", "inproc") or host in ("localhost", "lo"):
@@ -258,6 +255,6 @@ def _public_key(file: Path) -> bytes | None:
 
 
 def _write(file: Path, mode: int, values: Mapping[str, bytes]) -> None:
-    """A certificate as pyzmq reads it, never in place of another and never wider than `mode`, not even at first."""
+    """Writes a certificate as pyzmq reads it; never overwrites a file, and creates it with `mode` from the start."""
     with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="ascii") as out:
         out.write("metadata\ncurve\n" + "".join(f'    {key} = "{value.decode()}"\n' for key, value in values.items()))

@@ -1,4 +1,4 @@
-"""The other end of the stream: tracks as another program receives them. Needs pyzmq, msgpack and numpy, no more."""
+"""The client of the stream: receives tracks in another program. Needs only pyzmq, msgpack and numpy."""
 
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +16,7 @@ Message = TypeVar("Message", bound=Tracks | Heartbeat)
 
 _OPTIONS = {
     zmq.MAXMSGSIZE: wire.MAX_MESSAGE_BYTES,
-    zmq.HEARTBEAT_IVL: 5_000,  # or a host that went without a word would be waited for, for ever
+    zmq.HEARTBEAT_IVL: 5_000,  # otherwise a host that vanished would go unnoticed
 }
 
 
@@ -54,20 +54,20 @@ def subscribe(
         for tracks in subscribe("tcp://127.0.0.1:5555"):
             print(tracks.ids, tracks.xy)                      # int32 [N], float32 [N, 2] image pixels
 
-    `camera` keeps one camera's messages only. `newest` keeps only the newest message while the loop is busy, of all
-    cameras together when none is named. A publisher that is not there (yet) is waited for; `timeout_ms` bounds each
-    wait. With `heartbeats` the publisher's signs of life come as well, about one `Heartbeat` a second while the source
-    gives no frame: it says why, and a time-out then means that the publisher itself is gone. `keys` is the folder of
-    keys that a publisher may ask for (see `security`). Raises `ConfigError` for an address or keys that are none.
+    `camera` keeps one camera's messages only. `newest` keeps only the newest message while the loop is busy, across all
+    cameras when none is named. Waits for a publisher that is not there (yet); `timeout_ms` limits each wait. With
+    `heartbeats` it yields the publisher's heartbeats as well, about one `Heartbeat` a second while the source gives no
+    frame: each says why, and a time-out then means that the publisher itself is gone. `keys` is a key folder, for a
+    publisher that requires keys (see `security`). Raises `ConfigError` for an invalid address or invalid keys.
     """
     return Subscription(address, camera, newest=newest, timeout_ms=timeout_ms, heartbeats=heartbeats, keys=keys)
 
 
 class Subscription(Generic[Message]):
-    """An iterator of `Tracks`, and of `Heartbeat`s where they are wanted, that owns its sockets.
+    """An iterator of `Tracks`, and of `Heartbeat`s if requested, that owns its sockets.
 
-    They are closed by `close`, by `with`, by Ctrl-C and when nobody holds it. Iteration raises `TimeoutError` when
-    `timeout_ms` passes without a message, and may then go on, and `WireError` for a message that is not ours.
+    `close`, `with`, Ctrl-C and garbage collection close them. Iteration raises `TimeoutError` when `timeout_ms` passes
+    without a message, and may then continue, and `WireError` for a message of another format.
     """
 
     def __init__(
@@ -87,9 +87,7 @@ class Subscription(Generic[Message]):
         self._context = zmq.Context()
         self._sockets: list[zmq.Socket[bytes]] = []
         try:
-            for (
-                filter_
-            ) in filters:  # a socket each: CONFLATE keeps one message of a socket, and a heartbeat is no track
+            for filter_ in filters:  # a socket each: CONFLATE keeps one message per socket, a heartbeat or tracks
                 self._sockets.append(self._context.socket(zmq.SUB))
                 self._connect(self._sockets[-1], filter_, newest, keys)
         except ConfigError:
@@ -120,7 +118,7 @@ class Subscription(Generic[Message]):
 
     def close(self) -> None:
         """Close the sockets; iteration ends. May be called twice."""
-        for socket in self._sockets:  # by name: in a garbage cycle the context no longer knows its sockets, and waits
+        for socket in self._sockets:  # by name: in a garbage cycle the context no longer knows them, and term waits
             socket.close(linger=0)
         self._context.term()
 
@@ -131,7 +129,7 @@ class Subscription(Generic[Message]):
         self.close()
 
     def __del__(self) -> None:
-        if hasattr(self, "_sockets"):  # not when the camera's name was refused
+        if hasattr(self, "_sockets"):  # missing if the camera's name was refused
             self.close()
 
     def _connect(self, socket: zmq.Socket[bytes], filter_: bytes, newest: bool, keys: Path | str | None) -> None:

@@ -71,13 +71,13 @@ def test_beside_the_public_code_both_are_timed_and_held_against_each_other(
 
 
 def test_a_folder_without_the_public_code_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BenchError, match="no checkout of tapnet"):
+    with pytest.raises(BenchError, match="is not a checkout of tapnet"):
         public_model(tmp_path, TINY_PUBLIC, {})
 
 
 def test_a_checkpoint_that_is_not_public_is_refused(tmp_path: Path) -> None:
     torch.save({"weight": torch.zeros(1)}, tmp_path / "own.pt")
-    with pytest.raises(BenchError, match="no public checkpoint"):
+    with pytest.raises(BenchError, match="is not a public checkpoint"):
         public_state(tmp_path / "own.pt", TINY_PUBLIC)
 
 

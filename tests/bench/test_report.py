@@ -116,7 +116,7 @@ def test_what_json_does_not_have_is_refused(result: float) -> None:
 
 
 def test_what_has_no_place_in_json_is_refused() -> None:
-    with pytest.raises(TypeError, match="set has no place"):
+    with pytest.raises(TypeError, match="set cannot be stored"):
         finish("odd", Settings(), {"fps": {1, 2}})
 
 

@@ -19,7 +19,7 @@ GOOD_USER = {"out_of_order": 0, "received": 33, "last_frame": 49, "ids_given_twi
 
 def account(*published: tuple[int, int]) -> Account:
     """Of frames, and what each said was dropped."""
-    kept, tracker = Account(), StubTracker(1)
+    kept, tracker = Account(), StubTracker(max_points=1)
     for id, dropped in published:
         frame = Frame(id, 0, 0, RGB)
         kept.publish(frame, replace(tracker.step(frame), dropped=dropped))

@@ -198,7 +198,7 @@ def test_files_that_are_no_video_are_refused_by_name(tmp_path: Path) -> None:
     (tmp_path / "empty.mp4").touch()
     (tmp_path / "text.mp4").write_text("not a video")
     (tmp_path / "cut.mp4").write_bytes(write_video(tmp_path / "clip.mp4").read_bytes()[:700])
-    for name, says in {"empty": "is an empty file", "text": "is no video", "cut": "damaged", "gone": "no file"}.items():
+    for name, says in {"empty": "is an empty file", "text": "not a video", "cut": "damaged", "gone": "no file"}.items():
         with pytest.raises(CameraError, match=says):
             open_camera(str(tmp_path / f"{name}.mp4"))
 
@@ -250,7 +250,7 @@ def test_a_folder_without_images_and_an_image_that_is_none_are_refused(tmp_path:
     with pytest.raises(CameraError, match="has no images in it"):
         open_camera(str(tmp_path))
     (tmp_path / "a.png").write_text("not an image")
-    with pytest.raises(CameraError, match=r"a\.png is no image"):
+    with pytest.raises(CameraError, match=r"a\.png is not an image"):
         open_camera(str(tmp_path))
 
 
@@ -314,8 +314,12 @@ def test_secrets_of_an_address_are_never_shown(address: str) -> None:
 
 def test_names_are_safe_in_a_topic() -> None:
     assert topic_name("my clip/№1\0") == "my-clip-1"
+    assert topic_name("дорога") == "дорога"
+    assert topic_name("e\u0301tage") == "\u00e9tage"  # one name, however its accents are written
     assert topic_name("[::1]:554") == "::1-:554"
-    assert topic_name("日本") == "camera"
+    assert topic_name("日本") == "日本"
+    assert topic_name("?!") == "camera"
+    assert len(topic_name("x" * 500)) == 64
 
 
 def attach(sysfs: Path, devices: Path, node: str, name: str, index: int = 0) -> None:
@@ -377,7 +381,8 @@ def test_the_demo_takes_its_size_rate_and_seed() -> None:
         ("demo:x", "seed is a whole number, not 'x'"),
         ("ftp://ann:s3cret@host/x", "ftp://host/x cannot be read; an address begins with one of rtsp"),
         ("no/such/file.mp4", "there is no file no/such/file.mp4"),
-        ("", "no"),
+        ("", "is empty; give an index"),
+        ("99999999999", "there is no camera 99999999999: indices end at 255"),
     ],
 )
 def test_what_no_camera_is_called_is_refused(spec: str, says: str) -> None:

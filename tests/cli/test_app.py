@@ -100,7 +100,7 @@ def test_a_missing_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "there is no file" in tracking_refused(capsys, "--camera", tmp_path / "gone.mp4")
 
 
-@pytest.mark.parametrize(("content", "reason"), [(b"", "is an empty file"), (b"no video at all", "is no video")])
+@pytest.mark.parametrize(("content", "reason"), [(b"", "is an empty file"), (b"no video at all", "is not a video")])
 def test_a_file_that_is_no_video_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes, reason: str
 ) -> None:
@@ -124,7 +124,7 @@ def test_an_empty_folder_is_refused(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_an_address_that_nobody_serves_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    assert "cannot be reached" in tracking_refused(capsys, "--camera", f"tcp://127.0.0.1:{port}")
+    assert "cannot be reached" in tracking_refused(capsys, "--camera", f"tcp://127.0.0.1:{port}", "--no-wait")
 
 
 def test_an_unknown_preset_is_refused_with_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
@@ -411,11 +411,11 @@ def test_a_state_that_does_not_fit_is_refused(tmp_path: Path, capsys: pytest.Cap
     for words, said in [
         (("--resume", tmp_path / "gone"), "there is no saved state"),
         (("--resume", state, "--dtype", "bfloat16"), "this computes in 'bfloat16'"),
-        (("--resume", state, "--iterations", 2), "with iterations 1, and here it is 2"),
-        (("--resume", state, "--resolution", "96x64"), "refined at 256x256, and here that is 96x64"),
-        (("--resume", state, "--max-points", 3), "has 4 points, and there is room for 3"),
+        (("--resume", state, "--iterations", 2), "with iterations 1, but here it is 2"),
+        (("--resume", state, "--resolution", "96x64"), "refined at 256x256, but here at 96x64"),
+        (("--resume", state, "--max-points", 3), "has 4 points, but there is room for 3"),
         (("--resume", state, "--points", "grid:2", "--max-points", 7), "4 points asked for beside the 4 there are"),
-        (("--save-state", tmp_path), "is there and is no saved state"),
+        (("--save-state", tmp_path), "exists and is not a saved state"),
         (("--save-state", tmp_path / "gone" / "points"), "No such file or directory"),
         (("--save-state-every", 9), "add --save-state FILE"),
     ]:

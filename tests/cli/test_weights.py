@@ -76,9 +76,9 @@ def test_list_tells_every_preset_and_whether_it_is_here(checkpoint: Path, said: 
 def test_a_checkpoint_brought_by_hand_is_got_verified_shown_and_loaded(checkpoint: Path, said: Say) -> None:
     told = said("get", "tiny_public", "--from", str(checkpoint))
     assert str(weights_store.cache_folder() / "public.pt") in told
-    assert "SHA-256 and every tensor's name and shape are right" in told
+    assert "SHA-256 and every tensor's name and shape are correct" in told
     assert "is here already" in said("get", "tiny_public")
-    assert "is whole" in said("verify", "tiny_public")
+    assert "is intact" in said("verify", "tiny_public")
     assert "PyTorch" in said("info", "tiny_public")
     assert load_model("tiny_public", device="cpu").config == TINY_PUBLIC
 
@@ -101,7 +101,7 @@ def test_a_changed_file_is_not_verified(checkpoint: Path, said: Say, refused: Sa
     kept.write_bytes(raw)
     told = refused("verify", "tiny_public")
     assert "has SHA-256" in told
-    assert "`online-tapir weights get tiny_public` fetches it anew" in told
+    assert "`online-tapir weights get tiny_public` fetches it again" in told
 
 
 def test_get_replaces_a_changed_file_and_uses_it_no_more(checkpoint: Path, said: Say, refused: Say) -> None:

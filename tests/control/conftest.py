@@ -1,4 +1,4 @@
-"""A run that is controlled: a stand-in for the tracker, a session, and its server, served by hand or from a thread."""
+"""A run that is controlled: a stand-in for the tracker, a stream, and its server, served by hand or from a thread."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from online_tapir.camera import SyntheticCamera
 from online_tapir.control.server import ControlServer
 from online_tapir.errors import QueryError
-from online_tapir.live.session import Session
 from online_tapir.live.state_keeper import Outcome
+from online_tapir.live.stream import Stream
 from online_tapir.records import Frame, Tracks
 
 
@@ -64,25 +64,25 @@ class ListKeeper:
 
 
 @pytest.fixture
-def keeps(session: Session) -> Callable[[str], None]:
-    """Lets the session save its points from now on: with what error, "" for none."""
+def keeps(stream: Stream) -> Callable[[str], None]:
+    """Lets the stream save its points from now on: with what error, "" for none."""
 
     def keeps(error: str) -> None:
         keeper: Any = ListKeeper(error)
-        session.keeper = keeper
+        stream.keeper = keeper
 
     return keeps
 
 
 @pytest.fixture
-def session() -> Session:
+def stream() -> Stream:
     """Frame 5 of 49x33 has been tracked, without a point."""
     rgb, none = np.zeros((33, 49, 3), np.uint8), np.zeros(0, np.float32)
     tracker: Any = ListTracker(100_000)
-    session = Session(SyntheticCamera([rgb]), tracker, threading.Event())
+    stream = Stream(SyntheticCamera([rgb]), tracker, threading.Event())
     tracks = Tracks(5, 5, 5, 49, 33, np.zeros(0, np.int32), none.reshape(0, 2), none.astype(bool), none, none)
-    session.tracked(Frame(5, 5, 5, rgb), tracks)
-    return session
+    stream.published(Frame(5, 5, 5, rgb), tracks)
+    return stream
 
 
 @pytest.fixture
@@ -93,16 +93,16 @@ def server() -> Iterator[ControlServer]:
 
 
 @pytest.fixture
-def served() -> Callable[[ControlServer, Session], AbstractContextManager[None]]:
+def served() -> Callable[[ControlServer, Stream], AbstractContextManager[None]]:
     """Serves from a thread, as a live run does from its loop, as long as the context lasts."""
 
     @contextmanager
-    def served(server: ControlServer, session: Session) -> Iterator[None]:
+    def served(server: ControlServer, stream: Stream) -> Iterator[None]:
         over = threading.Event()
 
         def serve() -> None:
             while not over.wait(0.001):
-                server.serve(session)
+                server.serve(stream)
 
         thread = threading.Thread(target=serve)
         thread.start()

@@ -9,14 +9,14 @@ import pytest
 
 from online_tapir.cli.app import main
 from online_tapir.control.server import ControlServer
-from online_tapir.live.session import Session
+from online_tapir.live.stream import Stream
 
 
 @pytest.fixture
 def control(
     server: ControlServer,
-    session: Session,
-    served: Callable[[ControlServer, Session], AbstractContextManager[None]],
+    stream: Stream,
+    served: Callable[[ControlServer, Stream], AbstractContextManager[None]],
     capsys: pytest.CaptureFixture[str],
 ) -> Iterator[Callable[..., str]]:
     def control(*words: object) -> str:
@@ -24,35 +24,35 @@ def control(
         main(["control", *map(str, words), "--address", server.address])
         return capsys.readouterr().out
 
-    with served(server, session):
+    with served(server, stream):
         yield control
 
 
-def test_points_are_added_listed_and_removed(control: Callable[..., str], session: Session) -> None:
+def test_points_are_added_listed_and_removed(control: Callable[..., str], stream: Stream) -> None:
     assert control("add", "12,8", "30.5,2", "--frame", 4) == "0 1\n"
     assert control("add", "0.5,0.5 1,1", "--normalised") == "2 3\n"
     assert control("list").splitlines()[0] == "0 - - waiting for a frame"
     assert control("inspect", 2) == ""
-    assert session.tracker.inspected == 2
+    assert stream.tracker.inspected == 2
     assert control("inspect", "off") == ""
-    assert session.tracker.inspected is None
+    assert stream.tracker.inspected is None
     assert control("remove", 0, 3) == ""
-    assert session.tracker.ids.tolist() == [1, 2]
-    assert control("clear") == "2 points forgotten\n"
+    assert stream.tracker.ids.tolist() == [1, 2]
+    assert control("clear") == "2 points removed\n"
 
 
-def test_the_run_is_paused_resumed_set_and_stopped(control: Callable[..., str], session: Session) -> None:
+def test_the_run_is_paused_resumed_set_and_stopped(control: Callable[..., str], stream: Stream) -> None:
     control("pause")
     assert json.loads(control("status"))["state"] == "paused"
     control("resume")
-    assert not session.paused
+    assert not stream.paused
     assert json.loads(control("set", "--patience", 7)) == {"heartbeat_s": 1.0, "patience_frames": 7}
     control("replenish", "on", "--points", 3)
-    assert session.replenishing == 3
+    assert stream.replenishing == 3
     control("replenish", "off")
-    assert session.replenishing is None
+    assert stream.replenishing is None
     control("stop")
-    assert session.stop.is_set()
+    assert stream.stop.is_set()
 
 
 def test_what_was_saved_is_printed(control: Callable[..., str], keeps: Callable[[str], None]) -> None:
@@ -71,8 +71,8 @@ def test_a_snapshot_is_written_and_its_frame_printed(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("add", "12"), "'12' is no point; write x,y"),
-        (("add", "12,eight"), "is no point"),
+        (("add", "12"), "'12' is not a point; write x,y"),
+        (("add", "12,eight"), "is not a point"),
         (("add", "50,8"), "outside_frame"),
         (("add", "12,8", "--frame", "1"), "frame_left_window"),
         (("remove", "7"), "unknown_point"),
@@ -95,4 +95,4 @@ def test_what_cannot_be_done_is_said_by_name(
 def test_nobody_there_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["control", "pause", "--address", "tcp://127.0.0.1:1", "--timeout", "0.05"])
-    assert "nobody at tcp://127.0.0.1:1" in " ".join(capsys.readouterr().err.split())
+    assert "no reply from tcp://127.0.0.1:1" in " ".join(capsys.readouterr().err.split())

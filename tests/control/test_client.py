@@ -14,32 +14,32 @@ from online_tapir import ControlError, Controller
 from online_tapir.control import client
 from online_tapir.control.server import ControlServer
 from online_tapir.errors import ConfigError
-from online_tapir.live.session import Session
 from online_tapir.live.state_keeper import Outcome
+from online_tapir.live.stream import Stream
 from online_tapir.wire.security import Access, load_keys, new_keys, trust
 
-Served = Callable[[ControlServer, Session], AbstractContextManager[None]]
+Served = Callable[[ControlServer, Stream], AbstractContextManager[None]]
 
 
 @pytest.fixture
-def controller(server: ControlServer, session: Session, served: Served) -> Iterator[Controller]:
-    with served(server, session), Controller(server.address) as controller:
+def controller(server: ControlServer, stream: Stream, served: Served) -> Iterator[Controller]:
+    with served(server, stream), Controller(server.address) as controller:
         yield controller
 
 
-def test_every_call_reaches_the_run(controller: Controller, session: Session) -> None:
+def test_every_call_reaches_the_run(controller: Controller, stream: Stream) -> None:
     ids = controller.add(np.array([[1, 2], [3.5, 4]]), frame_id=4)
     assert_array_equal(ids, [0, 1])
     assert controller.add([[0.5, 0.5]], normalised=True).dtype == np.int32
     controller.remove(ids[:1])
     controller.remove(2)
-    assert session.tracker.ids.tolist() == [1]
+    assert stream.tracker.ids.tolist() == [1]
     controller.replenish(points=3)
     assert controller.status()["replenish_points"] == 3
     controller.replenish(False)
-    assert controller.set(heartbeat_s=0.5)["heartbeat_s"] == session.heartbeat_s == 0.5
+    assert controller.set(heartbeat_s=0.5)["heartbeat_s"] == stream.heartbeat_s == 0.5
     controller.inspect(1)
-    assert controller.status()["inspected"] == session.tracker.inspected == 1
+    assert controller.status()["inspected"] == stream.tracker.inspected == 1
     controller.inspect(None)
     assert controller.status()["inspected"] == -1
     controller.pause()
@@ -47,7 +47,7 @@ def test_every_call_reaches_the_run(controller: Controller, session: Session) ->
     controller.resume()
     assert controller.clear() == 1
     controller.stop()
-    assert session.stop.is_set()
+    assert stream.stop.is_set()
 
 
 def test_a_list_is_arrays_of_the_right_shapes_even_when_it_is_empty(controller: Controller) -> None:
@@ -90,36 +90,36 @@ def test_points_are_saved_once_they_are_on_the_disk_or_else_it_is_said(
 
 
 def test_a_save_that_takes_too_long_is_given_up(
-    server: ControlServer, session: Session, served: Served, keeps: Callable[[str], None]
+    server: ControlServer, stream: Stream, served: Served, keeps: Callable[[str], None]
 ) -> None:
     keeps("")
-    keeper: Any = session.keeper
+    keeper: Any = stream.keeper
     keeper._outcomes = repeat(Outcome())
     with (
-        served(server, session),
+        served(server, stream),
         Controller(server.address, timeout_ms=200) as controller,
-        pytest.raises(ControlError, match=r"not_saved: the points are not written after 0.2 s"),
+        pytest.raises(ControlError, match=r"not_saved: the points were not written within 0.2 s"),
     ):
         controller.save_state()
 
 
 def test_nobody_there_is_said_in_time_with_the_address() -> None:
-    said = r"nobody at tcp://127\.0\.0\.1:1 answered `pause` in 0.05 s"
+    said = r"no reply from tcp://127\.0\.0\.1:1 to `pause` in 0.05 s"
     with Controller("tcp://127.0.0.1:1", timeout_ms=50) as nobody, pytest.raises(ControlError, match=said) as silence:
         nobody.pause()
     assert silence.value.name == "no_answer"
 
 
-def test_a_request_that_nobody_took_is_not_done_by_whoever_comes_later(session: Session, served: Served) -> None:
+def test_a_request_that_nobody_took_is_not_done_by_whoever_comes_later(stream: Stream, served: Served) -> None:
     first = ControlServer("tcp://127.0.0.1:0")
     with Controller(first.address, timeout_ms=200) as controller:
-        with served(first, session):
+        with served(first, stream):
             controller.status()
         first.close()
         with pytest.raises(ControlError, match="no_answer"):
             controller.stop()
         second = ControlServer(first.address)
-        with served(second, session):
+        with served(second, stream):
             answered = False
             while not answered:  # until it has connected anew
                 try:
@@ -127,11 +127,11 @@ def test_a_request_that_nobody_took_is_not_done_by_whoever_comes_later(session: 
                 except ControlError as silence:
                     assert silence.name == "no_answer"  # noqa: PT017
         second.close()
-    assert not session.stop.is_set()
+    assert not stream.stop.is_set()
 
 
 def test_a_lost_answer_is_asked_for_again_and_nothing_is_done_twice(
-    server: ControlServer, session: Session, served: Served, monkeypatch: pytest.MonkeyPatch
+    server: ControlServer, stream: Stream, served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     exchange, lost = Controller._exchange, list[Any]()
 
@@ -143,10 +143,10 @@ def test_a_lost_answer_is_asked_for_again_and_nothing_is_done_twice(
         return reply
 
     monkeypatch.setattr(client.Controller, "_exchange", lossy)
-    with served(server, session), Controller(server.address) as controller:
+    with served(server, stream), Controller(server.address) as controller:
         assert controller.add([[1, 2]]).tolist() == [0]
     assert lost[0]["result"]["ids"] == [0]
-    assert session.tracker.ids.tolist() == [0]
+    assert stream.tracker.ids.tolist() == [0]
 
 
 @pytest.mark.parametrize("address", ["5556", "nowhere://x", ""])
@@ -163,7 +163,7 @@ def test_a_controller_that_nobody_holds_closes_its_socket() -> None:
     assert context.closed
 
 
-def test_with_keys_an_allowed_one_controls_and_no_other(session: Session, served: Served, tmp_path: Path) -> None:
+def test_with_keys_an_allowed_one_controls_and_no_other(stream: Stream, served: Served, tmp_path: Path) -> None:
     for name in ("robot", "laptop", "thief"):
         new_keys(tmp_path / name)
         trust(tmp_path / name, tmp_path / "robot" / "robot.key")
@@ -171,7 +171,7 @@ def test_with_keys_an_allowed_one_controls_and_no_other(session: Session, served
     trust(tmp_path / "robot", tmp_path / "laptop" / "laptop.key")
     refusals: list[str] = []
     server = ControlServer("tcp://127.0.0.1:0", access=Access(load_keys(tmp_path / "robot"), report=refusals.append))
-    with served(server, session):
+    with served(server, stream):
         with Controller(server.address, keys=tmp_path / "laptop") as controller:
             assert controller.status()["state"] == "streaming"
         for keys in (tmp_path / "thief", None):
@@ -179,5 +179,5 @@ def test_with_keys_an_allowed_one_controls_and_no_other(session: Session, served
                 other.stop()
             assert silence.value.name == "no_answer"
     server.close()
-    assert not session.stop.is_set()
+    assert not stream.stop.is_set()
     assert len(refusals) == 1

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from online_tapir.camera import SyntheticCamera
 from online_tapir.control.commands import obey
 from online_tapir.control.protocol import ControlError, Request
-from online_tapir.live.session import Session
 from online_tapir.live.state_keeper import StateKeeper
+from online_tapir.live.stream import Stream
 from online_tapir.model.tapir import Tapir
+from online_tapir.points.placement import Listed
 from online_tapir.records import Frame
 from online_tapir.tracking.tracker import Tracker
 
@@ -25,14 +26,15 @@ XY = np.array([[10, 12], [40, 30]], np.float32)
 
 
 class Run:
-    """A session and the frames it is stepped through."""
+    """A stream and the frames it is stepped through."""
 
     def __init__(self, model: Tapir, pictures: list[NDArray[np.uint8]], *, replenish: bool = False) -> None:
         tracker = Tracker(model, max_points=ROOM, window=WINDOW)
-        self.session = Session(
+        self.stream = Stream(
             SyntheticCamera(pictures[:1]),
             tracker,
             threading.Event(),
+            points=Listed(XY),
             replenish=replenish,
             monotonic_ns=lambda: 5_000_000_000,
             unix_ns=lambda: 100_000_000_000,
@@ -43,20 +45,19 @@ class Run:
     def step(self, frames: int = 1) -> None:
         for id in range(self._next, self._next + frames):
             frame = Frame(id, id, id, self._pictures[id % len(self._pictures)])
-            if id == 0:
-                self.session.begin(frame, XY)
-            self.session.take_named()
-            self.session.tracked(frame, self.session.tracker.step(frame))
+            self.stream.submit(frame)
+            _, _, tracks = self.stream.collect()
+            self.stream.published(frame, tracks)
         self._next += frames
 
     def ask(self, command: str, **arguments: Any) -> dict[str, Any]:
-        return obey(self.session, Request(command, arguments))
+        return obey(self.stream, Request(command, arguments))
 
     def refused(self, command: str, **arguments: Any) -> str:
-        before = self.session.tracker.ids.tolist()
+        before = self.stream.tracker.ids.tolist()
         with pytest.raises(ControlError) as refusal:
             self.ask(command, **arguments)
-        assert self.session.tracker.ids.tolist() == before
+        assert self.stream.tracker.ids.tolist() == before
         return refusal.value.name
 
 
@@ -84,7 +85,7 @@ def test_a_point_may_be_named_on_any_frame_of_the_window_and_on_no_other(run: Ru
 
 def test_normalised_points_are_where_the_pixels_are(run: Run) -> None:
     run.ask("add", xy=[(0.5, 1.0)], normalised=True)
-    assert_allclose(run.session.take_named()[-1].xy, [[WIDTH / 2, HEIGHT]])
+    assert_allclose(run.stream._named[-1][1].xy, [[WIDTH / 2, HEIGHT]])
     assert run.refused("add", xy=[(0.5, 1.01)], normalised=True) == "outside_frame"
 
 
@@ -107,7 +108,7 @@ def test_ids_are_never_used_twice(run: Run) -> None:
     for _ in range(3):
         seen += run.ask("add", xy=[(20, 20), (25, 25)])["ids"]
         run.step()
-        assert run.ask("clear")["removed"] == len(run.session.tracks.ids)  # type: ignore[union-attr]
+        assert run.ask("clear")["removed"] == len(run.stream.tracks.ids)  # type: ignore[union-attr]
         run.step()
     assert seen == list(range(8))
 
@@ -117,8 +118,8 @@ def test_a_removed_point_is_gone_from_the_list_at_once_and_may_be_one_that_waits
     assert run.ask("remove", ids=[0, 2, 2]) == {"removed": 2}
     assert [id for id, *_ in run.ask("list")["points"]] == [1]
     run.step()
-    assert run.session.tracks is not None
-    assert run.session.tracks.ids.tolist() == [1]
+    assert run.stream.tracks is not None
+    assert run.stream.tracks.ids.tolist() == [1]
 
 
 def test_a_run_without_points_goes_on(run: Run) -> None:
@@ -131,7 +132,7 @@ def test_a_run_without_points_goes_on(run: Run) -> None:
 
 
 def test_the_list_says_where_points_are_on_the_newest_frame(run: Run) -> None:
-    tracks, listed = run.session.tracks, run.ask("list")
+    tracks, listed = run.stream.tracks, run.ask("list")
     assert tracks is not None
     assert listed["frame_id"] == tracks.frame_id == 5
     assert_allclose([[x, y] for _, x, y, _ in listed["points"]], tracks.xy)
@@ -143,8 +144,8 @@ def test_a_snapshot_is_the_newest_frame_under_its_own_id(run: Run, format: str, 
     snapshot = run.ask("snapshot", format=format)
     assert (snapshot["frame_id"], snapshot["width"], snapshot["height"]) == (5, WIDTH, HEIGHT)
     picture = cv2.cvtColor(cv2.imdecode(np.frombuffer(snapshot["image"], np.uint8), -1), cv2.COLOR_BGR2RGB)
-    assert run.session.frame is not None
-    assert np.abs(picture.astype(int) - run.session.frame.rgb).max() <= largest_error
+    assert run.stream.frame is not None
+    assert np.abs(picture.astype(int) - run.stream.frame.rgb).max() <= largest_error
     run.ask("add", xy=[(20, 20)], frame_id=snapshot["frame_id"])
 
 
@@ -163,11 +164,11 @@ def test_replenish_holds_as_many_points_as_there_are_by_hand(
 ) -> None:
     run = Run(make_model(), make_frames(9, HEIGHT, WIDTH), replenish=True)
     run.step()
-    assert run.session.replenishing == 2
+    assert run.stream.replenishing == 2
     run.ask("add", xy=[(20, 20)])
-    assert run.session.replenishing == 3
+    assert run.stream.replenishing == 3
     run.ask("remove", ids=[0, 1])
-    assert run.session.replenishing == 1
+    assert run.stream.replenishing == 1
     run.ask("clear")
     run.step(2)
     assert run.ask("list")["points"] == []  # cleared points do not come back of themselves
@@ -178,7 +179,7 @@ def test_replenish_fills_up_to_a_number_and_ends_when_told(run: Run) -> None:
     run.step(2)
     assert len(run.ask("list")["points"]) == 5
     run.ask("set", patience_frames=3)
-    assert (run.session.patience_frames, run.session.replenishing) == (3, 5)
+    assert (run.stream.patience_frames, run.stream.replenishing) == (3, 5)
     assert run.ask("replenish", on=False) == {"on": False, "points": 0}
     run.ask("remove", ids=[0])
     run.step(2)
@@ -190,9 +191,9 @@ def test_a_point_is_inspected_from_the_next_frame_on_until_it_is_told_or_goes(ru
     run.ask("add", xy=[(20, 20)])
     assert run.ask("inspect", id=2) == {"inspected": 2}  # before its first frame
     run.step()
-    assert run.session.tracks is not None
-    assert run.session.tracks.inspection is not None
-    assert (run.session.tracks.inspection.id, run.ask("status")["inspected"]) == (2, 2)
+    assert run.stream.tracks is not None
+    assert run.stream.tracks.inspection is not None
+    assert (run.stream.tracks.inspection.id, run.ask("status")["inspected"]) == (2, 2)
     for id in (3, 2**31 - 1):
         assert run.refused("inspect", id=id) == "unknown_point"
     assert run.ask("status")["inspected"] == 2
@@ -201,7 +202,7 @@ def test_a_point_is_inspected_from_the_next_frame_on_until_it_is_told_or_goes(ru
     run.ask("inspect", id=1)
     assert run.ask("inspect") == {"inspected": -1}
     run.step()
-    assert run.session.tracks.inspection is None
+    assert run.stream.tracks.inspection is None
 
 
 def test_the_status_tells_the_state_and_how_long_it_has_lasted(run: Run) -> None:
@@ -219,13 +220,13 @@ def test_the_status_tells_the_state_and_how_long_it_has_lasted(run: Run) -> None
 def test_options_that_can_change_are_told_and_changed_together(run: Run) -> None:
     assert run.ask("set") == {"heartbeat_s": 1.0, "patience_frames": 45}
     assert run.ask("set", heartbeat_s=0.25, patience_frames=7) == {"heartbeat_s": 0.25, "patience_frames": 7}
-    assert run.session.heartbeat_s == 0.25
+    assert run.stream.heartbeat_s == 0.25
 
 
 def test_points_are_saved_to_the_runs_own_file_and_the_status_says_when(run: Run, tmp_path: Path) -> None:
-    tracker = run.session.tracker
+    tracker = run.stream.tracker
     with StateKeeper(tmp_path / "points", tracker, report=lambda note: None) as keeper:
-        run.session.keeper = keeper
+        run.stream.keeper = keeper
         run.ask("add", xy=[(20, 20)])
         assert run.ask("save") == {"save": 1, "frame_id": 5, "points": 3}
     status = run.ask("status")
@@ -238,10 +239,10 @@ def test_points_are_saved_to_the_runs_own_file_and_the_status_says_when(run: Run
 def test_without_a_file_of_its_own_or_a_frame_a_run_saves_nothing(run: Run) -> None:
     assert run.refused("save") == "not_saved"
     assert (run.ask("status")["saves"], run.ask("status")["save_error"]) == (0, "")
-    run.session.frame = None
+    run.stream.frame = None
     assert run.refused("save") == "no_frame"
 
 
 def test_stop_sets_the_event_that_ends_the_run(run: Run) -> None:
     assert run.ask("stop") == {"stopping": True}
-    assert run.session.stop.is_set()
+    assert run.stream.stop.is_set()

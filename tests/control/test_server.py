@@ -14,7 +14,7 @@ from online_tapir.control import protocol
 from online_tapir.control.protocol import ControlError, Request
 from online_tapir.control.server import BURST, REQUESTS_A_FRAME, REQUESTS_A_SECOND, Budgets, ControlServer
 from online_tapir.errors import ConfigError
-from online_tapir.live.session import Session
+from online_tapir.live.stream import Stream
 
 PATIENCE_MS = 5_000
 ADD = {"xy": [[1, 2]]}
@@ -38,10 +38,10 @@ class Peer:
         self.socket.linger = 0
         self.socket.connect(address)
 
-    def answer(self, server: ControlServer, session: Session) -> dict[str, Any]:
+    def answer(self, server: ControlServer, stream: Stream) -> dict[str, Any]:
         """What comes back, while the server serves frame after frame."""
         for _ in range(PATIENCE_MS):
-            server.serve(session)
+            server.serve(stream)
             if self.socket.poll(1):
                 return told(self.socket.recv_multipart()[-1])
         raise AssertionError("no answer")
@@ -60,60 +60,58 @@ def peers(server: ControlServer) -> Iterator[list[Peer]]:
 
 
 def test_each_controller_gets_its_own_answer_and_ids_of_its_own(
-    server: ControlServer, session: Session, peers: list[Peer]
+    server: ControlServer, stream: Stream, peers: list[Peer]
 ) -> None:
     for peer, id in zip(peers, (7, 8), strict=True):
         peer.socket.send(asking("add", id, **ADD))
-    answers = [peer.answer(server, session) for peer in peers]
+    answers = [peer.answer(server, stream) for peer in peers]
     assert [answer["request"] for answer in answers] == [7, 8]
     assert sorted(answer["result"]["ids"][0] for answer in answers) == [0, 1]
 
 
-def test_a_req_socket_is_answered_too(server: ControlServer, session: Session) -> None:
+def test_a_req_socket_is_answered_too(server: ControlServer, stream: Stream) -> None:
     peer = Peer(server.address, zmq.REQ)
     peer.socket.send(asking("list", 3))
-    assert peer.answer(server, session)["request"] == 3
+    assert peer.answer(server, stream)["request"] == 3
     peer.close()
 
 
-def test_many_parts_are_no_request(server: ControlServer, session: Session, peers: list[Peer]) -> None:
+def test_many_parts_are_no_request(server: ControlServer, stream: Stream, peers: list[Peer]) -> None:
     peers[0].socket.send_multipart([b"", b"x", asking("stop")])
-    assert peers[0].answer(server, session)["error"] == "bad_request"
-    assert not session.stop.is_set()
+    assert peers[0].answer(server, stream)["error"] == "bad_request"
+    assert not stream.stop.is_set()
 
 
-def test_a_request_that_comes_again_is_answered_again_and_not_done_again(
-    server: ControlServer, session: Session
-) -> None:
-    first = server.answer(b"a", asking("add", 1, "desk", **ADD), session)
-    assert server.answer(b"b", asking("add", 1, "desk", **ADD), session) == first  # over another connection, even
-    assert session.tracker.ids.tolist() == [0]
+def test_a_request_that_comes_again_is_answered_again_and_not_done_again(server: ControlServer, stream: Stream) -> None:
+    first = server.answer(b"a", asking("add", 1, "desk", **ADD), stream)
+    assert server.answer(b"b", asking("add", 1, "desk", **ADD), stream) == first  # over another connection, even
+    assert stream.tracker.ids.tolist() == [0]
     for other in (asking("add", 2, "desk", **ADD), asking("add", 1, "lamp", **ADD), asking("add", 1, "", **ADD)):
-        server.answer(b"a", other, session)
-    assert session.tracker.ids.tolist() == [0, 1, 2, 3]
+        server.answer(b"a", other, stream)
+    assert stream.tracker.ids.tolist() == [0, 1, 2, 3]
 
 
-def test_a_question_that_comes_again_has_the_answer_of_now(server: ControlServer, session: Session) -> None:
-    assert told(server.answer(b"a", asking("list", 1, "desk"), session))["result"]["waiting"] == []
-    session.add(np.zeros((1, 2), np.float32), 5)
-    assert told(server.answer(b"a", asking("list", 1, "desk"), session))["result"]["waiting"] == [0]
+def test_a_question_that_comes_again_has_the_answer_of_now(server: ControlServer, stream: Stream) -> None:
+    assert told(server.answer(b"a", asking("list", 1, "desk"), stream))["result"]["waiting"] == []
+    stream.add(np.zeros((1, 2), np.float32), 5)
+    assert told(server.answer(b"a", asking("list", 1, "desk"), stream))["result"]["waiting"] == [0]
 
 
-def test_what_was_refused_may_be_asked_again(server: ControlServer, session: Session) -> None:
+def test_what_was_refused_may_be_asked_again(server: ControlServer, stream: Stream) -> None:
     asked = asking("remove", 1, "desk", ids=[0])
-    assert told(server.answer(b"a", asked, session))["error"] == "unknown_point"
-    session.add(np.zeros((1, 2), np.float32), 5)
-    assert told(server.answer(b"a", asked, session))["result"] == {"removed": 1}
+    assert told(server.answer(b"a", asked, stream))["error"] == "unknown_point"
+    stream.add(np.zeros((1, 2), np.float32), 5)
+    assert told(server.answer(b"a", asked, stream))["result"] == {"removed": 1}
 
 
-def test_a_refusal_carries_the_number_of_its_request(server: ControlServer, session: Session) -> None:
+def test_a_refusal_carries_the_number_of_its_request(server: ControlServer, stream: Stream) -> None:
     for asked, name in [
         (asking("fly", 9), "unknown_command"),
         (asking("add", 9, xy=[[1, float("inf")]]), "bad_request"),
         (asking("add", 9, xy=[[50, 1]]), "outside_frame"),
         (asking("add", 9, xy=[[1, 1]], frame_id=1), "frame_left_window"),
     ]:
-        reply = told(server.answer(b"a", asked, session))
+        reply = told(server.answer(b"a", asked, stream))
         assert (reply["request"], reply["error"]) == (9, name)
         assert reply["message"]
 
@@ -127,29 +125,29 @@ def test_any_bytes_have_an_answer(noise: bytes, as_arguments: bool) -> None:
 
 
 def test_a_request_too_large_is_refused_and_one_beyond_reason_is_not_even_read(
-    server: ControlServer, session: Session, peers: list[Peer]
+    server: ControlServer, stream: Stream, peers: list[Peer]
 ) -> None:
     peers[0].socket.send(bytes(protocol.MAX_REQUEST_BYTES + 1))
-    assert peers[0].answer(server, session)["error"] == "too_large"
+    assert peers[0].answer(server, stream)["error"] == "too_large"
     peers[0].socket.send(bytes(5 * protocol.MAX_REQUEST_BYTES))
     peers[1].socket.send(asking("list", 4))
-    assert peers[1].answer(server, session)["request"] == 4
+    assert peers[1].answer(server, stream)["request"] == 4
     assert not peers[0].socket.poll(50)
 
 
 def test_a_flood_of_ten_thousand_is_served_a_few_a_frame_and_others_get_their_turn(
-    server: ControlServer, session: Session, peers: list[Peer]
+    server: ControlServer, stream: Stream, peers: list[Peer]
 ) -> None:
     flood, other = peers
     for id in range(10_000):
         try:
             flood.socket.send(asking("status", id), zmq.NOBLOCK)
         except zmq.Again:
-            server.serve(session)
+            server.serve(stream)
     other.socket.send(asking("list", 5))
     served, frames = 0, 0
     while not other.socket.poll(1):
-        share = server.serve(session)
+        share = server.serve(stream)
         assert share <= REQUESTS_A_FRAME
         served, frames = served + share, frames + 1
         assert frames < PATIENCE_MS
@@ -178,11 +176,11 @@ def test_budgets_of_senders_that_come_and_go_take_no_more_and_more_memory() -> N
     assert len(budgets._left) < 1_000
 
 
-def test_answers_are_remembered_for_the_newest_requests_only(session: Session) -> None:
+def test_answers_are_remembered_for_the_newest_requests_only(stream: Stream) -> None:
     now_ns = iter(range(0, 10**15, 10**9))
     server = ControlServer("inproc://control", monotonic_ns=lambda: next(now_ns))
     for id in range(1_000):
-        server.answer(b"a", asking("pause", id, "desk"), session)
+        server.answer(b"a", asking("pause", id, "desk"), stream)
     assert len(server._answers) < 500
     server.close()
 

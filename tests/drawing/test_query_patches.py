@@ -6,8 +6,8 @@ from numpy.testing import assert_array_equal
 
 from online_tapir.drawing import query_patches
 from online_tapir.drawing.query_patches import SIDE, QueryPatches
-from online_tapir.points.replenish import NOTHING, Queries
-from online_tapir.records import Frame, Tracks
+from online_tapir.points.replenish import NOTHING
+from online_tapir.records import Frame, Queries, Tracks
 
 HEIGHT, WIDTH = 33, 49
 FRAME_BYTES = HEIGHT * WIDTH * 3

@@ -165,7 +165,7 @@ def test_an_npz_with_objects_in_it_is_refused(tmp_path: Path) -> None:
 def test_a_bare_array_that_calls_itself_npz_is_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "bare.npy", np.zeros(3))
     (tmp_path / "bare.npy").rename(tmp_path / "bare.npz")
-    assert "no zip archive" in refusal(tmp_path / "bare.npz")
+    assert "not a zip archive" in refusal(tmp_path / "bare.npz")
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:

@@ -97,7 +97,7 @@ def test_the_environment_can_ask_for_the_reference(monkeypatch: pytest.MonkeyPat
 
 def test_the_environment_cannot_ask_for_what_there_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TAPIR_KERNELS", "cutlass")
-    with pytest.raises(ValueError, match="TAPIR_KERNELS=cutlass is no backend; unset it"):
+    with pytest.raises(ValueError, match="TAPIR_KERNELS=cutlass is not a backend; unset it"):
         backend("cpu")
 
 

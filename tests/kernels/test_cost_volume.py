@@ -63,7 +63,7 @@ def test_no_points_or_no_frames_give_an_empty_volume(shape: tuple[int, int], dev
             torch.ones(1, 8, 8, 128),
             r"grid \[1, 8, 8, 128\].*C = 128, not 64.*queries \[1, 7, 64\]",
         ),
-        (torch.ones(2, 7, 64), torch.ones(3, 8, 8, 64), r"grid .*G = 3, not 2 beside queries"),
+        (torch.ones(2, 7, 64), torch.ones(3, 8, 8, 64), r"grid .*G = 3, not 2 as in queries"),
         (torch.ones(1, 7, 64).half(), torch.ones(1, 8, 8, 64), "queries is float16 and grid float32"),
         (
             torch.ones(1, 7, 64).double(),

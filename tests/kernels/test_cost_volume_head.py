@@ -120,10 +120,10 @@ def test_no_maps_are_no_readings(device: torch.device) -> None:
 @pytest.mark.parametrize(
     ("index", "wrong", "message"),
     [
-        (1, torch.ones(16, 3, 3, 3), r"hidden_weight \[16, 3, 3, 3\] \[K, P, 3, 3\] has P = 3, not 1 beside cost"),
+        (1, torch.ones(16, 3, 3, 3), r"hidden_weight \[16, 3, 3, 3\] \[K, P, 3, 3\] has P = 3, not 1 as in cost"),
         (1, torch.ones(16, 1, 5, 3), r"hidden_weight \[16, 1, 5, 3\] \[K, P, 3, 3\] has 3 = 5, not 3"),
-        (3, torch.ones(1, 8, 3, 3), r"heat_weight .* has K = 8, not 16 beside hidden_weight"),
-        (5, torch.ones(16, 16, 3, 3), r"occlusion_weight .* has 2K = 16, not 32 beside hidden_weight"),
+        (3, torch.ones(1, 8, 3, 3), r"heat_weight .* has K = 8, not 16 as in hidden_weight"),
+        (5, torch.ones(16, 16, 3, 3), r"occlusion_weight .* has 2K = 16, not 32 as in hidden_weight"),
         (6, torch.ones(32).half(), "cost is float32 and occlusion_bias float16"),
     ],
 )

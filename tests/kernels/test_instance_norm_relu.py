@@ -82,7 +82,7 @@ def test_no_pixels_are_no_error(shape: tuple[int, ...], device: torch.device) ->
 def test_input_that_does_not_fit_is_refused_with_both_sides_named(device: torch.device) -> None:
     x = torch.ones(1, 16, 4, 6, device=device).to(memory_format=torch.channels_last)
     one, other = torch.ones(16, device=device), torch.ones(24, device=device)
-    with pytest.raises(KernelInputError, match=r"weight \[24\] .* has C = 24, not 16 beside x \[1, 16, 4, 6\]"):
+    with pytest.raises(KernelInputError, match=r"weight \[24\] .* has C = 24, not 16 as in x \[1, 16, 4, 6\]"):
         instance_norm_relu(x, other, one)
     with pytest.raises(KernelInputError, match="x is float32 and bias float16"):
         instance_norm_relu(x, one, one.half())

@@ -95,15 +95,15 @@ def test_no_points_are_no_error(device: torch.device) -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"features": torch.ones(1, 3, 40)}, r"have 40 channels, .* not those of the first of the levels, 16 \+ 20"),
-        ({"features": torch.ones(1, 3, 16)}, r"have 16 channels, .* not those of the first of the levels, 16 \+ 20"),
+        ({"features": torch.ones(1, 3, 40)}, r"have 40 channels and the levels 16 \+ 20; features must hold"),
+        ({"features": torch.ones(1, 3, 16)}, r"have 16 channels and the levels 16 \+ 20; features must hold"),
         ({"features": torch.ones(1, 3, 36).half()}, r"features is float16 and levels\[0\] float32"),
         ({"features": torch.ones(1, 36, 3).mT}, r"features .* has strides .*, not those of a contiguous tensor"),
         ({"levels": []}, "0 levels; the kernel takes 1 to 4"),
         ({"levels": [torch.ones(1, 4, 4, 16)] * 5}, "5 levels; the kernel takes 1 to 4"),
-        ({"levels": [torch.ones(2, 4, 4, 16)]}, r"levels\[0\] \[2, 4, 4, 16\] .* has G = 2, not 1 beside features"),
+        ({"levels": [torch.ones(2, 4, 4, 16)]}, r"levels\[0\] \[2, 4, 4, 16\] .* has G = 2, not 1 as in features"),
         ({"xy": torch.ones(1, 3, 2).double()}, "xy is float64, not float32"),
-        ({"xy": torch.ones(1, 4, 2)}, r"xy \[1, 4, 2\] .* has N = 4, not 3 beside features"),
+        ({"xy": torch.ones(1, 4, 2)}, r"xy \[1, 4, 2\] .* has N = 4, not 3 as in features"),
     ],
 )
 def test_input_that_does_not_fit_is_refused_with_both_sides_named(

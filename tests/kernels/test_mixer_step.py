@@ -81,10 +81,10 @@ def test_a_point_that_is_nan_stays_alone(device: torch.device) -> None:
     ("changed", "message"),
     [
         ({"memory": torch.ones(3, 5, 16)}, r"memory \[3, 5, 16\] .* has 4 = 3, not 4"),
-        ({"memory": torch.ones(4, 5, 24)}, r"memory \[4, 5, 24\] .* has C = 24, not 16 beside x \[5, 16\]"),
+        ({"memory": torch.ones(4, 5, 24)}, r"memory \[4, 5, 24\] .* has C = 24, not 16 as in x \[5, 16\]"),
         ({"memory": torch.ones(4, 5, 16).bfloat16()}, "x is float32 and memory bfloat16"),
         ({"memory": torch.ones(4, 16, 5).mT}, r"memory .* has strides \[80, 1, 5\], not those of a contiguous tensor"),
-        ({"narrow": torch.ones(3, 2, 16)}, r"narrow .* has M = 2, not 4 beside widen \[3, 4, 16\]"),
+        ({"narrow": torch.ones(3, 2, 16)}, r"narrow .* has M = 2, not 4 as in widen \[3, 4, 16\]"),
         ({"norm_weight": torch.ones(16, device="meta")}, r"x is on \S+ and norm_weight on meta"),
     ],
 )

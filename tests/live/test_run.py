@@ -12,13 +12,15 @@ from numpy.typing import NDArray
 from online_tapir.camera import Reconnect, SyntheticCamera
 from online_tapir.camera.demo import DemoCamera, DemoScene
 from online_tapir.errors import CameraError, QueryError
-from online_tapir.live.run import DemoTruth, track_live
-from online_tapir.live.session import Session
+from online_tapir.live.sink import Sink
 from online_tapir.live.status import Status
+from online_tapir.live.stream import Stream
+from online_tapir.live.truth import DemoTruth
 from online_tapir.model.tapir import Tapir
 from online_tapir.points.placement import NOWHERE, Grid, Listed
-from online_tapir.points.replenish import PATIENCE_FRAMES, Queries, Replenisher
-from online_tapir.records import Frame, Tracks
+from online_tapir.points.replenish import PATIENCE_FRAMES, Replenisher
+from online_tapir.records import Frame, Queries, Tracks
+from online_tapir.testing import FakeTracker, ListSink, run
 from online_tapir.tracking.tracker import Tracker
 from online_tapir.wire.messages import Heartbeat
 
@@ -26,46 +28,19 @@ Pictures = list[NDArray[np.uint8]]
 GRID = Grid(3, 2)
 
 
-class ListSink:
-    """Keeps what it is given."""
+class ScriptedControl(Sink):
+    """A stand-in for a control socket: does `then` once after frame `after`, and `always` whenever it is served."""
 
-    def __init__(self) -> None:
-        self.frames: list[Frame] = []
-        self.tracks: list[Tracks] = []
-        self.closed = False
-
-    def publish(self, frame: Frame, tracks: Tracks) -> None:
-        self.frames.append(frame)
-        self.tracks.append(tracks)
-
-    def close(self) -> None:
-        self.closed = True
-
-
-class BeatingSink(ListSink):
-    """Keeps heartbeats, too."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.heartbeats: list[Heartbeat] = []
-
-    def beat(self, heartbeat: Heartbeat) -> None:
-        self.heartbeats.append(heartbeat)
-
-
-class ScriptedControl:
-    """In place of a control socket: does `then` once when frame `after` is done, and `always` whenever it is served."""
-
-    def __init__(self, after: int, then: Callable[[Session], Any], always: Callable[[Session], Any] = id) -> None:
+    def __init__(self, after: int, then: Callable[[Stream], Any], always: Callable[[Stream], Any] = id) -> None:
         self._after: int | None = after
         self._then = then
         self._always = always
 
-    def serve(self, session: Session) -> None:
-        if session.tracks is not None and session.tracks.frame_id == self._after:
+    def serve(self, stream: Stream) -> None:
+        if stream.tracks is not None and stream.tracks.frame_id == self._after:
             self._after = None
-            self._then(session)
-        self._always(session)
+            self._then(stream)
+        self._always(stream)
 
 
 class ListStatus(Status):
@@ -73,66 +48,15 @@ class ListStatus(Status):
 
     def __init__(self) -> None:
         super().__init__()
-        self.errors: list[NDArray[Any] | None] = []
+        self.errors: list[NDArray[Any]] = []
         self.notes: list[str] = []
 
-    def update(self, tracks: Tracks, error_px: NDArray[Any] | None = None) -> None:
-        super().update(tracks, error_px)
+    def judge(self, tracks: Tracks, error_px: NDArray[Any]) -> None:
+        super().judge(tracks, error_px)
         self.errors.append(error_px)
 
     def note(self, text: str) -> None:
         self.notes.append(text)
-
-
-class ScriptedTracker:
-    """Stands in for a tracker: `moves` says where points are, from their queries [P, 2] and how old these are."""
-
-    def __init__(self, moves: Callable[[NDArray[np.float32], int, int], tuple[Any, Any]]) -> None:
-        self.queries: dict[int, tuple[NDArray[np.float32], int | None]] = {}
-        self.added = 0
-        self.inspected: int | None = None
-        self._moves = moves
-        self._submitted: list[Frame] = []
-
-    @property
-    def ids(self) -> NDArray[np.int32]:
-        return np.array(sorted(self.queries), np.int32)
-
-    def add(self, xy: NDArray[np.float32], frame_id: int | None = None) -> NDArray[np.int32]:
-        ids = np.arange(self.added, self.added + len(xy), dtype=np.int32)
-        self.added += len(xy)
-        self.queries |= {id: (place, frame_id) for id, place in zip(ids.tolist(), xy, strict=True)}
-        return ids
-
-    def remove(self, ids: NDArray[np.int32]) -> None:
-        for id in ids.tolist():
-            del self.queries[id]
-
-    def step(self, frame: Frame) -> Tracks:
-        self.submit(frame)
-        return self.collect()
-
-    def submit(self, frame: Frame) -> None:
-        self._submitted.append(frame)
-
-    def collect(self) -> Tracks:
-        frame = self._submitted.pop(0)
-        height, width = frame.rgb.shape[:2]
-        self.queries = {id: (xy, frame.id if named is None else named) for id, (xy, named) in self.queries.items()}
-        places = [self._moves(xy[None], cast(int, named), frame.id) for xy, named in self.queries.values()]
-        count = len(places)
-        return Tracks(
-            frame_id=frame.id,
-            captured_ns=frame.captured_ns,
-            captured_unix_ns=frame.captured_unix_ns,
-            width=width,
-            height=height,
-            ids=self.ids,
-            xy=np.concatenate([xy for xy, _ in places]).astype(np.float32).reshape(count, 2),
-            visible=np.array([bool(seen) for _, seen in places]),
-            occlusion=np.zeros(count, np.float32),
-            uncertainty=np.zeros(count, np.float32),
-        )
 
 
 @pytest.fixture
@@ -140,9 +64,10 @@ def tracker(make_model: Callable[..., Tapir]) -> Tracker:
     return Tracker(make_model(), max_points=6, window=4)
 
 
-def track(camera: Any, tracker: Any, points: Any = GRID, sinks: Any = (), **how: Any) -> ListStatus:
+def track(camera: Any, tracker: Any, points: Any = GRID, sinks: Any = (), controls: Any = (), **how: Any) -> ListStatus:
     status = ListStatus()
-    track_live(camera, tracker, points, sinks, status, how.pop("stop", threading.Event()), **how)
+    truth = [DemoTruth(camera.scene, status.judge)] if isinstance(camera, DemoCamera) else []
+    run(camera, tracker, points, [*sinks, *controls, *truth, status], report=status.note, **how)
     return status
 
 
@@ -203,19 +128,19 @@ def test_the_point_that_is_asked_for_is_inspected_from_the_first_frame_on(
 def test_a_point_that_is_not_there_yet_is_waited_for_and_one_that_goes_is_said(
     make_model: Callable[..., Tapir], make_frames: Callable[..., Pictures]
 ) -> None:
-    def change(session: Session) -> None:
-        if session.tracks is not None and session.tracks.frame_id == 2 and len(session.tracker.ids) == 6:
-            session.add(np.array([[20, 20], [30, 30]], np.float32), 2)
-        if session.tracks is not None and session.tracks.frame_id == 5 and len(session.tracker.ids) == 8:
-            session.remove(np.array([7]))
+    def change(stream: Stream) -> None:
+        if stream.tracks is not None and stream.tracks.frame_id == 2 and len(stream.tracker.ids) == 6:
+            stream.add(np.array([[20, 20], [30, 30]], np.float32), 2)
+        if stream.tracks is not None and stream.tracks.frame_id == 5 and len(stream.tracker.ids) == 8:
+            stream.remove(np.array([7]))
 
     sink, tracker = ListSink(), Tracker(make_model(), max_points=9, window=4)
     control = ScriptedControl(after=-1, then=id, always=change)
-    status = track(SyntheticCamera(make_frames(8)), tracker, sinks=[sink], control=control, inspect=7)
+    status = track(SyntheticCamera(make_frames(8)), tracker, sinks=[sink], controls=[control], inspect=7)
     assert inspected(sink) == [None, None, None, 7, 7, 7, None, None]
     assert [note for note in status.notes if "point" in note] == [
-        "point 7 is inspected as soon as it is there; so far the newest is 5",
-        "point 7 is gone, and is inspected no more",
+        "point 7 will be inspected once it exists; so far the newest is 5",
+        "point 7 is gone and no longer inspected",
     ]
 
 
@@ -224,9 +149,9 @@ def test_whoever_chooses_another_point_or_none_ends_the_waiting(
 ) -> None:
     for chosen in (3, None):
         sink, tracker = ListSink(), Tracker(make_model(), max_points=9, window=4)
-        control = ScriptedControl(after=1, then=lambda session, id=chosen: session.inspect(id))  # type: ignore[misc]
-        adding = ScriptedControl(after=2, then=lambda session: session.add(np.full((1, 2), 20, np.float32), 2))
-        track(SyntheticCamera(make_frames(5)), tracker, sinks=[sink], control=control, window=adding, inspect=6)
+        control = ScriptedControl(after=1, then=lambda stream, id=chosen: stream.inspect(id))  # type: ignore[misc]
+        adding = ScriptedControl(after=2, then=lambda stream: stream.add(np.full((1, 2), 20, np.float32), 2))
+        track(SyntheticCamera(make_frames(5)), tracker, sinks=[sink], controls=[control, adding], inspect=6)
         assert inspected(sink) == [None, None, chosen, chosen, chosen]
 
 
@@ -237,7 +162,7 @@ def test_a_point_that_went_before_it_was_inspected_is_not_waited_for(
     tracker.remove([0])
     status = track(SyntheticCamera(make_frames(3)), tracker, Grid(2, 2), inspect=0)
     (said,) = [note for note in status.notes if "point 0" in note]
-    assert "is gone, and cannot be inspected" in said
+    assert "is gone and cannot be inspected" in said
 
 
 def test_no_more_frames_than_asked_for_are_tracked(tracker: Tracker, make_frames: Callable[..., Pictures]) -> None:
@@ -316,14 +241,14 @@ def gone_after_three(xy: NDArray[np.float32], named: int, now: int) -> tuple[NDA
 
 
 def test_replenish_keeps_the_number_of_points(make_frames: Callable[..., Pictures]) -> None:
-    tracker, sink = ScriptedTracker(gone_after_three), ListSink()
+    tracker, sink = FakeTracker(gone_after_three), ListSink()
     track(SyntheticCamera(make_frames(33)), tracker, sinks=[sink], replenish=True)
     assert {len(tracks.ids) for tracks in sink.tracks} == {6}
     assert tracker.added > 6 * 7
 
 
 def test_replenish_keeps_the_number_of_points_that_a_run_goes_on_with(make_frames: Callable[..., Pictures]) -> None:
-    tracker, sink = ScriptedTracker(gone_after_three), ListSink()
+    tracker, sink = FakeTracker(gone_after_three), ListSink()
     tracker.add(np.array([[10, 12], [80, 50]], np.float32), 0)
     track(SyntheticCamera(make_frames(9)), tracker, NOWHERE, sinks=[sink], replenish=True)
     assert {len(tracks.ids) for tracks in sink.tracks} == {2}
@@ -331,7 +256,7 @@ def test_replenish_keeps_the_number_of_points_that_a_run_goes_on_with(make_frame
 
 
 def test_without_replenish_lost_points_stay(make_frames: Callable[..., Pictures]) -> None:
-    tracker, sink = ScriptedTracker(gone_after_three), ListSink()
+    tracker, sink = FakeTracker(gone_after_three), ListSink()
     track(SyntheticCamera(make_frames(7)), tracker, sinks=[sink])
     assert {tuple(tracks.ids) for tracks in sink.tracks} == {(0, 1, 2, 3, 4, 5)}
 
@@ -346,7 +271,7 @@ def test_replenish_with_a_real_tracker_keeps_within_its_room(
 
 @pytest.mark.parametrize("patience", [0, 7, PATIENCE_FRAMES])
 def test_a_hidden_point_is_given_up_when_patience_is_over(make_frames: Callable[..., Pictures], patience: int) -> None:
-    tracker = ScriptedTracker(lambda xy, named, now: (xy, False))
+    tracker = FakeTracker(lambda xy, named, now: (xy, False))
     rgb = make_frames(1)[0]
     placed = GRID.place(rgb)
     tracker.add(placed)
@@ -358,9 +283,9 @@ def test_a_hidden_point_is_given_up_when_patience_is_over(make_frames: Callable[
 
 def test_a_perfect_tracker_has_no_error_on_the_demo_and_knows_what_is_hidden() -> None:
     camera = DemoCamera(96, 64, fps=0)
-    tracker = ScriptedTracker(camera.scene.truth)
+    tracker = FakeTracker(camera.scene.truth)
     status = track(camera, tracker, frames=33, replenish=True)
-    errors = np.concatenate([error for error in status.errors if error is not None])
+    errors = np.concatenate(status.errors)
     assert np.nanmax(errors) < 1e-3
     assert status.summary().occlusion_accuracy == 1
     assert len(errors) == 33 * 6
@@ -369,22 +294,23 @@ def test_a_perfect_tracker_has_no_error_on_the_demo_and_knows_what_is_hidden() -
 def test_an_error_is_the_distance_from_the_truth_in_pixels_of_the_frame() -> None:
     scene = DemoScene(96, 64)
     named = np.array([[10, 12], [80, 50]], np.float32)
-    truth = DemoTruth(scene)
-    tracker = ScriptedTracker(scene.truth)
+    truth = DemoTruth(scene, lambda tracks, error_px: None)
+    truth.named("demo", [Queries(np.array([3, 5], np.int32), named, 2)])
+    tracker = FakeTracker(scene.truth)
     tracker.add(named, 2)
     tracks = replace(tracker.step(Frame(4, 0, 0, scene.render(4))), ids=np.array([3, 5], np.int32))
     moved = replace(tracks, xy=tracks.xy + np.array([3, 4], np.float32))
-    error = truth.error_px(moved, [Queries(np.array([3, 5], np.int32), named, 2)])
+    error = truth.error_px(moved)
     np.testing.assert_allclose(error[tracks.visible], 5, atol=1e-4)
     assert np.isnan(error[~tracks.visible]).all()
 
 
 def test_points_that_were_never_named_are_left_out_of_the_error() -> None:
     camera = DemoCamera(96, 64, fps=0)
-    tracker = ScriptedTracker(camera.scene.truth)
+    tracker = FakeTracker(camera.scene.truth)
     tracker.add(np.array([[10, 12], [80, 50]], np.float32), 0)  # by a run before this one
     status = track(camera, tracker, frames=3)
-    errors = [error for error in status.errors if error is not None]
+    errors = status.errors
     assert {tuple(np.isinf(error).tolist()) for error in errors} == {(True, True, *6 * [False])}
     assert status.summary().occlusion_accuracy == 1
     assert status.summary().error_px is not None
@@ -394,38 +320,38 @@ def test_points_that_were_never_named_are_left_out_of_the_error() -> None:
 
 
 def test_a_source_without_truth_has_no_error(tracker: Tracker, make_frames: Callable[..., Pictures]) -> None:
-    assert track(SyntheticCamera(make_frames(2)), tracker).errors == [None, None]
+    assert track(SyntheticCamera(make_frames(2)), tracker).summary().error_px is None
 
 
 def test_points_added_between_frames_are_on_the_next_and_their_truth_is_known() -> None:
     camera, sink = DemoCamera(96, 64, fps=0), ListSink()
-    tracker = ScriptedTracker(camera.scene.truth)
+    tracker = FakeTracker(camera.scene.truth)
     added = np.array([[20, 20], [40, 40]], np.float32)
-    control = ScriptedControl(1, lambda session: session.add(added, 1))
-    status = track(camera, tracker, sinks=[sink], frames=4, control=control)
+    control = ScriptedControl(1, lambda stream: stream.add(added, 1))
+    status = track(camera, tracker, sinks=[sink], frames=4, controls=[control])
     assert [len(tracks.ids) for tracks in sink.tracks] == [6, 6, 8, 8]
-    errors = np.concatenate([error for error in status.errors if error is not None])
+    errors = np.concatenate(status.errors)
     assert np.nanmax(errors) < 1e-3
 
 
 def test_a_controller_stops_the_run(tracker: Tracker, make_frames: Callable[..., Pictures]) -> None:
     sink = ListSink()
-    control = ScriptedControl(1, lambda session: session.stop.set())
-    track(SyntheticCamera(make_frames(9)), tracker, sinks=[sink], control=control)
+    control = ScriptedControl(1, lambda stream: stream.stop.set())
+    track(SyntheticCamera(make_frames(9)), tracker, sinks=[sink], controls=[control])
     assert [frame.id for frame in sink.frames] == [0, 1]
 
 
 def test_a_recording_waits_while_the_run_is_paused_and_heartbeats_say_so(
     tracker: Tracker, make_frames: Callable[..., Pictures]
 ) -> None:
-    sink = BeatingSink()
+    sink = ListSink()
 
-    def resume_after_two_beats(session: Session) -> None:
+    def resume_after_two_beats(stream: Stream) -> None:
         if len(sink.heartbeats) >= 2:
-            session.resume()
+            stream.resume()
 
-    control = ScriptedControl(1, Session.pause, resume_after_two_beats)
-    track(SyntheticCamera(make_frames(7), name="desk"), tracker, sinks=[sink], control=control, heartbeat_s=0.01)
+    control = ScriptedControl(1, Stream.pause, resume_after_two_beats)
+    track(SyntheticCamera(make_frames(7), name="desk"), tracker, sinks=[sink], controls=[control], heartbeat_s=0.01)
     assert [frame.id for frame in sink.frames] == list(range(7))
     paused = [beat for beat in sink.heartbeats if beat.state == "paused"]
     assert len(paused) >= 2
@@ -436,7 +362,7 @@ def test_a_recording_waits_while_the_run_is_paused_and_heartbeats_say_so(
 def test_a_live_source_goes_by_while_paused_and_what_was_skipped_counts_as_dropped(
     tracker: Tracker, make_frames: Callable[..., Pictures]
 ) -> None:
-    sink, skipped = BeatingSink(), threading.Event()
+    sink, skipped = ListSink(), threading.Event()
 
     def waits_to_be_skipped() -> Iterator[NDArray[np.uint8]]:
         yield from make_frames(1)
@@ -445,15 +371,15 @@ def test_a_live_source_goes_by_while_paused_and_what_was_skipped_counts_as_dropp
             read.clear()
             yield picture
 
-    def resume_after_three(session: Session) -> None:
+    def resume_after_three(stream: Stream) -> None:
         read.set()
-        if session.skipped == 3:
+        if stream.skipped == 3:
             skipped.set()
-            session.resume()
+            stream.resume()
 
     read = threading.Event()
-    control = ScriptedControl(0, Session.pause, resume_after_three)
-    track(SyntheticCamera(waits_to_be_skipped(), live=True), tracker, sinks=[sink], control=control, frames=2)
+    control = ScriptedControl(0, Stream.pause, resume_after_three)
+    track(SyntheticCamera(waits_to_be_skipped(), live=True), tracker, sinks=[sink], controls=[control], frames=2)
     first, second = sink.tracks
     assert skipped.is_set()
     assert second.frame_id - first.frame_id - 1 == second.dropped >= 3
@@ -464,7 +390,7 @@ def test_a_source_that_falls_silent_is_told_by_heartbeats_with_its_last_frame(
 ) -> None:
     silent, stop = threading.Event(), threading.Event()
 
-    class StopAtThirdBeat(BeatingSink):
+    class StopAtThirdBeat(ListSink):
         def beat(self, heartbeat: Heartbeat) -> None:
             super().beat(heartbeat)
             if len(self.heartbeats) == 3:
@@ -484,7 +410,7 @@ def test_a_source_that_falls_silent_is_told_by_heartbeats_with_its_last_frame(
 def test_no_heartbeat_comes_between_frames_that_come_in_time(
     tracker: Tracker, make_frames: Callable[..., Pictures]
 ) -> None:
-    sink = BeatingSink()
+    sink = ListSink()
     track(SyntheticCamera(make_frames(7)), tracker, sinks=[sink], heartbeat_s=60)
     assert sink.heartbeats == []
 
@@ -494,7 +420,7 @@ def test_points_outlive_a_source_that_fails_and_comes_back(
 ) -> None:
     seen = threading.Event()
 
-    class TellingSink(BeatingSink):
+    class TellingSink(ListSink):
         def publish(self, frame: Frame, tracks: Tracks) -> None:
             super().publish(frame, tracks)
             seen.set()

@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 
 from online_tapir.camera import SyntheticCamera
 from online_tapir.errors import CameraError, StateError
-from online_tapir.live.run import track_live
 from online_tapir.live.state_keeper import StateKeeper
-from online_tapir.live.status import Status
 from online_tapir.model.tapir import Tapir
 from online_tapir.points.placement import NOWHERE, Grid
-from online_tapir.records import Frame, Tracks
+from online_tapir.records import Tracks
+from online_tapir.testing import ListSink, run
 from online_tapir.tracking import state_file
 from online_tapir.tracking.state_file import SavedState
 from online_tapir.tracking.tracker import Tracker
@@ -89,23 +88,23 @@ def test_it_is_saved_every_so_often_but_not_twice_after_the_same_frame(
     tmp_path: Path, tracker: Tracker, disk: Disk
 ) -> None:
     now_ns = 0
-    session: Any = SimpleNamespace(tracks=None)
+    stream: Any = SimpleNamespace(tracks=None)
     keeper = StateKeeper(
         tmp_path / "points", tracker, every_s=10, report=print, monotonic_ns=lambda: now_ns, write=disk.write
     )
     with keeper:
         asked = []
         for second, tracks in [(5, "a"), (11, None), (12, "a"), (13, "b"), (22, "c"), (40, "c"), (41, "d")]:
-            now_ns, session.tracks = second * 10**9, tracks
-            keeper.serve(session)
+            now_ns, stream.tracks = second * 10**9, tracks
+            keeper.serve(stream)
             asked.append(keeper._asked)
     assert asked == [0, 0, 1, 1, 2, 2, 3]
 
 
 def test_unless_told_how_often_it_is_not_saved_in_between(tmp_path: Path, tracker: Tracker, disk: Disk) -> None:
-    session: Any = SimpleNamespace(tracks="a")
+    stream: Any = SimpleNamespace(tracks="a")
     with StateKeeper(tmp_path / "points", tracker, write=disk.write, monotonic_ns=lambda: 10**18) as keeper:
-        keeper.serve(session)
+        keeper.serve(stream)
         assert keeper._asked == 0
 
 
@@ -194,20 +193,8 @@ def test_a_run_without_a_frame_leaves_what_was_saved_before(tmp_path: Path, make
 
 def test_something_else_is_not_overwritten(tmp_path: Path, tracker: Tracker) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(StateError, match="no saved state"):
+    with pytest.raises(StateError, match="not a saved state"):
         StateKeeper(tmp_path / "notes.txt", tracker)
-
-
-class ListSink:
-    """Keeps what it is given."""
-
-    def __init__(self) -> None:
-        self.tracks: list[Tracks] = []
-
-    def publish(self, frame: Frame, tracks: Tracks) -> None:
-        self.tracks.append(tracks)
-
-    def close(self) -> None: ...
 
 
 def test_two_runs_track_what_one_would_have(
@@ -217,17 +204,17 @@ def test_two_runs_track_what_one_would_have(
     pictures, model = make_frames(9), make_model()
     path = tmp_path / "points"
 
-    def run(pictures: Pictures, tracker: Tracker, points: Any) -> list[Tracks]:
-        sink, stop = ListSink(), threading.Event()
+    def tracked(pictures: Pictures, tracker: Tracker, points: Any) -> list[Tracks]:
+        sink = ListSink()
         with StateKeeper(path, tracker, report=lambda note: None) as keeper:
-            track_live(SyntheticCamera(pictures), tracker, points, [sink], Status(), stop, keeper=keeper)
+            run(SyntheticCamera(pictures), tracker, points, [sink, keeper], keeper=keeper)
         return sink.tracks
 
-    whole = run(pictures, Tracker(model, 6), Grid(3, 2))
-    first = run(pictures[:4], Tracker(model, 6), Grid(3, 2))
+    whole = tracked(pictures, Tracker(model, 6), Grid(3, 2))
+    first = tracked(pictures[:4], Tracker(model, 6), Grid(3, 2))
     second = Tracker(model, 6)
     second.load_state(path)
-    again = run(pictures[4:], second, NOWHERE)
+    again = tracked(pictures[4:], second, NOWHERE)
     for tracks, expected in zip(first + again, whole, strict=True):
         for name in ("ids", "xy", "visible"):
             assert getattr(tracks, name).tobytes() == getattr(expected, name).tobytes()

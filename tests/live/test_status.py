@@ -22,7 +22,7 @@ from online_tapir.live.status import (
     open_status,
     percentile,
 )
-from online_tapir.records import StageTimes, Tracks
+from online_tapir.records import Frame, StageTimes, Tracks
 
 MS = 1_000_000
 SECOND = 1_000 * MS
@@ -60,10 +60,18 @@ def tracks(
     )
 
 
+FRAME = Frame(0, 0, 0, np.zeros((17, 33, 3), np.uint8))
+
+
+def add(statistics: RunStatistics, now_ns: int, of: Tracks, error_px: np.ndarray) -> None:
+    statistics.judge(now_ns, of, error_px)
+    statistics.add(now_ns, of)
+
+
 def run(status: Status, clock: Hand, frames: int, period_ms: int = 100, latency_ms: int = 20) -> None:
     for frame_id in range(frames):
         clock.now_ns = frame_id * period_ms * MS
-        status.update(tracks(frame_id, clock.now_ns - latency_ms * MS))
+        status.publish(FRAME, tracks(frame_id, clock.now_ns - latency_ms * MS))
 
 
 def test_percentiles_are_the_nearest_rank() -> None:
@@ -114,7 +122,7 @@ def test_recent_figures_by_hand() -> None:
     statistics = RunStatistics()
     for frame_id in range(5):
         now_ns = frame_id * 40 * MS
-        statistics.add(now_ns, tracks(frame_id, now_ns - (frame_id + 1) * MS, dropped=2), np.array([1.0, HIDDEN, 3.0]))
+        add(statistics, now_ns, tracks(frame_id, now_ns - (frame_id + 1) * MS, dropped=2), np.array([1.0, HIDDEN, 3.0]))
     recent = statistics.recent()
     assert recent.fps == pytest.approx(25)
     assert (recent.latency_p50_ms, recent.latency_p95_ms) == (3, 5)
@@ -127,7 +135,7 @@ def test_a_summary_by_hand() -> None:
     for frame_id in range(11):
         now_ns = SECOND + frame_id * 100 * MS
         latency_ms = 90 if frame_id == 4 else 10
-        statistics.add(now_ns, tracks(frame_id, now_ns - latency_ms * MS, dropped=frame_id), None)
+        statistics.add(now_ns, tracks(frame_id, now_ns - latency_ms * MS, dropped=frame_id))
     summary = statistics.summary()
     assert (summary.frames, summary.seconds, summary.fps, summary.dropped, summary.points) == (11, 1, 10, 10, 3)
     assert summary.latency_p50_ms == pytest.approx(10, rel=0.01)
@@ -141,9 +149,9 @@ def test_a_summary_by_hand() -> None:
 def test_the_truth_judges_positions_where_visible_and_occlusion_everywhere() -> None:
     statistics = RunStatistics()
     visible = (True, True, False, False)
-    statistics.add(0, tracks(0, 0, visible), np.array([2.0, HIDDEN, HIDDEN, 4.0]))
-    statistics.add(1, tracks(1, 0, visible), np.array([2.0, 2.0, HIDDEN, HIDDEN]))
-    statistics.add(2, tracks(2, 0, visible), np.full(4, HIDDEN))
+    add(statistics, 0, tracks(0, 0, visible), np.array([2.0, HIDDEN, HIDDEN, 4.0]))
+    add(statistics, 1, tracks(1, 0, visible), np.array([2.0, 2.0, HIDDEN, HIDDEN]))
+    add(statistics, 2, tracks(2, 0, visible), np.full(4, HIDDEN))
     summary = statistics.summary()
     assert summary.error_px == pytest.approx(2, rel=0.01)
     assert summary.occlusion_accuracy == (2 + 4 + 2) / 12
@@ -153,13 +161,13 @@ def test_the_truth_judges_positions_where_visible_and_occlusion_everywhere() -> 
 
 def test_errors_for_other_points_are_our_mistake() -> None:
     with pytest.raises(AssertionError, match="2 errors for 3 points"):
-        RunStatistics().add(0, tracks(0, 0), np.zeros(2))
+        RunStatistics().judge(0, tracks(0, 0), np.zeros(2))
 
 
 def test_no_points_and_no_frames_are_no_trouble() -> None:
     statistics = RunStatistics()
     assert str(statistics.summary()) == "no frames"
-    statistics.add(0, tracks(0, 0, visible=()), np.zeros(0))
+    add(statistics, 0, tracks(0, 0, visible=()), np.zeros(0))
     assert statistics.recent().error_px is None
     assert statistics.summary().fps == 0
 

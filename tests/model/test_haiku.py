@@ -137,7 +137,7 @@ def test_a_pickle_that_would_run_code_is_refused_and_does_not_run(tmp_path: Path
         (np.zeros(3), "holds no Haiku parameters"),
         ({"state": {}}, "holds no Haiku parameters"),
         ({"params": {"tapir/~/linear": 3}}, "holds no Haiku parameters"),
-        ({"params": {"tapir/~/linear": {"w": "text"}}}, "is no array of floating-point numbers"),
+        ({"params": {"tapir/~/linear": {"w": "text"}}}, "is not an array of floating-point numbers"),
     ],
 )
 def test_a_numpy_file_of_something_else_is_refused(tmp_path: Path, held: Any, told: str) -> None:

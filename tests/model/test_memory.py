@@ -201,7 +201,7 @@ def test_points_too_many_to_match_at_once_are_matched_in_batches_to_the_same_tra
         np.testing.assert_allclose(found.xy, wanted.xy, atol=1e-4, rtol=0)
         np.testing.assert_array_equal(found.visible, wanted.visible)
     assert asked == [33, 5, 5, 5, 5, 5, 5, 3] * 3, f"once at one go, once in {BATCHES} parts"
-    assert caplog.text.count("out of memory while matching 33 points; they are matched 5 at a time") == 3
+    assert caplog.text.count("out of memory while matching 33 points; matching them 5 at a time") == 3
 
 
 def test_another_error_is_not_taken_for_memory(
@@ -227,7 +227,7 @@ def test_a_model_that_does_not_fit_is_refused_with_its_size(monkeypatch: pytest.
 
 def test_a_device_that_has_no_memory_at_all_is_not_said_to_lack_a_type(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "zeros", failing(ERRORS[0]))
-    with pytest.raises(ConfigError, match="cpu has no memory left to compute in; end what uses it"):
+    with pytest.raises(ConfigError, match="cpu has no free memory; stop other programs that use it"):
         load_model("small", device="cpu")
 
 

@@ -35,7 +35,7 @@ def test_a_pickle_of_one_list_many_times_is_built_once() -> None:
 def test_a_list_that_holds_itself_is_refused() -> None:
     held: list[Any] = []
     held.append(held)
-    with pytest.raises(safe_pickle.RefusedPickleError, match="holds itself"):
+    with pytest.raises(safe_pickle.RefusedPickleError, match="contains itself"):
         read(held)
 
 

@@ -122,7 +122,7 @@ def test_a_cut_transfer_goes_on_where_it_was_cut(server: Server) -> None:
 def test_a_later_call_goes_on_where_an_earlier_one_gave_up(server: Server, cache: Path) -> None:
     server.cuts = [300_000, 0]
     said = refusal(server.release)
-    assert "was cut at 300,000 bytes; ask again to go on from there" in said
+    assert "was cut at 300,000 bytes; try again to resume it" in said
     assert server.release.address in said
     assert weights_store.get(server.release, loads).read_bytes() == CONTENT
     assert server.asked[-1] == "bytes=300000-"
@@ -250,12 +250,12 @@ def test_what_the_disk_says_is_a_sentence(
     monkeypatch.setattr(Path, "open", refuse)
     said = refusal(server.release)
     assert f"{told} {cache}" in said
-    assert "name another folder by $ONLINE_TAPIR_CACHE" in said
+    assert "name another folder in $ONLINE_TAPIR_CACHE" in said
 
 
 def test_a_file_where_the_folder_should_be_is_a_sentence(server: Server, cache: Path) -> None:
     cache.write_text("not a folder")
-    with pytest.raises(WeightsError, match="is no folder that weights can be kept in"):
+    with pytest.raises(WeightsError, match="is not a folder; remove the file"):
         weights_store.get(server.release, loads)
 
 

@@ -94,10 +94,10 @@ def test_a_csv_gives_its_points(tmp_path: Path, rgb: np.ndarray, text: str) -> N
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("x,y\n1,2\n3,four\n", r"points.csv line 3: 'four' is no number"),
+        ("x,y\n1,2\n3,four\n", r"points.csv line 3: 'four' is not a number"),
         ("1,2\n3\n", "line 2: '3' has no column 2"),
-        ("a,b\n1,2\n", "line 1: 'a' is no number"),
-        ("1,nan\n", "line 1: 'nan' is no number"),
+        ("a,b\n1,2\n", "line 1: 'a' is not a number"),
+        ("1,nan\n", "line 1: 'nan' is not a number"),
         ("x,y\n", "no points in it"),
         ("", "no points in it"),
         ("\xff\xfe", "cannot be read as CSV"),
@@ -187,9 +187,9 @@ def test_what_is_no_mask_is_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "pickle.npy", np.array([{}]), allow_pickle=True)
     for name, says in {
         "gone.png": "there is no mask file",
-        "text.png": "is no image",
-        "text.npy": "is no .npy array",
-        "pickle.npy": "is no .npy array",
+        "text.png": "is neither an image",
+        "text.npy": "is not an .npy array",
+        "pickle.npy": "is not an .npy array",
         "color.png": r"uint8 \[20, 30, 3\]; a mask is one channel",
         "float.npy": "float64",
     }.items():

@@ -10,12 +10,12 @@ from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 
 from online_tapir.errors import ConfigError, PublishError
-from online_tapir.points.replenish import Queries
+from online_tapir.recording.codecs import CodecName
 from online_tapir.recording.reader import Recording
 from online_tapir.recording.tables import Settings, Source, read_table, table_path
-from online_tapir.recording.video import VIDEO, Codec
+from online_tapir.recording.video import VIDEO
 from online_tapir.recording.writer import RESERVE, RecordingWriter, Step
-from online_tapir.records import Frame, Tracks
+from online_tapir.records import Frame, Queries, Tracks
 from online_tapir.sinks.background import WriterSink
 
 Pictures = list[NDArray[np.uint8]]
@@ -44,7 +44,7 @@ def step(rgb: NDArray[np.uint8], frame_id: int, points: int = 3) -> Step:
     return Step(Frame(frame_id, 10 * frame_id, 20 * frame_id, rgb), tracks, [named] if points else [])
 
 
-def record(folder: Path, steps: list[Step], codec: Codec = "huffyuv") -> RecordingWriter:
+def record(folder: Path, steps: list[Step], codec: CodecName = "huffyuv") -> RecordingWriter:
     writer = RecordingWriter(folder, Settings(), codec)
     writer.begin(Source("desk"))
     for one in steps:

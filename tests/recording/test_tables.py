@@ -106,9 +106,9 @@ def test_a_manifest_comes_back_and_what_a_later_program_adds_is_ignored(tmp_path
 @pytest.mark.parametrize(
     ("text", "told"),
     [
-        (None, "is no recording"),
-        ("{", "is no recording"),
-        ("[]", "is no recording"),
+        (None, "is not a recording"),
+        ("{", "is not a recording"),
+        ("[]", "is not a recording"),
         ('{"format": "other"}', "not of the format"),
         ('{"format": "online-tapir/recording", "version": 2}', "of version 2, this program reads 1"),
         ('{"format": "online-tapir/recording", "version": 1}', "damaged recording"),

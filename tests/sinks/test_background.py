@@ -2,16 +2,18 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 
 from online_tapir.camera import SyntheticCamera
-from online_tapir.points.replenish import Queries
+from online_tapir.live.stream import Stream
 from online_tapir.recording.tables import Source
 from online_tapir.recording.writer import Step
-from online_tapir.records import Frame, Tracks
+from online_tapir.records import Frame, Queries, Tracks
 from online_tapir.sinks.background import LEAST_BACKLOG, WriterSink
+from online_tapir.testing import FakeTracker
 
 LONG = 20.0  # seconds; only a broken program waits so long
 RGB = np.zeros((16, 17, 3), np.uint8)
@@ -80,9 +82,10 @@ def test_every_step_is_written_in_order_and_the_writer_is_told_what_is_filmed(
     open_sink: Open, notes: list[str]
 ) -> None:
     sink, writer = open_sink()
-    sink.begin(SyntheticCamera([RGB], name="desk", live=True, fps=7))
+    tracker: Any = FakeTracker()
+    sink.begin(Stream(SyntheticCamera([RGB], name="desk", live=True, fps=7), tracker, threading.Event()))
     for frame_id in range(LEAST_BACKLOG):
-        sink.named([named_on(frame_id)])
+        sink.named("desk", [named_on(frame_id)])
         publish(sink, frame_id)
     writer.go.set()
     sink.close()
@@ -115,7 +118,7 @@ def test_points_of_a_frame_that_is_left_out_come_with_the_next(open_sink: Open) 
     publish(sink, 0)
     assert writer.began.wait(LONG)
     for frame_id in range(1, LEAST_BACKLOG + 3):
-        sink.named([named_on(frame_id)])
+        sink.named("desk", [named_on(frame_id)])
         publish(sink, frame_id)  # there is no room for the last two
     writer.go.set()
     while len(writer.steps) <= LEAST_BACKLOG:

@@ -15,10 +15,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from online_tapir.camera import Capture, SyntheticCamera
 from online_tapir.errors import ConfigError, PublishError
-from online_tapir.live.session import Session
+from online_tapir.live.stream import Stream
 from online_tapir.records import Frame, StageTimes, Tracks
 from online_tapir.sinks import metrics
 from online_tapir.sinks.metrics import Metrics
+from online_tapir.testing import FakeTracker, Grid, run
 from online_tapir.wire.security import Access
 
 RGB = np.zeros((33, 49, 3), np.uint8)
@@ -61,11 +62,11 @@ def served() -> Iterator[Metrics]:
 
 
 @pytest.fixture
-def watched(served: Metrics) -> tuple[Capture, Session]:
-    camera, tracker = SyntheticCamera([RGB], live=True), object()
-    capture, session = Capture(camera), Session(camera, tracker, threading.Event())  # type: ignore[arg-type]
-    served.watch(capture, session)
-    return capture, session
+def watched(served: Metrics) -> tuple[Capture, Stream]:
+    tracker: Any = FakeTracker()
+    stream = Stream(SyntheticCamera([RGB], live=True), tracker, threading.Event())
+    served.begin(stream)
+    return stream.capture, stream
 
 
 @pytest.mark.parametrize("frames", [1, 7, 33])
@@ -108,12 +109,12 @@ def test_before_the_first_frame_there_is_an_answer_already(served: Metrics) -> N
 @pytest.mark.parametrize("state", ["streaming", "stalled", "lost"])
 def test_the_source_is_told_as_it_is_when_somebody_asks(
     served: Metrics,
-    watched: tuple[Capture, Session],
+    watched: tuple[Capture, Stream],
     monkeypatch: pytest.MonkeyPatch,
     state: Literal["streaming", "stalled", "lost"],
 ) -> None:
-    capture, session = watched
-    session.skipped, session.requests = 5, 33
+    capture, stream = watched
+    stream.skipped, stream.requests = 5, 33
     monkeypatch.setattr(capture, "_health", replace(capture.health, state=state, reconnects=3, corrupt=7))
     found = read(served)
     states = {key[1]: value for key, value in found.items() if key[0] == "online_tapir_source_state"}
@@ -124,14 +125,14 @@ def test_the_source_is_told_as_it_is_when_somebody_asks(
     assert found["online_tapir_control_requests_total",] == 33
 
 
-def test_a_paused_run_says_so_whatever_its_source_does(served: Metrics, watched: tuple[Capture, Session]) -> None:
+def test_a_paused_run_says_so_whatever_its_source_does(served: Metrics, watched: tuple[Capture, Stream]) -> None:
     watched[1].pause()
     found = read(served)
     assert found["online_tapir_source_state", "paused"] == 1
     assert found["online_tapir_source_state", "streaming"] == 0
 
 
-def test_no_address_and_no_position_is_told(served: Metrics, watched: tuple[Capture, Session]) -> None:
+def test_no_address_and_no_position_is_told(served: Metrics, watched: tuple[Capture, Stream]) -> None:
     served.publish(Frame(1, 0, 0, RGB), made())
     words = {word for key in read(served) for word in key}
     assert not [word for word in words if "://" in word or "xy" in word]
@@ -199,19 +200,13 @@ def test_loopback_needs_no_word(address: str) -> None:
 
 @pytest.mark.parametrize("address", ["", "http", "65536", "-1", "127.0.0.1:", "²", "9464/metrics"])
 def test_what_is_no_port_is_refused(address: str) -> None:
-    with pytest.raises(ConfigError, match="is no port; write 9464"):
+    with pytest.raises(ConfigError, match="is not a port; write 9464"):
         Metrics(address)
 
 
-def test_the_loop_counts_every_frame(make_frames: Callable[..., Any], make_model: Callable[..., Any]) -> None:
-    from online_tapir.live.run import track_live
-    from online_tapir.live.status import Status
-    from online_tapir.points.placement import Grid
-    from online_tapir.tracking.tracker import Tracker
-
+def test_the_loop_counts_every_frame(make_frames: Callable[..., Any]) -> None:
     with closing(Metrics("0")) as served:
-        camera, tracker = SyntheticCamera(make_frames(7)), Tracker(make_model(), max_points=6)
-        track_live(camera, tracker, Grid(3, 2), (served,), Status(), threading.Event(), metrics=served)
+        run(SyntheticCamera(make_frames(7)), FakeTracker(), Grid(3, 2), [served])
         found = read(served)
     assert found["online_tapir_frames_total",] == 7
     assert found["online_tapir_points", "visible"] + found["online_tapir_points", "hidden"] == 6

@@ -78,5 +78,5 @@ def test_each_frame_of_a_file_is_shown_once_whenever_it_was_read(tmp_path: Path)
 def test_a_name_or_a_folder_that_cannot_be_written_is_refused_at_once(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"ends in \.mp4"):
         PaintedVideo(tmp_path / "a.webm")
-    with pytest.raises(PublishError, match="is no folder"):
+    with pytest.raises(PublishError, match="is not a writable folder"):
         PaintedVideo(tmp_path / "none" / "a.mp4")

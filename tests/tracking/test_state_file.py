@@ -268,19 +268,19 @@ def test_what_is_another_is_said(
     config = own_inputs(tiny_config)
     own = make_model(config)
     for tracker, said in [
-        (Tracker(make_model(replace(config, name="other"))), "a state of model 'tiny', and this is 'other'"),
-        (Tracker(make_model(replace(config, iterations=2))), "with iterations 1, and here it is 2"),
+        (Tracker(make_model(replace(config, name="other"))), "a state of model 'tiny', but this is 'other'"),
+        (Tracker(make_model(replace(config, iterations=2))), "with iterations 1, but here it is 2"),
         (Tracker(make_model(replace(config, widths=(8, 16, 24, 32)))), "with widths [8, 16, 24, 24]"),
-        (Tracker(make_model(config).to(torch.bfloat16)), "'float32', and this computes in 'bfloat16'"),
+        (Tracker(make_model(config).to(torch.bfloat16)), "'float32', but this computes in 'bfloat16'"),
         (Tracker(make_model(config, seed=1)), "other weights of model 'tiny'"),
-        (Tracker(own, resolution=(64, 64)), "refined at 96x64, and here that is 64x64"),
-        (Tracker(own, max_points=2), "has 3 points, and there is room for 2; raise --max-points"),
+        (Tracker(own, resolution=(64, 64)), "refined at 96x64, but here at 64x64"),
+        (Tracker(own, max_points=2), "has 3 points, but there is room for 2; raise --max-points"),
     ]:
         assert said in refusal(tracker, saved)
     tracker = Tracker(own, resolution="frame")
     tracker.load_state(saved)
     for _ in range(2):  # it is known with the first frame, and stays so
-        with pytest.raises(StateError, match=r"here that is 96x64, .*follows the camera's size"):
+        with pytest.raises(StateError, match=r"but here at 96x64; .*follows the camera's size"):
             tracker.step(make_frames(1, 300, 400)[0])
 
 
@@ -306,12 +306,12 @@ def test_a_higher_version_and_other_files_are_refused(tmp_path: Path, saved: Pat
     put_together(saved, {**metadata, "version": "2"}, tensors)
     assert "has format version 2, this program reads 1; upgrade it" in refusal(Tracker(model), saved)
     put_together(saved, {**metadata, "format": "online-tapir/weights"}, tensors)
-    assert "is a safetensors file, but no saved state" in refusal(Tracker(model), saved)
+    assert "is a safetensors file, but not a saved state" in refusal(Tracker(model), saved)
     assert "there is no saved state" in refusal(Tracker(model), tmp_path / "gone")
     for path, content in ((tmp_path / "empty", b""), (tmp_path / "text", b"not a state at all, and long enough")):
         path.write_bytes(content)
-        assert "is no whole saved state" in refusal(Tracker(model), path)
-    assert "is no whole saved state" in refusal(Tracker(model), tmp_path)
+        assert "is not a valid state" in refusal(Tracker(model), path)
+    assert "is not a valid state" in refusal(Tracker(model), tmp_path)
 
 
 def test_a_field_that_the_model_got_later_is_as_it_is_by_default(
@@ -323,7 +323,7 @@ def test_a_field_that_the_model_got_later_is_as_it_is_by_default(
     put_together(saved, {**metadata, "run": json.dumps(run)}, tensors)
     Tracker(model).load_state(saved)
     with_run(saved, config={**run["config"], "of_tomorrow": True})
-    assert "with of_tomorrow True, and here it is None" in refusal(Tracker(model), saved)
+    assert "with of_tomorrow True, but here it is None" in refusal(Tracker(model), saved)
 
 
 @pytest.mark.parametrize(
@@ -337,10 +337,10 @@ def test_a_field_that_the_model_got_later_is_as_it_is_by_default(
         ("ids", lambda t: t[:2], "not ('F32', (2,"),
         ("ids", lambda t: t[None], "it has no ids"),
         ("ids", lambda t: t.long(), "its ids is ('I64', "),
-        ("ids", lambda t: t.fill_(1), "not those of different points"),
-        ("ids", lambda t: t - 1, "not those of different points"),
-        ("ids", lambda t: t + 1, "not those of different points"),
-        ("waiting_ids", lambda t: torch.ones(ROOM, dtype=torch.int32), "19 points, and there is room for 16"),
+        ("ids", lambda t: t.fill_(1), "its ids are repeated or out of range"),
+        ("ids", lambda t: t - 1, "its ids are repeated or out of range"),
+        ("ids", lambda t: t + 1, "its ids are repeated or out of range"),
+        ("waiting_ids", lambda t: torch.ones(ROOM, dtype=torch.int32), "19 points, but there is room for 16"),
         ("something", lambda t: torch.ones(3), "its something is ('F32', (3,)), not there"),
         ("match_queries", None, "its match_queries is missing"),
     ],
@@ -508,7 +508,7 @@ def test_a_place_is_checked_before_there_is_anything_to_write(tmp_path: Path, sa
     assert sorted(path.name for path in tmp_path.iterdir()) == ["points"]
     (tmp_path / "notes.txt").write_text("mine")
     for path in (tmp_path / "notes.txt", tmp_path, Path()):
-        with pytest.raises(StateError, match="is there and is no saved state"):
+        with pytest.raises(StateError, match="exists and is not a saved state"):
             state_file.check_place(path)
     for path in (tmp_path / "gone" / "points", tmp_path / ("long" * 100)):
         with pytest.raises(StateError, match="cannot be saved to"):

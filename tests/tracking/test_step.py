@@ -299,7 +299,7 @@ def test_memory_that_is_too_small_to_inspect_a_point_ends_no_run(
         found = tracker.step(frame)
         assert found.inspection is None
         assert_identical(found, plain.step(frame))
-    assert "too little memory beside the graphs" in caplog.text
+    assert "leave too little memory to inspect" in caplog.text
 
 
 def test_a_point_that_is_matched_in_a_batch_is_inspected_all_the_same(

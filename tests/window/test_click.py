@@ -82,13 +82,13 @@ def run(
     asked: list[Request] = []
     over = threading.Event()
 
-    def obey(session: Any, request: Request) -> dict[str, Any]:
+    def obey(stream: Any, request: Request) -> dict[str, Any]:
         asked.append(request)
         return {"ids": [7]} if request.command == "add" else {}
 
     monkeypatch.setattr(window_module, "obey", obey)
     clock = count(0, 10**9)  # a second passes at every look: a picture is always due
-    session: Any = SimpleNamespace(
+    stream: Any = SimpleNamespace(
         tracks=None,
         tracker=SimpleNamespace(ids=np.arange(2), inspected=inspected),
         state="paused" if paused else "streaming",
@@ -96,8 +96,8 @@ def run(
     steps = [lambda screen, step=step: step(window, screen) for step in script]
     screen = ScriptedScreen(*steps, lambda screen: over.set())
     window = ClickWindow(open_screen=screen.open, monotonic_ns=lambda: next(clock))
-    window.serve(session)
-    window.beside(lambda: (over.wait(LONG), window.serve(session)), over)
+    window.serve(stream)
+    window.beside(lambda: (over.wait(LONG), window.serve(stream)), over)
     return asked
 
 
@@ -275,30 +275,30 @@ def quits(monkeypatch: pytest.MonkeyPatch, step: Callable[..., Any]) -> list[Req
     """What is asked of a run that only ends when it is told to."""
     asked: list[Request] = []
     stop = threading.Event()
-    monkeypatch.setattr(window_module, "obey", lambda session, request: (asked.append(request), stop.set(), {})[-1])
-    session: Any = SimpleNamespace(tracks=None, tracker=STOOD_FOR, state="streaming")
+    monkeypatch.setattr(window_module, "obey", lambda stream, request: (asked.append(request), stop.set(), {})[-1])
+    stream: Any = SimpleNamespace(tracks=None, tracker=STOOD_FOR, state="streaming")
     window = ClickWindow(open_screen=ScriptedScreen(lambda screen: step(window, screen)).open)
 
     def track() -> None:
         while not stop.wait(0.001):
-            window.serve(session)
+            window.serve(stream)
 
     window.beside(track, stop)
     return asked
 
 
 def test_what_is_refused_is_said_in_the_window(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(session: Any, request: Request) -> dict[str, Any]:
+    def refuse(stream: Any, request: Request) -> dict[str, Any]:
         raise ControlError("no_room", "there is no room")
 
     said: list[str] = []
     monkeypatch.setattr(window_module, "paint_view", lambda view, *_: said.append(view.notice) or view.moment.frame.rgb)
-    session: Any = SimpleNamespace(tracks=None, tracker=STOOD_FOR, state="streaming")
+    stream: Any = SimpleNamespace(tracks=None, tracker=STOOD_FOR, state="streaming")
     over = threading.Event()
 
     def serve(window: ClickWindow, screen: ScriptedScreen) -> None:
         monkeypatch.setattr(window_module, "obey", refuse)
-        window.serve(session)
+        window.serve(stream)
 
     run(monkeypatch, publish(5), lambda *_: None, press("c"), serve, lambda *_: over.set())
     assert said[0] == ""

@@ -163,7 +163,7 @@ def test_what_is_no_folder_of_keys_is_refused(party: Party, tmp_path: Path) -> N
         secret.write_text(content)
         with pytest.raises(ConfigError, match=r"robot\.key_secret"):
             load_keys(party.robot)
-    with pytest.raises(ConfigError, match="is no public key"):
+    with pytest.raises(ConfigError, match="is not a public key"):
         trust(party.laptop, tmp_path / "nowhere.key")
 
 

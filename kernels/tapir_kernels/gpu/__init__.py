@@ -1,4 +1,4 @@
-"""The kernels, one file an op: the launcher has the name and the signature of the op in `tapir_kernels.reference`.
+"""The kernels, one file per op. Each launcher has its op's name and signature in `tapir_kernels.reference`.
 
-These modules import Triton. Call the ops through `tapir_kernels`, which knows where they run.
+These modules import Triton. Call the ops through `tapir_kernels`, which picks the path for a device.
 """

@@ -1,8 +1,8 @@
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators
 # ruff: noqa: N803
-"""Every query against every cell of its grid: one batched matrix product, queries by cells, summed over channels.
+"""Dot products of every query with every cell of its grid: one batched matrix product, summed over channels.
 
-A program owns a tile of queries and a tile of cells; both are read as they lie, channels last.
+A program owns a tile of queries and a tile of cells; both are read channels-last, without a transpose.
 """
 
 import torch
@@ -12,10 +12,10 @@ from torch import Tensor
 
 from tapir_kernels.gpu.launch import DTYPES, OPTIONS, CompileCase, Operand, block, check, dot, on, pointer
 
-# 256 queries by 1024 cells are 8 x 16 tiles, as many programs as an H100 has multiprocessors.
+# 256 queries by 1024 cells are 8 x 16 tiles, about as many programs as an H100 has multiprocessors.
 QUERIES = 32
 CELLS = 64
-ROW_BYTES = 128  # of each vector that are multiplied at a time
+ROW_BYTES = 128  # of each vector, multiplied at a time
 
 
 @triton.jit
@@ -51,7 +51,7 @@ def cost_volume_kernel(
 
 
 def cost_volume(queries: Tensor, grid: Tensor) -> Tensor:
-    """As `reference.cost_volume`, accumulated in float32; KernelInputError for what does not fit."""
+    """As `reference.cost_volume`, accumulated in float32; KernelInputError for tensors that do not fit."""
     sizes = check("cost_volume", Operand("queries", queries, "G N C"), Operand("grid", grid, "G H W C"))
     groups, points, height, width = (sizes[axis] for axis in "GNHW")
     cost = queries.new_empty(groups, points, height, width)

@@ -1,15 +1,15 @@
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators
 # ruff: noqa: N803
-"""What the matching head reads from cost maps, its hidden layer never in memory.
+"""What the matching head reads from cost maps, without writing its hidden layer to memory.
 
-In the first launch a program owns a tile of one map's 2x2 blocks of cells. To a block belong four cells of the heat map
-and one of the strided convolution; they see 4x4 cells of the hidden layer, and those 6x6 of the cost. So a block is a
-row of 36 numbers and all three convolutions are matrix products: for each of the 16 hidden cells, the rows times
-weights that are zero where the cell does not look, ReLU, and the outcome times its weights in either branch. The second
-launch, a program a map, finds the first maximum of the heat, weighs the cells around it, and adds up the tiles' pooled
-features, always in the same order.
+In the first launch a program owns a tile of one map's 2x2 blocks of cells. A block yields four cells of the heat map
+and one of the strided convolution. They depend on 4x4 cells of the hidden layer, and these on 6x6 cells of the cost. So
+a block is a row of 36 numbers a plane, and all three convolutions are matrix products: for each of the 16 hidden cells,
+the rows times weights (zero outside the cell's receptive field), ReLU, and the result times its weights in each branch.
+The second launch, one program a map, finds the first maximum of the heat, takes the weighted mean position of the
+cells around it, and sums the tiles' pooled features in a fixed order.
 
-NaN in a map makes its position and its pooled features NaN, and no other map's.
+NaN in a map makes its own position and pooled features NaN, and no other map's.
 """
 
 import torch
@@ -20,10 +20,10 @@ from torch import Tensor
 from tapir_kernels.gpu.launch import DTYPES, OPTIONS, CompileCase, Operand, block, check, dot, on, pointer
 from tapir_kernels.reference import PEAK_RADIUS, CostReading
 
-HEAT_BLOCK = tl.constexpr(16)  # columns of the product that gives four cells of heat: as few as a tensor core takes
-TILE_BYTES = 8192  # of cost, which stays in registers; with twice as much a Hopper's are too few
-WINDOW = 16  # a power of two that holds the cells closer than PEAK_RADIUS to the peak
-CELLS = 1024  # of a heat map that are looked through at a time
+HEAT_BLOCK = tl.constexpr(16)  # columns of the product for four heat cells; a tensor core takes no fewer
+TILE_BYTES = 8192  # of cost, held in registers; Hopper has too few for twice as much
+WINDOW = 16  # a power of two that covers the cells closer than PEAK_RADIUS to the peak
+CELLS = 1024  # of a heat map that are searched at a time
 
 
 @triton.jit
@@ -65,7 +65,7 @@ def convolutions_kernel(
 
     o_k, o_h, o_j = tl.arange(0, BLOCK_K), tl.arange(0, HEAT_BLOCK), tl.arange(0, BLOCK_J)
     m_k, m_j = o_k < HIDDEN, o_j < 2 * HIDDEN
-    # of the block's 2x2 cells of heat, column h is the one at row h // 2, column h % 2
+    # HEAT_BLOCK column h is the block's heat cell at row h // 2, column h % 2
     heat_down, heat_across = (o_h // 2)[None, :], (o_h % 2)[None, :]
     o_look = (plane * 9 + down * 3 + across)[:, None] + o_k * (PLANES * 9)  # [BLOCK_R, BLOCK_K]
     o_give = (o_k * 9)[:, None] - (heat_down * 3 + heat_across)  # [BLOCK_K, HEAT_BLOCK]
@@ -78,10 +78,10 @@ def convolutions_kernel(
     b_hidden_bias = tl.load(p_hidden_bias + o_k, mask=m_k, other=0).to(tl.float32)
     b_heat = tl.zeros([BLOCKS, HEAT_BLOCK], tl.float32)
     b_occlusion = tl.zeros([BLOCKS, BLOCK_J], tl.float32)
-    # A loop, not unrolled: the compiler would fetch the weights of all 16 at once, and spill.
+    # Not unrolled: the compiler would load the weights of all 16 at once, and spill.
     for tap in range(16):
         v, u = tap // 4, tap % 4  # the hidden cell at y = top + v - 1, x = left + u - 1
-        step = v * 3 + u  # from one hidden cell to the next every weight moves on by one place, a row by three
+        step = v * 3 + u  # weights move by one place a hidden cell, by three a row
         m_seen = (patch_down >= v) & (patch_down < v + 3) & (patch_across >= u) & (patch_across < u + 3)
         # [BLOCK_R, BLOCK_K]
         b_look = tl.load(p_hidden_weight + (o_look - step), mask=m_look & m_seen, other=0)
@@ -136,11 +136,11 @@ def reading_kernel(
         bad = tl.maximum(bad, tl.max((b_heat != b_heat).to(tl.int32), axis=0))
         b_heat = tl.where(b_heat == b_heat, b_heat, float("-inf"))
         best = tl.max(b_heat, axis=0)
-        # the first of equals
+        # the first of equal maxima
         first = tl.min(tl.where(b_heat == best, o_cell, height * width), axis=0)
         peak, highest = tl.where(best > highest, first, peak), tl.maximum(best, highest)
 
-    # where one cell is NaN the softmax is NaN everywhere
+    # one NaN cell makes the whole softmax NaN
     o_w = tl.arange(0, WINDOW * WINDOW)
     down, across = o_w // WINDOW - WINDOW // 2, o_w % WINDOW - WINDOW // 2
     y, x = peak // width + down, peak % width + across
@@ -170,7 +170,7 @@ def cost_volume_head(
     occlusion_bias: Tensor,
     temperature: float,
 ) -> CostReading:
-    """As `reference.cost_volume_head`, accumulated in float32; KernelInputError for what does not fit."""
+    """As `reference.cost_volume_head`, accumulated in float32; KernelInputError for tensors that do not fit."""
     sizes = check(
         "cost_volume_head",
         Operand("cost", cost, "M P H W"),
@@ -226,7 +226,7 @@ def _reading_shape(hidden: int) -> dict[str, float]:
 
 
 def compile_cases() -> list[CompileCase]:
-    """The presets' heads, which differ in the planes they read."""
+    """The presets' heads, which differ in their number of planes."""
     weights = ("hidden_weight", "hidden_bias", "heat_weight", "heat_bias", "occlusion_weight", "occlusion_bias")
     cases = [
         CompileCase(

@@ -1,10 +1,10 @@
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators
 # ruff: noqa: N803
-"""Instance norm and ReLU of channels-last pictures, in two launches so that one picture fills the device.
+"""Instance norm and ReLU of channels-last images, in two launches so that a single image fills the GPU.
 
-A program owns a strip of pixels by a block of channels. The first launch takes the mean of every strip and the sum of
-squares around that mean, so that no digits are lost; the second joins those to the picture's own (Chan, Golub and
-LeVeque 1979), then normalises its strip. Statistics are in float32.
+A program owns a strip of pixels by a block of channels. The first launch computes the mean of every strip and the sum
+of squares around that mean, which avoids cancellation. The second combines these into the image's mean and variance
+(Chan, Golub and LeVeque 1979) and normalises its strip. Statistics are in float32.
 """
 
 import itertools
@@ -19,9 +19,9 @@ from tapir_kernels.gpu.launch import DTYPES, OPTIONS, CompileCase, Operand, bloc
 from tapir_kernels.reference import NORM_EPSILON
 
 EPSILON = tl.constexpr(NORM_EPSILON)
-MOST_STRIPS = 64  # what every program of the second launch reads: 64 strips' moments are 16 KiB
+MOST_STRIPS = 64  # every program of the second launch reads all strips' moments: 16 KiB for 64
 BLOCK_C = 32  # 64 bytes a pixel in half precision, two sectors
-SHORTEST_TILE, LONGEST_TILE = 64, 256  # pixels at once: at the most 32 numbers a thread
+SHORTEST_TILE, LONGEST_TILE = 64, 256  # pixels: at most 32 elements a thread
 
 
 @triton.jit(do_not_specialize=["pixels"])
@@ -103,7 +103,7 @@ def instance_norm_relu_kernel(
 
 @triton.jit
 def _tile(start, pixels, o_c, C: tl.constexpr, TILE: tl.constexpr):
-    """Offsets [TILE, BLOCK_C] into one picture of pixels from `start` on, and which of them there are."""
+    """Offsets [TILE, BLOCK_C] into one image for pixels from `start` on, and the mask of those that exist."""
     o_p = start + tl.arange(0, TILE)
     return o_p.to(tl.int64)[:, None] * C + o_c[None, :], (o_p < pixels)[:, None] & (o_c < C)[None, :]
 
@@ -134,11 +134,11 @@ def instance_norm_relu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Strips:
-    """How the pixels of a picture are shared out."""
+    """How the pixels of an image are split between programs."""
 
     count: int
-    tiles: int  # of a strip, one after another
-    tile: int  # pixels
+    tiles: int  # per strip, processed in sequence
+    tile: int  # pixels per tile
     warps: int
 
     @property

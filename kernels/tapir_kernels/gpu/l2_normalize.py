@@ -1,6 +1,6 @@
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators
 # ruff: noqa: N803
-"""Channels-last pixels scaled to unit length: x / |x| over channels, a program owning whole pixels; float32 lengths."""
+"""Scales channels-last pixels to unit length over channels; a program owns whole pixels. Lengths are in float32."""
 
 import torch
 import triton
@@ -11,7 +11,7 @@ from tapir_kernels.gpu.launch import DTYPES, OPTIONS, CompileCase, Operand, chec
 from tapir_kernels.reference import UNIT_EPSILON
 
 EPSILON = tl.constexpr(UNIT_EPSILON)
-BLOCK = 2048  # numbers a program holds, 16 a thread
+BLOCK = 2048  # elements per program, 16 a thread
 
 
 @triton.jit(do_not_specialize=["pixels"])

@@ -1,7 +1,7 @@
 # mypy: allow-untyped-defs, allow-untyped-decorators
-"""What every launcher shares: the checks of its inputs, the dot product, and what it takes to compile without a GPU.
+"""Shared by all launchers: input checks, the dot product, and descriptions of kernels to compile without a GPU.
 
-Refuses what a kernel would read wrongly - shapes, dtypes, devices, strides - and computes nothing itself.
+Refuses shapes, dtypes, devices and strides that a kernel would misread.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from triton.backends.compiler import GPUTarget
 INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)  # TRITON_INTERPRET=1: kernels run on CPU tensors
 DTYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
 LAYOUTS = {torch.contiguous_format: "contiguous", torch.channels_last: "channels-last"}
-OPTIONS = {"enable_fp_fusion": True}  # of every launch; what Triton chooses where it is not told is about to change
+OPTIONS = {"enable_fp_fusion": True}  # for every launch; set explicitly because Triton's default is about to change
 TARGETS = {
     "sm_80": GPUTarget("cuda", 80, 32),
     "sm_90": GPUTarget("cuda", 90, 32),
@@ -28,15 +28,15 @@ TARGETS = {
 
 
 class KernelInputError(ValueError):
-    """Tensors that an op's kernel cannot take together."""
+    """Raised for tensors that an op's kernel cannot take, alone or together."""
 
 
 @dataclass(frozen=True, slots=True)
 class Operand:
-    """A tensor as a launcher expects it.
+    """A tensor and what a launcher expects of it.
 
-    `axes` names its axes: "G H W C"; a number is a size, and a number before a letter a multiple: "2K K 3 3".
-    dtype None: that of the first operand, which is any of DTYPES. layout None: the first axis may have any stride.
+    `axes` names its axes: "G H W C". A number is a fixed size; a number before a letter, a multiple: "2K K 3 3".
+    dtype None: that of the first operand, any of DTYPES. layout None: contiguous, with any stride along the first axis.
     """
 
     name: str
@@ -51,15 +51,15 @@ class CompileCase:
     """A kernel as a preset launches it: enough to compile it for any target without a GPU."""
 
     name: str
-    kernel: Any  # what @triton.jit made
-    signature: Mapping[str, str]  # of the arguments that are no constexprs, in order: "*fp16", "i32", "fp32"
+    kernel: Any  # a @triton.jit function
+    signature: Mapping[str, str]  # types of the non-constexpr arguments, in order: "*fp16", "i32", "fp32"
     constexprs: Mapping[str, Any] = field(default_factory=dict)
     num_warps: int = 4
     num_stages: int = 3
 
 
 def check(op: str, *operands: Operand) -> dict[str, int]:
-    """The size of every axis letter; KernelInputError, naming both sides, where operands do not fit one another."""
+    """The size of every axis letter; KernelInputError, naming both operands, if two do not fit together."""
     first = operands[0]
     _require(
         first.dtype is not None or first.tensor.dtype in DTYPES,
@@ -103,7 +103,7 @@ def _check_tensor(op: str, operand: Operand, first: Operand) -> None:
 
 
 def _check_axes(op: str, operand: Operand, sizes: dict[str, int], owners: dict[str, Operand]) -> None:
-    """Holds the operand's sizes against those known so far, and adds to them what it is the first to tell."""
+    """Checks the operand's sizes against those known so far, and adds new ones to them."""
     for axis, found in zip(operand.axes.split(), operand.tensor.shape, strict=True):
         letter = axis.lstrip("0123456789")
         factor = int(axis.removesuffix(letter) or 1)
@@ -112,7 +112,7 @@ def _check_axes(op: str, operand: Operand, sizes: dict[str, int], owners: dict[s
         wanted = factor * sizes.get(letter, 1)
         if found != wanted:
             owner = owners.get(letter)
-            beside = f" beside {owner.name} {list(owner.tensor.shape)} {_listed(owner.axes)}" if owner else ""
+            beside = f" as in {owner.name} {list(owner.tensor.shape)} {_listed(owner.axes)}" if owner else ""
             raise KernelInputError(
                 f"{op}: {operand.name} {list(operand.tensor.shape)} {_listed(operand.axes)} has {axis} = {found}, "
                 f"not {wanted}{beside}"
@@ -133,12 +133,12 @@ def _short(dtype: torch.dtype) -> str:
 
 
 def on(device: torch.device) -> contextlib.AbstractContextManager[object]:
-    """Triton launches on the current device; within this, that is `device`."""
+    """Makes `device` the current device in the block, which is where Triton launches."""
     return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
 
 
 def pointer(dtype: torch.dtype) -> str:
-    """A kernel's argument in the signature of a CompileCase: where numbers of `dtype` are."""
+    """The type of a pointer to `dtype` in the signature of a CompileCase."""
     return f"*{DTYPES[dtype]}"
 
 
@@ -149,8 +149,8 @@ def block(size: int, smallest: int, largest: int) -> int:
 
 @triton.jit
 def dot(a, b, acc):
-    """acc [M, N] + a [M, K] times b [K, N], accumulated in float32; float32 inputs keep all of their digits."""
-    if INTERPRETED:  # which multiplies the bit patterns of bfloat16
+    """acc [M, N] + a [M, K] times b [K, N], accumulated in float32; float32 inputs keep full precision."""
+    if INTERPRETED:  # the interpreter multiplies the bit patterns of bfloat16
         a, b = a.to(tl.float32), b.to(tl.float32)
     return tl.dot(a, b, acc, input_precision="ieee")
 
@@ -161,9 +161,9 @@ def _add_one(p_x):
 
 
 def probe(device: torch.device) -> None:
-    """Launches a kernel on `device` and looks at what it wrote; raises whatever Triton does, RuntimeError for a lie."""
+    """Launches a kernel on `device` and checks its result: RuntimeError if wrong; Triton's errors pass through."""
     x = torch.ones(1, device=device)
     with on(device):
         _add_one[(1,)](x, **OPTIONS)
     if x.item() != 2:
-        raise RuntimeError(f"a kernel that adds one to 1 gave {x.item()} on {device}")
+        raise RuntimeError(f"a kernel that adds 1 to 1 gave {x.item()} on {device}")

@@ -2,8 +2,8 @@
 # ruff: noqa: N803
 """Local correlations over a whole pyramid, one program for each point and level.
 
-Bilinear sampling is linear, so a program takes the dot products of its point's features with the 8x8 cells around, and
-blends neighbours of those into the 7x7 samples. A cell outside the grid counts as zero. All arithmetic is in float32.
+Bilinear sampling is linear, so a program takes the dot products of its point's features with the surrounding 8x8
+cells and blends neighbours into the 7x7 samples. Cells outside the grid are zero. All arithmetic is in float32.
 """
 
 from collections.abc import Sequence
@@ -21,12 +21,12 @@ MOST_LEVELS = 4
 FAR = tl.constexpr(FAR_CELLS)
 RADIUS = tl.constexpr(PATCH_RADIUS)
 SAMPLES = tl.constexpr(PATCH_SAMPLES)
-SIDE = tl.constexpr(2 * PATCH_RADIUS + 1)  # of the patch; the cells around a point are one more
+SIDE = tl.constexpr(2 * PATCH_RADIUS + 1)  # of the patch; the square of cells around a point is one larger
 CELLS = tl.constexpr((2 * PATCH_RADIUS + 2) ** 2)
-BLOCK_C = tl.constexpr(64)  # at most: with 8x8 cells 32 numbers a thread, so nothing spills; rows load 128 bytes
+BLOCK_C = tl.constexpr(64)  # at most; 8x8 cells make 32 elements a thread, so nothing spills; 128-byte loads
 WARPS = 4
 SIZES = [f"{axis}_{level}" for axis in ("height", "width") for level in range(MOST_LEVELS)]
-SIZES += ["picture_height", "picture_width", "points"]  # one binary for all of them
+SIZES += ["picture_height", "picture_width", "points"]  # one binary serves all values
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -59,7 +59,7 @@ def local_correlations_kernel(
     FIRST_2: tl.constexpr,
     FIRST_3: tl.constexpr,
 ):
-    i_point = tl.program_id(0).to(tl.int64)  # of all groups
+    i_point = tl.program_id(0).to(tl.int64)  # over all groups
     i_level = tl.program_id(1)
     height = height_0
     width = width_0
@@ -98,7 +98,7 @@ def local_correlations_kernel(
     across = x - left
     down = y - top
     # The sample in row i and column j of the patch blends dots (i, j), (i, j + 1), (i + 1, j), (i + 1, j + 1).
-    o_sample = tl.arange(0, CELLS)  # of which the first 49 are stored
+    o_sample = tl.arange(0, CELLS)  # only the first 49 are stored
     o_dot = o_sample // SIDE * (SIDE + 1) + o_sample % SIDE
     upper = _between(dots, o_dot, across)
     lower = _between(dots, o_dot + SIDE + 1, across)
@@ -126,7 +126,7 @@ def _dots(p_feature, p_grid, o_grid, m_cell, CHANNELS: tl.constexpr):
 
 @triton.jit
 def _between(dots, o_dot, share):
-    """dots [CELLS] at o_dot, moved by `share` towards their right neighbours; past the last dot, any dot will do."""
+    """Blends dots [CELLS] at o_dot with their right neighbours by `share`; past the last dot the value is not used."""
     left = tl.gather(dots, o_dot % CELLS, 0)
     right = tl.gather(dots, (o_dot + 1) % CELLS, 0)
     return left + (right - left) * share
@@ -164,17 +164,17 @@ def local_correlations(features: Tensor, levels: Sequence[Tensor], xy: Tensor, s
 
 
 def _shape(features: int, channels: Sequence[int]) -> dict[str, int]:
-    """The kernel's constants: how many channels each level has, and where among the features they begin."""
+    """The kernel's constants: each level's number of channels and their offset in the features."""
     ends = list(accumulate(channels))
     described = ends.index(features) + 1 if features in ends else len(ends)
     if features != ends[described - 1] or any(rest != channels[described - 1] for rest in channels[described:]):
         raise KernelInputError(
-            f"local_correlations: features have {features} channels, which are not those of the first of the levels, "
-            f"{' + '.join(map(str, channels))}, before copies of the last of these"
+            f"local_correlations: features have {features} channels and the levels {' + '.join(map(str, channels))}; "
+            f"features must hold the channels of the first levels, and the rest must be copies of the last of these"
         )
     shape = {"LEVELS": len(channels), "FEATURES": features}
     for level in range(MOST_LEVELS):
-        count = channels[level] if level < len(channels) else 1  # of a level that no program asks for
+        count = channels[level] if level < len(channels) else 1  # level unused
         shape[f"CHANNELS_{level}"] = count
         if level:
             shape[f"FIRST_{level}"] = min(ends[min(level, described) - 1], features - count)
@@ -182,7 +182,7 @@ def _shape(features: int, channels: Sequence[int]) -> dict[str, int]:
 
 
 def compile_cases() -> list[CompileCase]:
-    """The presets' pyramids; pictures of any size run the same binary."""
+    """The presets' pyramids; one binary serves pictures of any size."""
     return [
         CompileCase(
             f"local_correlations {preset} {DTYPES[dtype]}",

@@ -1,11 +1,11 @@
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators
 # ruff: noqa: N803
-"""The temporal half of a mixer block, one frame of it: a program owns one point and reads and writes its rows once.
+"""One frame of the temporal half of a mixer block: a program owns one point and reads and writes its rows once.
 
-Layer norm, three taps over [two remembered, now], GELU, three taps over the widened frames with their sum over the
-expansion, residual. All arithmetic is in float32; what is remembered is rounded to the memory's type. GELU's tanh form
-x (1 + tanh(u)) / 2 is x sigmoid(2 u). Programs on one multiprocessor find each other's weights in its first cache,
-which is why a program that takes several points reads no less and only fills more registers.
+Layer norm, three taps over [two remembered inputs, this one], GELU, three taps over the widened frames summed over the
+expansion, residual. All arithmetic is in float32; the memory is stored in its own dtype. GELU's tanh form
+x (1 + tanh(u)) / 2 is x sigmoid(2 u). Programs on one multiprocessor share the weights in its L1 cache, so a program
+with several points would not read less, only use more registers.
 """
 
 import math
@@ -43,13 +43,13 @@ def mixer_step_kernel(
     o_c = tl.arange(0, BLOCK_C)
     m_c = o_c < C
     o_x = i_point * C + o_c
-    o_plane = plane.to(tl.int64) * C  # from one of the four to the next; others' rows may lie between
+    o_plane = plane.to(tl.int64) * C  # stride between the four planes; rows of other points may lie in between
     p_older = p_memory + phase * o_plane + o_x
     p_newer = p_memory + (1 - phase) * o_plane + o_x
     p_due = p_memory + (2 + phase) * o_plane + o_x
     p_due_next = p_memory + (3 - phase) * o_plane + o_x
 
-    # [BLOCK_C] each; all on their way before the norm waits for the first
+    # [BLOCK_C] each; all loads are issued before the norm waits for the first
     b_x = _row(p_x, o_x, m_c)
     b_older = _row(p_older, 0, m_c)
     b_newer = _row(p_newer, 0, m_c)
@@ -95,7 +95,7 @@ def mixer_step(
     narrow: Tensor,
     narrow_bias: Tensor,
 ) -> Tensor:
-    """As `reference.mixer_step`; KernelInputError for tensors that do not fit one another."""
+    """As `reference.mixer_step`; KernelInputError for tensors that do not fit together."""
     if phase not in (0, 1):
         raise KernelInputError(f"mixer_step: phase is {phase}, not 0 or 1; give the parity of the frame's number")
     sizes = check(
@@ -110,7 +110,7 @@ def mixer_step(
     )
     points, width = sizes["N"], sizes["C"]
     if memory.stride(0) % width:
-        raise KernelInputError(f"mixer_step: memory has strides {list(memory.stride())}; its rows of {width} lie askew")
+        raise KernelInputError(f"mixer_step: memory strides {list(memory.stride())}: first not a multiple of {width}")
     out = torch.empty_like(x)
     block_c, warps = _tile(width)
     with on(x.device):
@@ -135,13 +135,13 @@ def mixer_step(
 
 
 def _tile(width: int) -> tuple[int, int]:
-    """Numbers in a program's row, and its warps: two numbers a thread (four spill on sm_120), up to eight warps."""
+    """Row length and warps of a program: two elements a thread (four spill on sm_120), up to eight warps."""
     block_c = int(triton.next_power_of_2(width))
     return block_c, block(block_c // 64, 1, 8)
 
 
 def compile_cases() -> list[CompileCase]:
-    """Both presets' widths; any number of points and both phases run the same binary."""
+    """Both presets' widths; one binary serves any number of points and both phases."""
     cases = []
     for preset, width in (("small", 192), ("bootstapir", 512)):
         block_c, warps = _tile(width)

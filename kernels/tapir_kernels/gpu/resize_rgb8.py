@@ -1,8 +1,8 @@
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators
 # ruff: noqa: N803
-"""A camera's picture at the size and in the numbers that a model takes, read once and only where it is looked at.
+"""Converts a camera picture to a model's size, dtype and range in one pass that reads only the pixels it samples.
 
-A program owns pixels of one row. Each blends the four pixels around its centre, in float32, as
+A program owns pixels of one output row. Each blends the four pixels around its centre, in float32, as
 `torch.nn.functional.interpolate` does with half-pixel centres and no antialiasing.
 """
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tapir_kernels.gpu.launch import DTYPES, OPTIONS, CompileCase, KernelInputError, Operand, check, on, pointer
 
-PIXELS = 64  # of a program; 64 x 3 channels are six numbers a thread
+PIXELS = 64  # per program
 CHANNELS = tl.constexpr(3)
 
 
@@ -52,10 +52,10 @@ def _between(p_row, o_left, o_right, across, m_out):
 
 
 def resize_rgb8(rgb: Tensor, size: tuple[int, int], dtype: torch.dtype) -> Tensor:
-    """As `reference.resize_rgb8`, blended in float32; KernelInputError for what is no such picture."""
+    """As `reference.resize_rgb8`, blended in float32; KernelInputError for other input."""
     sizes = check("resize_rgb8", Operand("rgb", rgb, "H W 3", torch.uint8))
     if dtype not in DTYPES or min(*size, sizes["H"], sizes["W"]) < 1:
-        raise KernelInputError(f"resize_rgb8: {list(rgb.shape)} to {list(size)} in {dtype} is nothing a kernel makes")
+        raise KernelInputError(f"resize_rgb8: the kernel cannot resize {list(rgb.shape)} to {list(size)} in {dtype}")
     height, width = size
     image = torch.empty(1, 3, height, width, dtype=dtype, device=rgb.device, memory_format=torch.channels_last)
     with on(rgb.device):
@@ -66,7 +66,7 @@ def resize_rgb8(rgb: Tensor, size: tuple[int, int], dtype: torch.dtype) -> Tenso
 
 
 def compile_cases() -> list[CompileCase]:
-    """To the presets' initial resolution, from any."""
+    """From any size to the presets' initial resolution."""
     return [
         CompileCase(
             f"resize_rgb8 256x256 {name}",

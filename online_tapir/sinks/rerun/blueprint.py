@@ -1,6 +1,6 @@
-"""How the Rerun viewer is laid out: the picture large, curves beneath it, the inspector beside it once it is wanted.
+"""The layout of the Rerun viewer: a large picture, curves below it, and the inspector next to it once it is used.
 
-Says which entities stand where; draws nothing.
+Only arranges entities; draws nothing.
 """
 
 from collections.abc import Sequence
@@ -21,40 +21,40 @@ CURVES = {  # entity: (title, colour)
     "curves/latency": ("Latency, ms", (255, 179, 64)),
     "curves/visible": ("Visible points", (112, 219, 130)),
 }
-STAGE_CURVES = {  # of probabilities, a line for each stage; entity: title
+STAGE_CURVES = {  # probabilities, one line per stage; entity: title
     "inspector/occluded": "Occluded",
     "inspector/inaccurate": "Inaccurate",
     "inspector/visible": "Visible",
 }
-OVERLAYS = {  # entity: title; translucent maps over the picture, the heat map and what it was read from
+OVERLAYS = {  # entity: title; translucent maps over the picture: the heat map and the maps it is computed from
     "camera/inspector/heat": "Heat map",
     "camera/inspector/cost": "Cost: query",
     "camera/inspector/last_sight": "Cost: last sight",
     "camera/inspector/expected": "Expected place",
 }
-VERDICT = "camera/inspector/verdict"  # what the last stage says, in words
-CLOSE_UP_SIDE = 65  # units of the close-up's own space, however many pixels it shows
+VERDICT = "camera/inspector/verdict"  # the probabilities of the last stage, as text
+CLOSE_UP_SIDE = 65  # width of the close-up in units of its own space, for any number of pixels
 BACKGROUND = (16, 16, 20)
-DIMMED = 0.4  # light of the picture under a map
-SMALL_MARK = 1.5  # radius of a stage on a map that it is not to hide, screen pixels
-MARGIN = 3  # pixels round the correlations
-SEVERAL = 15  # pixels of their height: two rows of patches and more
+DIMMED = 0.4  # brightness of the picture under a map
+SMALL_MARK = 1.5  # radius of a stage on a map, screen pixels; small, so as not to hide the map
+MARGIN = 3  # pixels around the correlations
+SEVERAL = 15  # pixels of their height from which there are two or more rows of patches
 
 _NO_LEGEND = rrb.PlotLegend(visible=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What the views depend on; another one is sent when it changes."""
+    """What the views depend on; a change sends a new blueprint."""
 
     title: str = ""  # camera and model
     size: tuple[int, int] = (1, 1)  # width and height of the frames
-    planes: int = 0  # maps that the first guess of the inspected point is read from; 0: nothing was ever inspected
-    correlations: tuple[int, int] = (1, 1)  # width and height of the picture of them
+    planes: int = 0  # input maps of the inspected point's first guess; 0: no point was inspected yet
+    correlations: tuple[int, int] = (1, 1)  # width and height of the correlations picture
 
 
 def blueprint(layout: Layout) -> rrb.Blueprint:
-    """The views for a layout, every panel out of the way."""
+    """The views for a layout, with all panels hidden or collapsed."""
     curves = [
         rrb.TimeSeriesView(origin=entity, name=title, time_ranges=_window(), plot_legend=_NO_LEGEND)
         for entity, (title, _) in CURVES.items()
@@ -101,7 +101,7 @@ def _inspector(layout: Layout) -> rrb.Container:
 
 
 def _map(entity: str, title: str, layout: Layout, *above: str) -> rrb.Spatial2DView:
-    """One map over the dimmed picture, and what is above it."""
+    """One map over the dimmed picture, with the entities `above` on top."""
     contents = ["camera/picture", entity, "camera/inspector/path", "camera/inspector/stages", *above]
     overrides = {
         "camera/picture": rr.EncodedImage.from_fields(opacity=DIMMED),
@@ -118,8 +118,8 @@ def _picture(
     contents: str | Sequence[str] = "$origin/**",
     overrides: Any = None,
 ) -> rrb.Spatial2DView:
-    """A view of 2D space that shows a picture of `size` (width, height) whole, and a margin round it."""
-    # Without bounds a view grows with what it has ever shown, labels and maps of other cameras among it.
+    """A 2D view that shows a whole picture of `size` (width, height) and a margin around it."""
+    # Without bounds a view grows to fit everything it has ever shown, such as labels and maps of other cameras.
     across, down = ([-margin, side + margin] for side in size)
     return rrb.Spatial2DView(
         origin=origin,
@@ -142,7 +142,7 @@ def _stage_curves(entity: str, title: str) -> rrb.TimeSeriesView:
 
 
 def _window() -> list[rrb.VisibleTimeRange]:
-    """The last seconds."""
+    """The last seconds, on either timeline."""
     boundary = rrb.TimeRangeBoundary
     now = boundary.cursor_relative()
     return [
@@ -152,5 +152,5 @@ def _window() -> list[rrb.VisibleTimeRange]:
 
 
 def _time_panel() -> rrb.TimePanel:
-    wanted: dict[str, Any] = {"timeline": "frame", "play_state": "following"}  # rerun 0.24 knows neither
+    wanted: dict[str, Any] = {"timeline": "frame", "play_state": "following"}  # rerun 0.24 supports neither
     return rrb.TimePanel(state="collapsed", **known(rrb.TimePanel.__init__, wanted))

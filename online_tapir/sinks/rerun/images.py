@@ -1,4 +1,4 @@
-"""Pictures as the Rerun viewer takes them: compressed, stretched over the pixels that they stand for, with captions."""
+"""Pictures for the Rerun viewer: compressed, stretched over the pixels that they cover, with captions."""
 
 import cv2
 import numpy as np
@@ -12,7 +12,7 @@ OVERLAY_ORDER = 1.0  # rerun draws pictures at -10, lines at 20, points at 30
 
 
 def jpeg(rgb: Picture, quality: int) -> rr.EncodedImage:
-    """A photograph: at quality 85 it takes a fifteenth of the bytes, on the way and in the viewer's memory."""
+    """A picture as JPEG: at quality 85 it takes 1/15 of the bytes, in transit and in the viewer's memory."""
     return rr.EncodedImage(contents=jpeg_bytes(rgb, quality), media_type="image/jpeg")
 
 
@@ -23,17 +23,17 @@ def jpeg_bytes(rgb: Picture, quality: int) -> bytes:
 
 
 def png_overlay(rgba: Overlay) -> rr.EncodedImage:
-    """A translucent picture over others.
+    """A translucent picture to lay over others, as PNG.
 
-    Viewer 0.41 sees through it to a compressed picture only if it is compressed itself, and shows its pixels as they
-    are: what is to look smooth needs enough of them.
+    Viewer 0.41 blends it with a compressed picture below only if it is compressed, too. The viewer does not smooth its
+    pixels, so a smooth look needs enough of them.
     """
     _, data = cv2.imencode(".png", cv2.cvtColor(rgba, cv2.COLOR_RGBA2BGRA))
     return rr.EncodedImage(contents=data.tobytes(), media_type="image/png", draw_order=OVERLAY_ORDER)
 
 
 def smaller(rgb: Picture, longest: int | None) -> Picture:
-    """rgb [H, W, 3] in its proportions, its longer side `longest` pixels at most; itself where it fits, or for None."""
+    """Shrinks rgb [H, W, 3] to at most `longest` pixels on its longer side; unchanged if it fits, or for None."""
     size = size_within((rgb.shape[1], rgb.shape[0]), longest)
     if size == (rgb.shape[1], rgb.shape[0]):
         return rgb
@@ -41,13 +41,13 @@ def smaller(rgb: Picture, longest: int | None) -> Picture:
 
 
 def size_within(size: Size, longest: int | None) -> Size:
-    """A size of these proportions, no larger than it and its longer side `longest` at most."""
+    """Shrinks a size in proportion until its longer side is at most `longest`; never enlarges it."""
     scale = 1.0 if longest is None else min(1.0, longest / max(size))
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 def stretched(size: Size, over: Size) -> rr.Transform3D:
-    """Lays a picture of `size` over a space of another size, corner on corner; what is drawn beside it stays."""
+    """Scales a picture of `size` to a space of size `over`, corner to corner; its sibling entities are not affected."""
     return rr.Transform3D(scale=[over[0] / size[0], over[1] / size[1], 1.0])
 
 

@@ -1,7 +1,7 @@
-"""The inspected point in the Rerun viewer: what the model saw of it, and how it was refined from stage to stage.
+"""The inspected point in the Rerun viewer: what the model saw of it, and how each stage refined it.
 
-Maps lie over the picture as translucent overlays of fewer pixels. The close-up has a space of its own, `CLOSE_UP_SIDE`
-units wide whatever number of pixels it shows, so that its view keeps still.
+Maps are translucent overlays on the picture, at a lower resolution. The close-up has its own space, which is always
+`CLOSE_UP_SIDE` units wide, for any number of pixels, so that its view stays still.
 """
 
 from collections import deque
@@ -28,17 +28,17 @@ from online_tapir.sinks.pace import Pace
 from online_tapir.sinks.rerun.blueprint import CLOSE_UP_SIDE, OVERLAYS, STAGE_CURVES, VERDICT
 from online_tapir.sinks.rerun.images import WHITE, caption, png_overlay, size_within, smaller, stretched
 
-OVERLAY_SIDE = 160  # pixels of the longer side of a map, whose cells are 32 a side or so
-CLOSE_UPS = (33, 65, 129, 257, 513)  # image pixels a side, odd; the smallest that shows the stages of the last second
-CLOSE_UP_PIXELS = 129  # at most, of its picture
-CLOSE_UP_SHARE = 0.4  # of that side, from its middle, is how far out a stage still shows well
+OVERLAY_SIDE = 160  # pixels on the longer side of a map, which has about 32 cells a side
+CLOSE_UPS = (33, 65, 129, 257, 513)  # image pixels a side, odd; the smallest is used that shows the last second
+CLOSE_UP_PIXELS = 129  # most pixels a side of its picture
+CLOSE_UP_SHARE = 0.4  # a stage shows well within this share of the side, from the centre
 STAGE_RADIUS = 3.5
-AGAIN_FPS = 1.0  # what stays as it is is logged again and again, for viewers that come late
+AGAIN_FPS = 1.0  # rate of logging unchanged entities again, for viewers that connect late
 PATH_ORDER, STAGE_ORDER = 32.0, 33.0  # above the points of all tracks
 LEGEND_STEP = 6.0  # units of the close-up between the lines of its legend
 AT_REST = (
-    "**No point is inspected.**\n\n`online-tapir control inspect ID` shows here what the model sees of a point. "
-    "Its ID is shown where the mouse rests on it."
+    "**No point is inspected.**\n\nRun `online-tapir control inspect ID` to see here what the model sees of a point. "
+    "Hover over a point to see its ID."
 )
 
 
@@ -51,17 +51,17 @@ class Past:
 
 
 class Inspector:
-    """Draws the inspections of a stream, frame after frame; whose, it remembers between them."""
+    """Draws the inspections of a stream frame by frame; remembers which point is inspected."""
 
     def __init__(self, recording: rr.RecordingStream) -> None:
         self._log = recording.log
         self._id: int | None = None
-        self._described: list[str] = []  # the stages whose curves have their colours
+        self._described: list[str] = []  # the stages whose curves have been given their colours
         self._again = Pace(AGAIN_FPS)
-        self._past: deque[Past] = deque(maxlen=TRAIL_FRAMES)  # the last second, now the last
+        self._past: deque[Past] = deque(maxlen=TRAIL_FRAMES)  # the last second, newest last
 
     def draw(self, rgb: Picture, tracks: Tracks, query: QueryPatch | None) -> None:
-        """Logs the inspection of `tracks`; where there is none, clears the last one and says how to begin."""
+        """Logs the inspection of `tracks`; if there is none, clears the last one and shows how to start one."""
         inspection = tracks.inspection
         shown = None if inspection is None else inspection.id
         if shown != self._id:
@@ -106,7 +106,7 @@ class Inspector:
             self._log(entity, png_overlay(overlay), stretched(size, frame))
 
     def _draw_path(self, stages: Sequence[Stage]) -> None:
-        """Over the picture: from the first guess to the last, and both their trails."""
+        """Draws over the picture: the path from the first guess to the last refinement, and the trails of both."""
         first, last = self._trails()
         colors = stage_colors(stages)
         self._log(
@@ -175,7 +175,7 @@ class Inspector:
         self._log("inspector/query/place", rr.LineStrips2D(cross, colors=WHITE, radii=rr.Radius.ui_points(1.0)))
 
     def _draw_guesses(self, correlations: Sequence[Correlations]) -> None:
-        """A dot where the guess was in every patch, and one of the colour of its stage before every row of patches."""
+        """Draws a dot at the guess in every patch, and one in the colour of its stage before every row of patches."""
         log, middles = self._log, correlations_middles(correlations)  # [R, M, 2]
         colors = stage_hues(1 + len(correlations))[1:]
         log(
@@ -219,7 +219,7 @@ class Inspector:
 
 
 def report(inspection: Inspection, query: QueryPatch | None) -> str:
-    """The figures of an inspection, in markdown."""
+    """The numbers of an inspection, as markdown."""
     before, last = inspection.stages[0], inspection.stages[-1]
     state = "visible" if last.visible else "hidden"
     lines = [

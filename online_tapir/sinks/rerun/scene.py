@@ -1,8 +1,8 @@
 """What the Rerun viewer shows: the picture, points with trails of the last second, curves, and the inspected point.
 
-Rerun's 2D space over a picture is ours: (0, 0) is the corner of the first pixel, y points down (looked at in viewer
-0.41). It draws no translucent points or lines, so what is hidden is dimmed towards black, and smaller. What a viewer
-that comes late must know is logged again and again: its server forgets the oldest first.
+Rerun's 2D space over a picture matches ours: (0, 0) is the corner of the first pixel, y points down (checked in viewer
+0.41). It draws no translucent points or lines, so hidden points are dimmed towards black and drawn smaller. What a
+viewer that connects late needs is logged repeatedly, because the server discards the oldest data first.
 """
 
 from dataclasses import replace
@@ -22,15 +22,15 @@ from online_tapir.sinks.rerun.versions import known
 from online_tapir.sinks.rerun.viewer import Moment
 
 JPEG_QUALITY = 85
-POINT_RADII = {True: 4.5, False: 3.0}  # by visible; screen pixels, whatever the zoom
-CAPTION_FPS = 1.0  # a frame rate that changed more often could not be read
+POINT_RADII = {True: 4.5, False: 3.0}  # by `visible`; screen pixels, at any zoom
+CAPTION_FPS = 1.0  # how often the frame rate in the caption changes, so that it stays readable
 
 
 class Scene:
-    """One recording and what it must remember between frames.
+    """One Rerun recording and its state between frames.
 
-    With `flush_every` 1 `draw` returns when the viewer has the frame, so that none pile up on the way. Methods raise
-    RuntimeError when the viewer or the disk is gone.
+    With `flush_every` 1, `draw` returns once the viewer has the frame, so that none pile up in transit. Methods raise
+    RuntimeError if the viewer or the disk is gone.
     """
 
     def __init__(self, *, look: Look, flush_every: int, stall_seconds: float) -> None:
@@ -43,7 +43,7 @@ class Scene:
         self._palette = Palette(look.color)
         self._inspector = Inspector(self._recording)
         self._layout: Layout | None = None
-        self._rate = ""  # of frames, as the caption says it
+        self._rate = ""  # the frame rate, as the caption shows it
         self._drawn = 0
 
     def save(self, path: str) -> None:
@@ -53,9 +53,9 @@ class Scene:
         self._recording.connect_grpc(url)
 
     def draw(self, moment: Moment) -> None:
-        """Log one frame at its number and its moment of capture: its curves, and what lies over its picture with it.
+        """Logs one frame at its id and its capture time: the curves, the picture and everything drawn over it.
 
-        Pictures that come faster than the `look` allows are left out with all that lies over them.
+        A picture that comes sooner than the `look` allows is left out, with everything drawn over it.
         """
         recording, tracks = self._recording, moment.tracks
         if not self._drawn:
@@ -79,11 +79,11 @@ class Scene:
         self._recording.disconnect()
 
     def abandon(self) -> None:
-        """Give up what is on its way: rerun would keep the program from ending while the viewer hangs."""
+        """Gives up data in transit: otherwise rerun would keep the program from ending while the viewer hangs."""
         rr.unregister_shutdown()
 
     def _lay_out(self, moment: Moment) -> None:
-        """Sends another blueprint when the picture's size changes or a point is inspected for the first time."""
+        """Sends a new blueprint when the layout changes: for another title or size, or for the first inspection."""
         tracks, before = moment.tracks, self._layout
         title = " · ".join(name for name in (tracks.camera, tracks.model) if name) or "camera"
         layout = replace(before or Layout(), title=title, size=(tracks.width, tracks.height))
@@ -133,7 +133,7 @@ class Scene:
                 radii=rr.Radius.ui_points(radii),
                 labels=[str(id_) for id_ in tracks.ids],
                 show_labels=False,
-                draw_order=31.0,  # above the rims, at rerun's 30
+                draw_order=31.0,  # above the rims, which are at rerun's default of 30
             ),
         )
 
@@ -141,5 +141,5 @@ class Scene:
         for entity, (title, color) in CURVES.items():
             self._recording.log(entity, rr.SeriesLines(colors=color, names=title, widths=1.5), static=True)
 
-    def _flush(self) -> None:  # rerun before 0.26 flushes without a limit
+    def _flush(self) -> None:  # flush has no time-out before rerun 0.26
         self._recording.flush(**known(rr.RecordingStream.flush, {"timeout_sec": self._stall_seconds}))

@@ -1,4 +1,4 @@
-"""What differs between versions of the rerun package that all are to work."""
+"""Handles differences between the supported versions of the rerun package."""
 
 import inspect
 from collections.abc import Mapping
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def known(function: Any, wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the wanted arguments that this version's function takes."""
+    """The wanted arguments that this version's function accepts."""
     return {name: value for name, value in wanted.items() if name in _parameters(function)}
 
 

@@ -1,115 +1,57 @@
-"""Tracks into the Rerun viewer: a window, a browser, a viewer elsewhere or a file.
+"""Sends tracks to the Rerun viewer: a window, a browser, a remote viewer or a file.
 
-Drawing happens in a thread of its own that takes frames from a box; `publish` only leaves them there. Live viewers get
-the newest frame and skip what they are too slow for; a file gets every frame unless it falls a whole box behind. What
-goes wrong in that thread ends the viewer with one reported line, never the tracker. The rerun package is imported by
-`RerunViewer` alone.
+A separate thread takes frames from a box and draws them; `publish` only puts them there. Live viewers get the newest
+frame and skip those they are too slow for. A file gets every frame unless its backlog is full. An error in that thread
+ends the viewer with one reported line, never the tracker. Only `RerunViewer` imports the rerun package.
 """
 
-import importlib.util
 import os
 import re
-import shutil
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 from urllib.parse import quote, urlsplit
 
 from online_tapir.drawing.look import DEFAULT_COLOR, DEFAULT_MEMORY, LIVE_FPS, LIVE_SIDE, ColorMode, Look
 from online_tapir.drawing.query_patches import QueryPatch, QueryPatches
 from online_tapir.errors import ConfigError, PublishError
+from online_tapir.live.sink import Sink
 from online_tapir.mailbox import Backlog, Closed, Mailbox
-from online_tapir.records import Frame, Tracks
+from online_tapir.records import Frame, Queries, Tracks
+from online_tapir.sinks.rerun.mode import GRPC_PORT, HOST, RerunMode, find_viewer
 
 if TYPE_CHECKING:
-    from online_tapir.camera import Camera
-    from online_tapir.points.replenish import Queries
+    from online_tapir.live.stream import Stream
     from online_tapir.sinks.rerun.scene import Scene
 
-HOST = "127.0.0.1"  # rerun's own default is every interface: anyone near could watch
-GRPC_PORT = 9876
 WEB_PORT = 9090
-BACKLOG_FRAMES = 32  # of a file: a second of video, 200 MB at 1920x1080
+BACKLOG_FRAMES = 32  # for a file: a second of video, 200 MB at 1920x1080
 START_SECONDS = 20.0
 CLOSE_SECONDS = 0.7
-FILE_CLOSE_SECONDS = 10.0  # to write what waits; a viewer that hangs is not waited for so long
+FILE_CLOSE_SECONDS = 10.0  # to write what is queued; longer than the wait for a viewer that hangs
 STALL_SECONDS = 30.0
-RATE_FRAMES = 5  # fewer give no frame rate worth a curve
-
-Way = Literal["spawn", "serve", "connect", "save", "off"]
-
-
-@dataclass(frozen=True)
-class RerunMode:
-    """Which viewer: `target` is the URL of connect, the file of save."""
-
-    way: Way
-    target: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.way}={self.target}" if self.target else self.way
-
-
-def parse_rerun_mode(text: str) -> RerunMode:
-    """The mode in `spawn`, `serve`, `off`, `connect=URL` or `save=FILE.rrd`. Raises `ConfigError` for anything else."""
-    way, equals, target = text.partition("=")
-    match way, bool(equals), bool(target):
-        case (("spawn" | "serve" | "off"), False, _):
-            return RerunMode(way)
-        case "connect", _, True:
-            if not target.startswith(("rerun://", "rerun+http://", "rerun+https://")):
-                raise ConfigError(
-                    f"--rerun {text}: a viewer's address begins with rerun+http://, for example "
-                    f"connect=rerun+http://{HOST}:{GRPC_PORT}/proxy"
-                )
-            return RerunMode("connect", target)
-        case "save", _, True:
-            return RerunMode("save", target)
-    raise ConfigError(f"--rerun {text!r} is none of spawn, serve, connect=URL, save=FILE.rrd, off")
-
-
-def default_mode(environ: Mapping[str, str], platform: str = sys.platform) -> tuple[RerunMode, str]:
-    """The mode for this machine and one line that says why."""
-    if find_viewer() is None:
-        return RerunMode("off"), "rerun's viewer is not installed, so nothing is shown; --rerun save=FILE.rrd records"
-    if platform in ("win32", "darwin") or environ.get("DISPLAY") or environ.get("WAYLAND_DISPLAY"):
-        return RerunMode("spawn"), "the Rerun viewer opens on this display; --rerun off for none"
-    return RerunMode("serve"), "no display here, so Rerun is served to a browser; --rerun off for none"
-
-
-def find_viewer() -> Path | None:
-    """The viewer's program: the one that came with the rerun package, or else the one on the PATH."""
-    package = importlib.util.find_spec("rerun_cli")
-    folders = package.submodule_search_locations or [] if package else []
-    for folder in folders:
-        for name in ("rerun", "rerun.exe", "Rerun.app/Contents/MacOS/Rerun"):
-            if (program := Path(folder, name)).is_file():
-                return program
-    on_path = shutil.which("rerun")
-    return Path(on_path) if on_path else None
+RATE_FRAMES = 5  # fewer give no frame rate worth plotting
 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """One frame as it is drawn."""
+    """One frame and everything that is drawn with it."""
 
     frame: Frame
     tracks: Tracks
     latency_ms: float  # capture to publish
     fps: float | None  # over the last second; None while there are too few frames
-    query: QueryPatch | None = None  # of the point that is inspected
+    query: QueryPatch | None = None  # of the inspected point
 
 
 class Box(Protocol):
-    """What the viewer takes moments from."""
+    """The queue that the viewer takes moments from."""
 
     @property
     def dropped(self) -> int: ...
@@ -118,14 +60,15 @@ class Box(Protocol):
     def close(self) -> None: ...
 
 
-class RerunViewer:
-    """A sink that draws each frame with its points, trails and curves, and the inspected point (see `rerun_scene`).
+class RerunViewer(Sink):
+    """A sink that draws each frame with its points, trails and curves, and the inspected point (see `scene`).
 
-    `fps` and `longest_side` say how many pictures a second and pixels a picture are drawn at most; None is `LIVE_FPS`
-    and `LIVE_SIDE` for a live viewer, no limit for a file. `memory` limits a viewer that is started here, as "2GB".
-    `report` receives one line when there is something to open or the viewer has ended; it is called from the viewer's
-    thread. Frames are drawn after `publish` has returned: do not write into `frame.rgb` again. Raises `PublishError`
-    when the file cannot be made or no viewer is installed, ConfigError for a `memory` that is none.
+    `fps` limits the pictures per second, `longest_side` the pixels of their longer side; None means `LIVE_FPS` and
+    `LIVE_SIDE` for a live viewer, no limit for a file. `memory` limits a viewer started here, for example "2GB".
+    `report` receives one line when there is something to open, when the viewer has ended or when frames are missing;
+    the viewer's thread or `close` calls it. Frames are drawn after `publish` returns: do not modify `frame.rgb`
+    afterwards. Raises `PublishError` if the file cannot be created or no viewer is installed, ConfigError for an
+    invalid `memory`.
     """
 
     def __init__(
@@ -139,7 +82,7 @@ class RerunViewer:
         report: Callable[[str], None] = print,
         monotonic_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        assert mode.way != "off", "a viewer that is off is no viewer"
+        assert mode.way != "off", "mode off has no viewer"
         from online_tapir.sinks.rerun.scene import Scene
 
         check_memory(memory)
@@ -162,21 +105,21 @@ class RerunViewer:
 
     @property
     def dropped(self) -> int:
-        """Frames that were never drawn because newer ones came, or the file's backlog was full."""
+        """Frames that were never drawn because a newer one came or the file's backlog was full."""
         return self._box.dropped
 
-    def begin(self, camera: "Camera") -> None:
-        """A new source: its frames are numbered anew."""
+    def begin(self, stream: "Stream") -> None:
+        """Starts a new source, whose frame ids start over."""
         self._patches = QueryPatches()
 
-    def named(self, queries: Sequence["Queries"]) -> None:
-        """Points that the next frame to be published is the first to have tracks of."""
+    def named(self, camera: str, queries: Sequence[Queries]) -> None:
+        """Takes points whose first tracks come with the next frame published."""
         self._patches.named(queries)
 
     def publish(self, frame: Frame, tracks: Tracks) -> None:
-        """Leave the frame for the viewer, without waiting; nothing happens once the viewer has ended."""
+        """Queues the frame for the viewer without waiting; does nothing once the viewer has ended."""
         if not self._thread.is_alive():
-            self._patches = QueryPatches()  # it holds a lot of memory
+            self._patches = QueryPatches()  # frees a lot of memory
             return
         now_ns = self._monotonic_ns()
         self._patches.follow(frame, tracks)
@@ -188,9 +131,9 @@ class RerunViewer:
             return
 
     def close(self) -> None:
-        """Draw what is left and end; a spawned viewer stays open. May be called twice.
+        """Draws what is left and ends; a spawned viewer stays open. May be called twice.
 
-        For `CLOSE_SECONDS` at most, into a file for `FILE_CLOSE_SECONDS`.
+        Waits at most `CLOSE_SECONDS`, for a file `FILE_CLOSE_SECONDS`.
         """
         if self._closing.is_set():
             return
@@ -218,7 +161,7 @@ class RerunViewer:
         return (len(times) - 1) * 1e9 / (now_ns - times[0])
 
     def _prepare(self, scene: "Scene") -> Callable[[], None]:
-        """Do what can fail at once here, and return what may take seconds: it opens `scene` in the thread."""
+        """Does here what fails fast; returns what may take seconds: it opens `scene` in the viewer's thread."""
         mode = self._mode
         if mode.way == "save":
             try:
@@ -249,9 +192,9 @@ class RerunViewer:
                     scene.draw(self._box.take())
         except Closed:
             pass
-        except Exception as error:  # whatever it is, the tracker goes on without a viewer
+        except Exception as error:  # after any error the tracker continues without a viewer
             if self._closing.is_set() and self._mode.way != "save":
-                return  # a live viewer that goes while we go is no news
+                return  # not worth reporting: a live viewer ended while we close
             reason = " ".join(str(error).split())
             self._report(f"Rerun ({self._mode}) ended: {reason}; tracking goes on without it")
         finally:
@@ -259,7 +202,7 @@ class RerunViewer:
 
 
 class Viewer:
-    """Where frames are sent. A viewer of our own listens on loopback only, within a memory limit."""
+    """The viewer that frames are sent to. One that we start listens on loopback only and has a memory limit."""
 
     def __init__(self, url: str, web_url: str = "", process: subprocess.Popen[bytes] | None = None) -> None:
         self.url = url
@@ -268,7 +211,7 @@ class Viewer:
 
     @classmethod
     def window(cls, memory: str) -> "Viewer":
-        """The window that is open already, or a new one; it outlives this program."""
+        """Uses the window that is already open, or opens one; it outlives this program."""
         url = f"rerun+http://{HOST}:{GRPC_PORT}/proxy"
         if listens(HOST, GRPC_PORT):
             return cls(url)
@@ -277,36 +220,36 @@ class Viewer:
 
     @classmethod
     def serving(cls, memory: str) -> "Viewer":
-        """A viewer for browsers, on the usual ports if they are free; it ends with this program."""
+        """Starts a viewer for browsers, on the default ports if they are free; it ends with this program."""
         port, web_port = _free_port(GRPC_PORT), _free_port(WEB_PORT)
         url = f"rerun+http://{HOST}:{port}/proxy"
         arguments = ["--serve-web", "--port", str(port), "--web-viewer-port", str(web_port)]
         return cls(url, f"http://{HOST}:{web_port}/?url={quote(url, safe='')}", _start(arguments, memory))
 
     def wait(self, cancelled: threading.Event) -> None:
-        """Return once it listens. Raises `PublishError` when it has ended instead or takes `START_SECONDS`."""
+        """Waits until it listens. Raises `PublishError` if it ends or takes `START_SECONDS`, Closed if cancelled."""
         address = urlsplit(self.url)
         host, port = address.hostname or HOST, address.port
         deadline = time.monotonic() + START_SECONDS
-        # Before connecting: rerun with nobody to connect to would hold up our exit.
+        # Before connecting: with no viewer to connect to, rerun would delay our exit.
         while port is not None and not listens(host, port):
             if self._process is not None and self._process.poll() is not None:
-                raise PublishError("the viewer ended as it started (spawn needs a display, --rerun serve does not)")
+                raise PublishError("the viewer ended while starting (spawn needs a display, --rerun serve does not)")
             if time.monotonic() > deadline:
-                raise PublishError(f"no viewer listened at {host}:{port} for {START_SECONDS:g} s")
+                raise PublishError(f"no viewer was listening at {host}:{port} after {START_SECONDS:g} s")
             if cancelled.wait(0.1):
-                raise Closed("closed while the viewer started")
+                raise Closed("closed while the viewer was starting")
 
     def stop(self) -> None:
         if self._process is not None:
-            self._process.kill()  # it holds nothing that would be lost
+            self._process.kill()  # it has nothing to save
             self._process.wait()
 
 
 def check_memory(text: str) -> None:
-    """Raises ConfigError where rerun's viewer would not take this for an amount of memory."""
+    """Raises ConfigError if rerun's viewer would not accept this as an amount of memory."""
     if re.fullmatch(r"\d+(\.\d+)?\s*(B|kB|MB|GB|TB|KiB|MiB|GiB|TiB|%)", text) is None:
-        raise ConfigError(f"--rerun-memory {text!r} is no amount of memory; write 2GB, 500MB or 25%, for instance")
+        raise ConfigError(f"--rerun-memory {text!r} is not an amount of memory; write 2GB, 500MB or 25%, for instance")
 
 
 def _start(arguments: list[str], memory: str) -> subprocess.Popen[bytes]:
@@ -315,7 +258,7 @@ def _start(arguments: list[str], memory: str) -> subprocess.Popen[bytes]:
         raise PublishError("rerun's viewer is not installed here; use --rerun save=FILE.rrd, or off")
     common = [os.fspath(program), "--bind", HOST, "--server-memory-limit", memory]
     quiet = subprocess.DEVNULL
-    # In a session of its own, where Ctrl-C does not reach it: a window outlives us, a server is ended by `stop`.
+    # In its own session, so that Ctrl-C does not reach it: a window outlives us, and `stop` ends a server.
     return subprocess.Popen([*common, *arguments], stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True)
 
 
@@ -328,7 +271,7 @@ def listens(host: str, port: int) -> bool:
 
 
 def _free_port(wanted: int) -> int:
-    """`wanted` if nobody has it, else another."""
+    """`wanted` if it is free, otherwise another port."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

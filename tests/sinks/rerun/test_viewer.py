@@ -19,12 +19,13 @@ from online_tapir.drawing import painting
 from online_tapir.drawing.look import LIVE_FPS, LIVE_SIDE, Look
 from online_tapir.errors import ConfigError, PublishError
 from online_tapir.mailbox import Closed
-from online_tapir.points.replenish import Queries
-from online_tapir.records import Frame, Tracks
+from online_tapir.records import Frame, Queries, Tracks
+from online_tapir.sinks.rerun import mode as mode_module
 from online_tapir.sinks.rerun import scene as rerun_scene
 from online_tapir.sinks.rerun import viewer as viewer_module
 from online_tapir.sinks.rerun.blueprint import CURVES, OVERLAYS, STAGE_CURVES
-from online_tapir.sinks.rerun.viewer import Backlog, Moment, RerunMode, RerunViewer, default_mode, parse_rerun_mode
+from online_tapir.sinks.rerun.mode import RerunMode, default_mode, parse_rerun_mode
+from online_tapir.sinks.rerun.viewer import Backlog, Moment, RerunViewer
 from tests.sinks.rerun.test_inspector import inspection
 
 MS = 1_000_000
@@ -86,7 +87,7 @@ def test_the_default_is_a_window_where_there_is_a_display(environ: dict[str, str
 
 
 def test_the_default_is_off_where_no_viewer_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(viewer_module, "find_viewer", lambda: None)
+    monkeypatch.setattr(mode_module, "find_viewer", lambda: None)
     mode, reason = default_mode({"DISPLAY": ":0"}, "linux")
     assert mode == RerunMode("off")
     assert "not installed" in reason
@@ -209,7 +210,7 @@ def test_a_live_viewer_gets_less_than_a_file_unless_told_otherwise(monkeypatch: 
 
 @pytest.mark.parametrize("memory", ["", "2", "GB", "-1GB", "2 XB", "many", "1e3MB"])
 def test_what_is_no_amount_of_memory_is_refused(memory: str) -> None:
-    with pytest.raises(ConfigError, match="no amount of memory; write 2GB"):
+    with pytest.raises(ConfigError, match="is not an amount of memory; write 2GB"):
         RerunViewer(RerunMode("save", "x.rrd"), memory=memory)
 
 
@@ -229,7 +230,7 @@ def test_the_inspected_point_comes_with_its_query(monkeypatch: pytest.MonkeyPatc
     drawn: list[Moment] = []
     monkeypatch.setattr(rerun_scene, "Scene", lambda **_: Obstacle(drawn.append))
     viewer = RerunViewer(RerunMode("save", "x.rrd"))
-    viewer.named([Queries(np.array([3], np.int32), np.array([[5.5, 6.5]], np.float32), 0)])
+    viewer.named("desk", [Queries(np.array([3], np.int32), np.array([[5.5, 6.5]], np.float32), 0)])
     viewer.publish(FRAME, tracks(0, {3: (5, 5)}))
     viewer.publish(replace(FRAME, id=1), replace(tracks(1, {3: (5, 5)}), inspection=inspection(id=3)))
     viewer.close()

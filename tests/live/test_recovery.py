@@ -1,7 +1,6 @@
 """Heartbeats come when nothing else does, and what a silence cost is reported once frames are back."""
 
 import threading
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -9,8 +8,8 @@ import pytest
 
 from online_tapir.camera import Health, SyntheticCamera
 from online_tapir.clock import StepClock
-from online_tapir.live.session import Session
-from online_tapir.live.silence import Recovery, Silence
+from online_tapir.live.recovery import Recovery
+from online_tapir.live.stream import Stream
 from online_tapir.records import Frame, Tracks
 from online_tapir.wire.messages import Heartbeat
 
@@ -25,18 +24,6 @@ def tracks(at_s: float, visible: set[int], of: int = 7) -> Tracks:
     return Tracks(3, captured_ns, captured_ns, 33, 17, ids, np.zeros((of, 2), np.float32), seen, zeros, zeros)
 
 
-class BeatingSink:
-    def __init__(self) -> None:
-        self.heartbeats: list[Heartbeat] = []
-
-    def publish(self, frame: Frame, tracks: Tracks) -> None: ...
-
-    def close(self) -> None: ...
-
-    def beat(self, heartbeat: Heartbeat) -> None:
-        self.heartbeats.append(heartbeat)
-
-
 class Points:
     """In place of a tracker, with so many points from the run before."""
 
@@ -44,63 +31,64 @@ class Points:
         self.ids = np.arange(resumed, dtype=np.int32)
 
 
-class Run:
-    """A session, its silence and a clock."""
+class Silence:
+    """A stream, a clock, and the heartbeats that it sends."""
 
     def __init__(self, heartbeat_s: float, resumed: int = 0) -> None:
-        self.clock, self.sink, self.notes = StepClock(5 * SECOND, 1_000 * SECOND), BeatingSink(), list[str]()
+        self.clock, self.heartbeats, self.notes = StepClock(5 * SECOND, 1_000 * SECOND), list[Heartbeat](), list[str]()
         tracker: Any = Points(resumed)
-        now: dict[str, Callable[[], int]] = {"monotonic_ns": self.clock.monotonic_ns}
-        self.session = Session(
+        self.stream = Stream(
             SyntheticCamera([PICTURE], name="desk"),
             tracker,
             threading.Event(),
             heartbeat_s=heartbeat_s,
+            report=self.notes.append,
+            monotonic_ns=self.clock.monotonic_ns,
             unix_ns=self.clock.unix_ns,
-            **now,
         )
-        self.silence = Silence(self.session, [self.sink], self.notes.append, **now)
 
     def goes_on(self, seconds: float, health: Health) -> None:
+        self.stream.capture._health = health
         for _ in range(round(seconds * 20)):
             self.clock.sleep(0.05)
-            self.silence.goes_on(health)
+            heartbeat = self.stream.heartbeat_due()
+            if heartbeat is not None:
+                self.heartbeats.append(heartbeat)
 
     def frame(self, of: Tracks) -> None:
-        self.silence.is_over(of)
-        self.session.tracked(Frame(of.frame_id, of.captured_ns, 0, PICTURE), of)
+        self.stream.published(Frame(of.frame_id, of.captured_ns, 0, PICTURE), of)
 
 
 @pytest.mark.parametrize("every_s", [0.25, 1.0, 2.5])
 def test_a_silence_is_broken_as_often_as_was_asked(every_s: float) -> None:
-    run = Run(every_s)
+    run = Silence(every_s)
     run.goes_on(10, Health("streaming", 0))
-    assert len(run.sink.heartbeats) == 10 / every_s
+    assert len(run.heartbeats) == 10 / every_s
 
 
 def test_frames_put_heartbeats_off() -> None:
-    run = Run(1.0)
+    run = Silence(1.0)
     for _ in range(9):
         run.goes_on(0.8, Health("streaming", 0))
         run.frame(tracks(0, set()))
-    assert run.sink.heartbeats == []
+    assert run.heartbeats == []
 
 
 def test_a_heartbeat_tells_the_state_its_beginning_on_the_wall_clock_and_the_last_frame() -> None:
-    run = Run(1.0, resumed=7)
+    run = Silence(1.0, resumed=7)
     run.goes_on(1, Health("stalled", since_ns=3 * SECOND))
-    (beat,) = run.sink.heartbeats
+    (beat,) = run.heartbeats
     assert (beat.camera, beat.state, beat.frame_id, beat.points) == ("desk", "stalled", -1, 7)
     assert beat.since_unix_ns == 998 * SECOND
     run.frame(tracks(6, {1}))
-    run.session.pause()
+    run.stream.pause()
     run.goes_on(1, Health("lost", since_ns=0))
-    beat = run.sink.heartbeats[-1]
+    beat = run.heartbeats[-1]
     assert (beat.state, beat.frame_id, beat.since_unix_ns) == ("paused", 3, 1_001 * SECOND)
 
 
 def test_how_many_points_came_back_is_told_a_second_after_the_source() -> None:
-    run = Run(1.0)
+    run = Silence(1.0)
     run.frame(tracks(5, {0, 1, 2, 3}))
     run.goes_on(3, Health("lost", 5 * SECOND))
     run.frame(tracks(8.5, {0, 5}))
@@ -114,7 +102,7 @@ def test_how_many_points_came_back_is_told_a_second_after_the_source() -> None:
 
 
 def test_how_many_points_of_the_run_before_are_seen_again_is_told_a_second_after_the_first_frame() -> None:
-    run = Run(1.0, resumed=4)
+    run = Silence(1.0, resumed=4)
     run.goes_on(3, Health("lost", 0))
     run.frame(tracks(8.5, {0, 5}))
     run.frame(tracks(9, {2, 6}))
@@ -125,14 +113,14 @@ def test_how_many_points_of_the_run_before_are_seen_again_is_told_a_second_after
 
 
 def test_a_run_that_begins_without_points_looks_for_none() -> None:
-    run = Run(1.0)
+    run = Silence(1.0)
     run.frame(tracks(5, {0, 1}))
     run.frame(tracks(7, {0, 1}))
     assert run.notes == []
 
 
 def test_frames_that_are_merely_late_cost_nothing() -> None:
-    run = Run(1.0)
+    run = Silence(1.0)
     run.frame(tracks(5, {0, 1}))
     run.goes_on(3, Health("streaming", 0))
     run.frame(tracks(8, {0}))

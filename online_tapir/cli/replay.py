@@ -1,0 +1,78 @@
+"""`online-tapir replay`: a recording tracked again, and compared."""
+
+from contextlib import ExitStack
+from functools import partial
+from json import dumps
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+from rich.console import Console
+
+from online_tapir.cli.signals import stop_on_signal
+from online_tapir.launch import sizes
+
+if TYPE_CHECKING:
+    from online_tapir.recording.writer import Writer
+
+
+def replay(
+    folder: Annotated[Path, Parameter(help="What --record wrote.")],
+    *,
+    model: Annotated[
+        str | None, Parameter(help="Preset or .safetensors file. [default: what was recorded, and how]")
+    ] = None,
+    weights: Annotated[Path | None, Parameter(help="Weights to use in place of the preset's own.")] = None,
+    device: Annotated[str, Parameter(help="auto, cpu, cuda, ...")] = "auto",
+    dtype: Annotated[Literal["float32", "bfloat16", "float16"] | None, Parameter(help="What to compute in.")] = None,
+    iterations: Annotated[int | None, Parameter(help="Refinements a frame.", validator=Number(gte=1, lte=4))] = None,
+    resolution: Annotated[str | None, Parameter(help="Where points are refined: 512x384, or `frame`.")] = None,
+    threads: Annotated[int | None, Parameter(help="CPU threads of the model.", validator=Number(gte=1))] = None,
+    frames: Annotated[int | None, Parameter(help="Stop after this many frames.", validator=Number(gte=1))] = None,
+    json: Annotated[bool, Parameter(help="One JSON object on the standard output.", negative=())] = False,
+    out: Annotated[Path | None, Parameter(help="New folder to record the frames and the new tracks into.")] = None,
+    save_video: Annotated[Path | None, Parameter(help="Video of the new tracks, painted: FILE.mp4.")] = None,
+) -> None:
+    """Track a recording again, by any model, and compare the tracks with the recorded ones."""
+    import torch
+    from rich.progress import Progress
+
+    from online_tapir.model.checkpoint import load_model
+    from online_tapir.recording.reader import Recording
+    from online_tapir.recording.replay import replay as track_again
+    from online_tapir.recording.writer import RecordingWriter
+    from online_tapir.sinks.painted_video import PaintedVideo
+    from online_tapir.tracking.tracker import Tracker
+
+    recording = Recording(folder)
+    settings = recording.manifest.settings.changed(
+        model=model,
+        weights=None if weights is None else str(weights),
+        dtype=dtype,
+        iterations=iterations,
+        resolution=resolution,
+        threads=threads,
+    )
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    loaded = load_model(
+        settings.model, settings.weights, device=device, dtype=settings.dtype, iterations=settings.iterations
+    )
+    tracker = Tracker(loaded, settings.max_points, settings.window, sizes.resolution(settings.resolution))
+    with ExitStack() as opened:
+        writers: list[Writer] = []
+        if out is not None:
+            writers.append(RecordingWriter(out, settings))
+        if save_video is not None:
+            writers.append(PaintedVideo(save_video))
+        for writer in writers:
+            opened.callback(writer.close, "the replay ended")
+        stop = opened.enter_context(stop_on_signal())
+        console = Console(stderr=True)
+        progress = opened.enter_context(Progress(console=console, transient=True, disable=not console.is_terminal))
+        bar = progress.add_task("tracking again", total=min(len(recording), frames or len(recording)))
+        comparison = track_again(
+            recording, tracker, writers, stop=stop, frames=frames, advance=partial(progress.advance, bar)
+        )
+    print(dumps(comparison.as_json()) if json else comparison)

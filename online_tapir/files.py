@@ -1,0 +1,73 @@
+"""Files that are replaced whole, and files that must not be: the same rules for everything that writes."""
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+
+from online_tapir.errors import ConfigError
+
+
+def beside(path: Path) -> Path:
+    """Where a new version of `path` is written before it takes its place."""
+    return path.with_name(f"{path.name}.partial")
+
+
+@contextmanager
+def replacing(path: Path, *, sync: bool = False) -> Iterator[Path]:
+    """Write to the path that this gives; at the end of the `with` the file takes the place of `path`, all at once.
+
+    Where the block raises, `path` stays as it was. With `sync` the content is on the disk before it takes its place.
+    Raises OSError where something cannot be written.
+    """
+    partial = beside(path)
+    try:
+        yield partial
+        if sync:
+            _sync(partial)
+        partial.replace(path)
+        if sync:
+            _sync(path.parent)
+    except BaseException:
+        with suppress(OSError):
+            partial.unlink(missing_ok=True)
+        raise
+
+
+def refuse_overwriting(
+    outputs: Mapping[str, Path | None], inputs: Mapping[str, Path | None], *, overwrite: bool = False
+) -> None:
+    """ConfigError where an output would destroy an input, another output, or, without `overwrite`, any existing file.
+
+    The keys are the flags, for the message; None stands for a flag that was not given.
+    """
+    taken = {_identity(path): (flag, path) for flag, path in inputs.items() if path is not None}
+    for flag, path in outputs.items():
+        if path is None:
+            continue
+        identity = _identity(path)
+        if identity in taken:
+            other, same = taken[identity]
+            raise ConfigError(f"{flag} {path} would overwrite {other} {same}; name another file")
+        taken[identity] = flag, path
+        if path.exists() and not overwrite:
+            raise ConfigError(f"{flag} {path}: the file exists; name another, or add --overwrite to replace it")
+
+
+def _identity(path: Path) -> object:
+    """Equal for two names of one file, whether or not it exists."""
+    path = path.expanduser()
+    try:
+        found = path.stat()
+    except OSError:
+        return path.resolve()
+    return found.st_dev, found.st_ino
+
+
+def _sync(path: Path) -> None:
+    with suppress(OSError) if path.is_dir() else nullcontext():  # not every file system syncs folders
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

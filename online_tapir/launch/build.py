@@ -1,0 +1,315 @@
+"""A run made from its configuration: opens what the configuration names, in the order in which people wait for it."""
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from online_tapir.camera import Camera, Reconnect, can_come_back, open_camera, open_patiently
+from online_tapir.camera.demo import DemoCamera
+from online_tapir.control.protocol import DEFAULT_ADDRESS as CONTROL_ADDRESS
+from online_tapir.control.server import ControlServer
+from online_tapir.errors import ConfigError
+from online_tapir.files import refuse_overwriting
+from online_tapir.launch import sizes
+from online_tapir.launch.config import (
+    DEFAULT_POINTS,
+    LiveConfig,
+    ModelConfig,
+    OutputConfig,
+    PointsConfig,
+    SourceConfig,
+    ViewerConfig,
+)
+from online_tapir.live.run import Run
+from online_tapir.live.sink import Sink
+from online_tapir.live.state_keeper import StateKeeper
+from online_tapir.live.status import Status
+from online_tapir.live.stream import Stream
+from online_tapir.live.truth import DemoTruth
+from online_tapir.model.checkpoint import load_model
+from online_tapir.points.placement import NOWHERE, Corners, MaskPoints, PointSource, parse_points
+from online_tapir.recording.tables import Settings
+from online_tapir.recording.writer import RecordingWriter
+from online_tapir.sinks.background import WriterSink
+from online_tapir.sinks.painted_video import PaintedVideo
+from online_tapir.sinks.rerun.mode import RerunMode, default_mode, parse_rerun_mode
+from online_tapir.sinks.rerun.viewer import RerunViewer
+from online_tapir.sinks.systemd import Watchdog
+from online_tapir.sinks.zmq import ZmqPublisher
+from online_tapir.tracking.tracker import Tracker, warm_up
+from online_tapir.wire.security import Access, load_keys
+
+if TYPE_CHECKING:
+    from online_tapir.window.click import ClickWindow
+
+WARM_UP_POINTS = 64
+
+Report = Callable[[str], None]
+
+
+@contextmanager
+def opened(config: LiveConfig, status: Status, stop: threading.Event) -> Iterator[Callable[[], None]]:
+    """What runs `config` until it ends or `stop` is set; everything it needs is open within the `with`.
+
+    Raises ConfigError for what cannot be asked for; CameraError, WeightsError, PublishError or StateError for what
+    cannot be opened.
+    """
+    report = status.note
+    check(config)
+    saved = _state_to_resume(config.output)
+    points = _points(config.points, resumed=saved is not None)
+    open_source = _opener(config.source)
+    with ExitStack() as held:
+        # Sinks first: subscribers and viewers find them while the model loads, and miss no frame of a file.
+        sinks = [held.enter_context(closing(sink)) for sink in _sinks(config, report)]
+        window = _window(config.viewer)
+        if window is not None:
+            sinks.append(window)
+        tracker = make_tracker(config.model, config.points)
+        _resume(tracker, saved, config.output, report)
+        keeper = _keeper(config.output, tracker, report)
+        if keeper is not None:
+            sinks.append(held.enter_context(keeper))
+        camera = _first_opening(config.source, open_source, stop, report)
+        if camera is None:
+            yield lambda: None
+            return
+        report(f"{camera.description}; model {tracker.model.config.name} on {tracker.device}")
+        if isinstance(camera, DemoCamera):
+            sinks.append(DemoTruth(camera.scene, status.judge))
+        stream = Stream(
+            camera,
+            tracker,
+            stop,
+            points=points,
+            replenish=config.points.replenish,
+            heartbeat_s=config.network.heartbeat,
+            keeper=keeper,
+            inspect=config.points.inspect,
+            reopen=open_source if can_come_back(config.source.camera) else None,
+            reconnect=_reconnect(config.source),
+            report=report,
+        )
+        pipeline = config.model.pipeline and tracker.overlaps
+        run = Run([stream], [*sinks, status], stop, frames=config.source.frames, pipeline=pipeline)
+        yield run.go if window is None else partial(window.beside, run.go, stop)
+
+
+def check(config: LiveConfig) -> None:
+    """Raises ConfigError where two settings contradict each other, or an output would overwrite something."""
+    output, viewer = config.output, config.viewer
+    if config.points.inspect is not None and viewer.rerun == "off" and not viewer.window:
+        raise ConfigError("--inspect shows a point in Rerun or in a window; leave out --rerun off, or add --window")
+    if output.save_state is None and output.save_state_every is not None:
+        raise ConfigError("--save-state-every says how often to save, but not where; add --save-state FILE")
+    mode = _rerun_mode(config)
+    refuse_overwriting(
+        {"--save-video": output.save_video, "--rerun save=": Path(mode.target) if mode.way == "save" else None},
+        {
+            "--camera": _file(config.source.camera),
+            "--points": None if config.points.points is None else _file(config.points.points),
+            "--mask": config.points.mask,
+            "--model": _file(config.model.model),
+            "--weights": config.model.weights,
+            "--save-state": output.save_state,
+            "--resume": None if output.resume == output.save_state else output.resume,
+        },
+        overwrite=output.overwrite,
+    )
+    refuse_overwriting(
+        {"--save-state": output.save_state},
+        {
+            "--camera": _file(config.source.camera),
+            "--mask": config.points.mask,
+            "--model": _file(config.model.model),
+            "--weights": config.model.weights,
+        },
+        overwrite=True,  # a state replaces the one before; what is no state is refused by the state file itself
+    )
+
+
+def make_tracker(model: ModelConfig, points: PointsConfig) -> Tracker:
+    """The tracker that these settings describe, warmed up."""
+    if model.threads is not None:
+        import torch
+
+        torch.set_num_threads(model.threads)
+    loaded = load_model(
+        model.model, weights=model.weights, device=model.device, dtype=model.dtype, iterations=model.iterations
+    )
+    warm_up(loaded, min(points.max_points, WARM_UP_POINTS))
+    return Tracker(
+        loaded,
+        max_points=points.max_points,
+        window=points.window_frames,
+        resolution=sizes.resolution(model.resolution),
+        require_kernels=model.require_kernels,
+    )
+
+
+def _opener(source: SourceConfig) -> Callable[[], Camera]:
+    return partial(
+        open_camera,
+        source.camera,
+        size=sizes.frame_size(source.size),
+        fps=source.fps,
+        realtime=source.realtime,
+        loop=source.loop,
+        name=source.name,
+        timeout_s=source.stall_timeout,
+    )
+
+
+def _reconnect(source: SourceConfig) -> Reconnect:
+    return Reconnect(
+        attempts=source.reconnect_attempts if source.reconnect else 0,  # a stall is noticed all the same
+        longest_wait_s=source.reconnect_wait,
+        stall_timeout_s=source.stall_timeout,
+    )
+
+
+def _first_opening(
+    source: SourceConfig, open_source: Callable[[], Camera], stop: threading.Event, report: Report
+) -> Camera | None:
+    """The camera; None where `stop` was set while it was waited for."""
+    if source.wait if source.wait is not None else "://" in source.camera:
+        return open_patiently(open_source, _reconnect(source), stop, report)
+    return open_source()
+
+
+def _points(points: PointsConfig, resumed: bool) -> PointSource:
+    if points.mask is not None:
+        if points.points is not None:
+            raise ConfigError("--points and --mask both say what to follow; give one of them")
+        return MaskPoints(points.mask, points.mask_id)
+    if points.points is not None:
+        return parse_points(points.points)
+    return NOWHERE if resumed else Corners(min(DEFAULT_POINTS, points.max_points))
+
+
+def _state_to_resume(output: OutputConfig) -> Path | None:
+    """The file to continue from; None for the first of those runs that save to a file and continue from it."""
+    if output.resume is not None and output.resume == output.save_state and not output.resume.exists():
+        return None
+    return output.resume
+
+
+def _resume(tracker: Tracker, saved: Path | None, output: OutputConfig, report: Report) -> None:
+    if saved is not None:
+        state = tracker.load_state(saved)
+        when = datetime.fromtimestamp(state.saved_unix_ns / 1e9).astimezone().isoformat(" ", "seconds")
+        report(f"continuing with {state.points} points saved to {saved} at {when}, on frame {state.frame_id}")
+    elif output.resume is not None:
+        report(f"{output.resume} does not exist yet: this run begins without saved points")
+
+
+def _keeper(output: OutputConfig, tracker: Tracker, report: Report) -> StateKeeper | None:
+    if output.save_state is None:
+        return None
+    return StateKeeper(output.save_state, tracker, every_s=output.save_state_every, report=report)
+
+
+def _sinks(config: LiveConfig, report: Report) -> Iterator[Sink]:
+    """Opens every sink that the configuration asks for; metrics last, so that their latencies include the others."""
+    network, access = config.network, _access(config, report)
+    if network.publish != "off":
+        publisher = ZmqPublisher(network.publish, access=access)
+        report(f"publishing on {publisher.address}")
+        yield publisher
+    yield from _writers(config, report)
+    if (watchdog := Watchdog.asked_for(os.environ)) is not None:
+        yield watchdog
+    yield from _rerun(config, report)
+    yield from _control(config, access, report)
+    if network.metrics is not None:
+        from online_tapir.sinks.metrics import Metrics
+
+        metrics = Metrics(network.metrics, access=access)
+        report(f"metrics at {metrics.url}")
+        yield metrics
+
+
+def _access(config: LiveConfig, report: Report) -> Access:
+    """Who may subscribe and control."""
+    network = config.network
+    if network.insecure:
+        report("--insecure: where an address is open to other machines, anyone there can read or control this run")
+    return Access(None if network.keys is None else load_keys(network.keys), network.insecure, report)
+
+
+def _control(config: LiveConfig, access: Access, report: Report) -> Iterator[ControlServer]:
+    asked = config.network.control
+    if asked == "off":
+        return
+    try:
+        control = ControlServer(asked or CONTROL_ADDRESS, access=access)
+    except ConfigError as error:
+        if asked is not None:
+            raise
+        report(f"no control socket: {error}")  # a second tracker on this machine needs no flag
+        return
+    report(f"control at {control.address}")
+    yield control
+
+
+def _writers(config: LiveConfig, report: Report) -> Iterator[Sink]:
+    output, model = config.output, config.model
+    if output.record is not None:
+        settings = Settings(
+            model=model.model,
+            weights=None if model.weights is None else str(model.weights),
+            dtype=model.dtype,
+            iterations=model.iterations,
+            resolution=model.resolution,
+            max_points=config.points.max_points,
+            window=config.points.window_frames,
+            threads=model.threads,
+        )
+        writer = RecordingWriter(output.record, settings, output.record_video)
+        yield WriterSink(writer, f"the recording {output.record}", report=report)
+    if output.save_video is not None:
+        video = PaintedVideo(output.save_video, config.viewer.color)
+        yield WriterSink(video, f"the video {output.save_video}", report=report)
+
+
+def _window(viewer: ViewerConfig) -> "ClickWindow | None":
+    if not viewer.window:
+        return None
+    from online_tapir.window.click import ClickWindow
+
+    return ClickWindow(color=viewer.color)
+
+
+def _rerun_mode(config: LiveConfig) -> RerunMode:
+    if config.viewer.rerun is not None:
+        return parse_rerun_mode(config.viewer.rerun)
+    return RerunMode("off") if config.viewer.window else default_mode(os.environ)[0]
+
+
+def _rerun(config: LiveConfig, report: Report) -> Iterator[RerunViewer]:
+    viewer, mode = config.viewer, _rerun_mode(config)
+    if viewer.rerun is None and not viewer.window:
+        report(default_mode(os.environ)[1])
+    if mode.way != "off":
+        yield RerunViewer(
+            mode,
+            color=viewer.color,
+            fps=viewer.rerun_fps,
+            longest_side=viewer.rerun_size,
+            memory=viewer.rerun_memory,
+            report=report,
+        )
+
+
+def _file(text: str) -> Path | None:
+    """The existing file or folder that a setting names; None where it names something else."""
+    path = Path(text).expanduser()
+    try:
+        return path if path.exists() else None
+    except OSError:  # too long for a name, for instance
+        return None

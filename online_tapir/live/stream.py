@@ -1,0 +1,243 @@
+"""One camera's stream in a run: its capture, its points and its newest frame. Not thread-safe."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from online_tapir.camera import Camera, Capture, Health, Reconnect
+from online_tapir.live.recovery import Recovery
+from online_tapir.points.placement import NOWHERE, PointSource
+from online_tapir.points.replenish import PATIENCE_FRAMES, Replenisher
+from online_tapir.records import Frame, Queries, Tracks
+from online_tapir.tracking.tracker import Tracker
+from online_tapir.wire.messages import Heartbeat, State
+
+if TYPE_CHECKING:
+    from online_tapir.live.state_keeper import StateKeeper
+
+
+class Stream:
+    """A camera and a tracker of its points.
+
+    `points` are placed on the first frame. Point `inspect` is inspected as soon as it exists. `reopen` opens the source
+    again after it failed, as `reconnect` says; the points are kept until then. `report` gets lines for people.
+    """
+
+    def __init__(
+        self,
+        camera: Camera,
+        tracker: Tracker,
+        stop: threading.Event,
+        *,
+        points: PointSource = NOWHERE,
+        replenish: bool = False,
+        heartbeat_s: float = 1.0,
+        keeper: "StateKeeper | None" = None,
+        inspect: int | None = None,
+        reopen: Callable[[], Camera] | None = None,
+        reconnect: Reconnect | None = None,
+        report: Callable[[str], None] = print,
+        monotonic_ns: Callable[[], int] = time.monotonic_ns,
+        unix_ns: Callable[[], int] = time.time_ns,
+    ) -> None:
+        self.camera = camera
+        self.tracker = tracker
+        self.stop = stop  # ends the run
+        self.capture = Capture(camera, reopen=reopen, reconnect=reconnect, report=report)
+        self.heartbeat_s = heartbeat_s
+        self.keeper = keeper  # None: this run does not save its points
+        self.patience_frames = PATIENCE_FRAMES
+        self.frame: Frame | None = None  # the newest published one
+        self.tracks: Tracks | None = None
+        self.skipped = 0  # frames that came while paused
+        self.requests = 0  # answered or refused
+        self.health = Health("streaming", monotonic_ns())  # of the source, as last seen
+        self._points = points
+        self._replenisher = Replenisher(0) if replenish else None
+        self._report = report
+        self._monotonic_ns = monotonic_ns
+        self._unix_ns = unix_ns
+        self._submitted = 0  # frames
+        self._collected = 0
+        self._named: list[tuple[int, Queries]] = []  # with the number of the first frame that has their tracks
+        self._awaited = inspect  # a point that does not exist yet
+        self._announced = False  # that it is awaited
+        self._inspected: int | None = None  # on the frame before
+        self._publish_ns = 0  # that the sinks took for the frame before
+        self._paused_ns: int | None = None
+        self._spoke_ns = monotonic_ns()  # when a frame or a heartbeat was last sent
+        self._recovery = Recovery(report)
+        if len(tracker.ids):
+            self._recovery.resumed(tracker.ids)
+
+    @property
+    def name(self) -> str:
+        return self.camera.name
+
+    @contextmanager
+    def capturing(self, arrived: threading.Event) -> Iterator[None]:
+        """Reads the camera within a `with`, and closes it at the end; `arrived` is set whenever `take` has news."""
+        self.capture.mailbox.notify(arrived)
+        with self.capture:
+            yield
+
+    @property
+    def frame_waits(self) -> bool:
+        """Whether `take` has a frame to give."""
+        return self.capture.mailbox.full
+
+    def take(self) -> Frame | None:
+        """The next frame to track, None while there is none. Raises Closed at the end, or the camera's error.
+
+        While the stream is paused, a live source's frames are skipped and a recording waits.
+        """
+        if self.paused and not self.camera.live:
+            return None
+        frame = self.capture.mailbox.poll()
+        if frame is None or not self.paused:
+            return frame
+        self.skipped += 1
+        return None
+
+    @property
+    def in_flight(self) -> int:
+        """Frames that were submitted and not collected."""
+        return self.tracker.in_flight
+
+    def submit(self, frame: Frame) -> None:
+        """Begins to track `frame`; the first one gets the stream's points."""
+        if not self._submitted:
+            xy = self._points.place(frame.rgb)
+            self._name(Queries(self.tracker.add(xy), xy, frame.id))
+            self._hold()
+        self._follow_inspected()
+        self.tracker.submit(frame)
+        self._submitted += 1
+
+    def collect(self) -> tuple[Frame, list[Queries], Tracks]:
+        """The oldest frame in flight, the points whose tracks begin on it, and its tracks."""
+        frame = self.tracker.oldest_in_flight
+        tracks = self.tracker.collect()
+        named = [queries for number, queries in self._named if number <= self._collected]
+        self._named = [(number, queries) for number, queries in self._named if number > self._collected]
+        self._collected += 1
+        times = replace(tracks.times, publish=self._publish_ns)
+        dropped = self.capture.dropped + self.skipped
+        return frame, named, replace(tracks, camera=self.name, dropped=dropped, times=times)
+
+    def published(self, frame: Frame, tracks: Tracks, took_ns: int = 0) -> None:
+        """The sinks have published a frame in `took_ns`; replaces lost points, if this stream replenishes."""
+        self.frame, self.tracks, self._publish_ns = frame, tracks, took_ns
+        self._spoke_ns = self._monotonic_ns()
+        self._recovery.tracked(tracks)
+        if self._replenisher is not None:
+            self._name(self._replenisher.renew(self.tracker, frame, tracks))
+
+    def add(self, xy: NDArray[np.float32], frame_id: int) -> NDArray[np.int32]:
+        """Adds points xy [P, 2] (image pixels) on a frame of the window; returns their ids [P]."""
+        ids = self.tracker.add(xy, frame_id=frame_id)
+        self._name(Queries(ids, xy, frame_id))
+        self._hold()
+        return ids
+
+    def remove(self, ids: NDArray[np.int32]) -> None:
+        self.tracker.remove(ids)
+        self._hold()
+
+    def clear(self) -> None:
+        self.tracker.clear()
+        self._hold()
+
+    def inspect(self, id: int | None) -> None:
+        """Inspects this point from the next frame on; None: no point, and none is awaited."""
+        self.tracker.inspect(id)
+        self._awaited = None
+
+    @property
+    def replenishing(self) -> int | None:
+        """How many points to keep up; None while lost ones are not replaced."""
+        return None if self._replenisher is None else self._replenisher.want
+
+    def replenish(self, points: int | None) -> None:
+        """Keeps up this many points from now on; None: replaces none."""
+        self._replenisher = None if points is None else Replenisher(points, self.patience_frames)
+
+    def wait_for_hidden(self, frames: int) -> None:
+        """Sets how long a point may be hidden before it is replaced."""
+        self.patience_frames = frames
+        self.replenish(self.replenishing)
+
+    @property
+    def paused(self) -> bool:
+        return self._paused_ns is not None
+
+    def pause(self) -> None:
+        if not self.paused:
+            self._paused_ns = self._monotonic_ns()
+
+    def resume(self) -> None:
+        self._paused_ns = None
+
+    @property
+    def state(self) -> State:
+        """`paused`, or the state of the source."""
+        return "paused" if self.paused else self.health.state
+
+    def heartbeat(self) -> Heartbeat:
+        """The state now, and how long it has lasted."""
+        now_ns, now_unix_ns = self._monotonic_ns(), self._unix_ns()
+        since_ns = self.health.since_ns if self._paused_ns is None else self._paused_ns
+        return Heartbeat(
+            camera=self.name,
+            state=self.state,
+            frame_id=-1 if self.tracks is None else self.tracks.frame_id,
+            since_unix_ns=now_unix_ns - (now_ns - since_ns),
+            points=len(self.tracker.ids),
+        )
+
+    def heartbeat_due(self) -> Heartbeat | None:
+        """Called again and again while no frame comes: a heartbeat, when nothing was sent for `heartbeat_s`."""
+        self.health = self.capture.health
+        if self.state != "streaming" and self.tracks is not None:
+            self._recovery.lost(self.tracks)
+        now_ns = self._monotonic_ns()
+        if now_ns - self._spoke_ns < self.heartbeat_s * 1e9:
+            return None
+        self._spoke_ns = now_ns
+        return self.heartbeat()
+
+    def _name(self, queries: Queries) -> None:
+        self._named.append((self._submitted, queries))
+
+    def _hold(self) -> None:
+        """A stream that replenishes keeps up as many points as there are now."""
+        if self._replenisher is not None:
+            self._replenisher.want = len(self.tracker.ids)
+
+    def _follow_inspected(self) -> None:
+        """Before each frame: inspects the awaited point once it exists, and reports when an inspected one is gone."""
+        if self._awaited is not None:
+            self._inspect_awaited(self._awaited)
+        inspected, before = self.tracker.inspected, self._inspected
+        if inspected is None and before is not None and before not in self.tracker.ids:
+            self._report(f"point {before} is gone and no longer inspected")
+        self._inspected = inspected
+
+    def _inspect_awaited(self, id: int) -> None:
+        ids = self.tracker.ids
+        newest = max(ids.tolist(), default=-1)  # ids are given out in order and never reused
+        if id in ids:
+            self.inspect(id)
+        elif id < newest:
+            self.inspect(None)
+            self._report(f"point {id} is gone and cannot be inspected; `online-tapir control list` names the others")
+        elif not self._announced:
+            self._announced = True
+            so_far = f"the newest is {newest}" if len(ids) else "there are none"
+            self._report(f"point {id} will be inspected once it exists; so far {so_far}")
