@@ -10,7 +10,7 @@ from online_tapir.errors import ConfigError
 
 def beside(path: Path) -> Path:
     """Where a new version of `path` is written before it takes its place."""
-    return path.with_name(f"{path.name}.partial")
+    return path.parent / f"{path.name}.partial"
 
 
 @contextmanager
@@ -39,7 +39,8 @@ def refuse_overwriting(
 ) -> None:
     """ConfigError where an output would destroy an input, another output, or, without `overwrite`, any existing file.
 
-    The keys are the flags, for the message; None stands for a flag that was not given.
+    The keys are the flags, for the message; None stands for a flag that was not given. What is not a regular file, such
+    as /dev/null or a pipe, may always be written.
     """
     taken = {_identity(path): (flag, path) for flag, path in inputs.items() if path is not None}
     for flag, path in outputs.items():
@@ -50,8 +51,8 @@ def refuse_overwriting(
             other, same = taken[identity]
             raise ConfigError(f"{flag} {path} would overwrite {other} {same}; name another file")
         taken[identity] = flag, path
-        if path.exists() and not overwrite:
-            raise ConfigError(f"{flag} {path}: the file exists; name another, or add --overwrite to replace it")
+        if path.is_file() and not overwrite:
+            raise ConfigError(f"{flag} {path} exists already; name another file, or add --overwrite to replace it")
 
 
 def _identity(path: Path) -> object:

@@ -43,8 +43,8 @@ def test_the_unit_starts_a_command_that_parses(words: list[str]) -> None:
     name, config = parsed(words[1:])
     assert name == "live"
     assert config is not None
-    assert config.rerun == "off"
-    assert config.metrics == "9464"
+    assert config.viewer.rerun == "off"
+    assert config.network.metrics == "9464"
 
 
 def test_the_container_starts_a_command_that_parses() -> None:
@@ -53,7 +53,7 @@ def test_the_container_starts_a_command_that_parses() -> None:
     name, config = parsed(given)
     assert name == "live"
     assert config is not None
-    assert config.camera == "/dev/video0"
+    assert config.source.camera == "/dev/video0"
 
 
 def test_the_container_is_healthy_by_a_command_that_parses() -> None:

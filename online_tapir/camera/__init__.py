@@ -3,14 +3,16 @@
 `SyntheticCamera` is a source made of arrays, for our tests and yours.
 """
 
+from online_tapir.camera.awaited import Awaited
 from online_tapir.camera.base import Camera
 from online_tapir.camera.capture import Capture
 from online_tapir.camera.devices import CameraInfo, list_cameras
-from online_tapir.camera.reconnect import Health, Reconnect, open_patiently
+from online_tapir.camera.reconnect import Health, Reconnect
 from online_tapir.camera.spec import can_come_back, open_camera
 from online_tapir.camera.synthetic import SyntheticCamera
 
 __all__ = [
+    "Awaited",
     "Camera",
     "CameraInfo",
     "Capture",
@@ -20,5 +22,4 @@ __all__ = [
     "can_come_back",
     "list_cameras",
     "open_camera",
-    "open_patiently",
 ]

@@ -267,6 +267,8 @@ class Capture:
 
     def _keep_size(self, rgb: NDArray[np.uint8], reader: Reader) -> NDArray[np.uint8]:
         height, width = rgb.shape[:2]
+        if self._size == (0, 0):  # the source was not open when this began
+            self._size = (width, height)
         if (width, height) == self._size:
             return rgb
         first = f"{self._size[0]}x{self._size[1]}"

@@ -1,14 +1,12 @@
 """When to reopen a live source that fails, and its state meanwhile; `Capture` does the work."""
 
 import random
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import count
 from typing import Literal
 
-from online_tapir.camera.base import Camera
-from online_tapir.errors import CameraError, ConfigError
+from online_tapir.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,26 +61,3 @@ class Health:
     reconnects: int = 0
     corrupt: int = 0
     reason: str = ""
-
-
-def open_patiently(
-    open_: Callable[[], Camera], reconnect: Reconnect, stop: threading.Event, report: Callable[[str], None]
-) -> Camera | None:
-    """Returns what `open_` opens, retrying as `reconnect` says while it fails; None once `stop` is set.
-
-    Reports each new reason for a failure. Raises the last CameraError when the attempts run out.
-    """
-    reported = ""
-    waits = reconnect.waits()
-    while not stop.is_set():
-        try:
-            return open_()
-        except CameraError as error:
-            wait_s = next(waits, None)
-            if wait_s is None:
-                raise
-            if str(error) != reported:
-                reported = str(error)
-                report(f"{error}; waiting for it")
-            stop.wait(wait_s)
-    return None

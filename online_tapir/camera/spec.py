@@ -75,7 +75,7 @@ def _open(
         return open_device(spec, size, fps)
     if "://" in spec:
         if spec.partition("://")[0] not in SCHEMES:
-            raise CameraError(
+            raise ConfigError(
                 f"{without_secrets(spec)} cannot be read; an address begins with one of {', '.join(SCHEMES)}"
             )
         return open_stream(spec, size, fps, timeout_s)
@@ -91,7 +91,7 @@ def _index(spec: str) -> int:
 
 def can_come_back(spec: str) -> bool:
     """Whether spec names a source that may fail and be reopened: a camera or a stream, not a recording or the demo."""
-    return spec.isdecimal() or spec.startswith("/dev/") or "://" in spec
+    return (spec.isascii() and spec.isdecimal()) or spec.startswith("/dev/") or "://" in spec
 
 
 def _open_path(path: Path, size: tuple[int, int] | None, fps: float | None, pace_by: Clock | None) -> Camera:

@@ -7,8 +7,10 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from difflib import get_close_matches
 from pathlib import Path
+from typing import TextIO, cast
 
 from cyclopts import App, CycloptsError, UnusedCliTokensError
 from cyclopts.config import Env, Toml
@@ -24,8 +26,10 @@ from online_tapir.cli.replay import replay
 from online_tapir.cli.training import distil, evaluate, scenes, train
 from online_tapir.cli.weights import weights_app
 from online_tapir.errors import ConfigError, OnlineTapirError
+from online_tapir.streams import Forgiving, Watched, open_standard_streams, settle
 
 USER_ERROR = 2
+INTERRUPTED = 130
 
 
 def _version() -> str:
@@ -55,7 +59,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # OpenMP's threads spin while they wait, and beside other work on the same cores that costs a frame seconds. They
     # are told to sleep sooner, which costs nothing on idle cores but must be said before torch is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    open_standard_streams()
+    out = Watched(sys.stdout)
+    with redirect_stdout(cast(TextIO, out)):
+        try:
+            code = _run(list(sys.argv[1:] if arguments is None else arguments))
+        except (OSError, SystemExit):  # rich exits when nobody reads
+            if out.error is None:
+                raise
+            code = 0
+    unflushed = settle(sys.stdout)
+    unwritten = None if out.forgiven else out.error or unflushed
+    if unwritten is not None and not isinstance(unwritten, BrokenPipeError):  # a reader that leaves is no error
+        _complain(f"the standard output could not be written: {unwritten}")
+        code = USER_ERROR
+    settle(sys.stderr)
+    if code:
+        sys.exit(code)
+
+
+def _run(words: list[str]) -> int:
+    """The exit code of a command line."""
     debug = "--debug" in words
     try:
         words = _with_settings([word for word in words if word != "--debug"])
@@ -63,15 +87,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (OnlineTapirError, CycloptsError) as error:
         if debug:
             traceback.print_exc()
-        _say(_suggestion(error, words) or str(error))
-        sys.exit(USER_ERROR)
+        _complain(_suggestion(error, words) or str(error))
+        return USER_ERROR
     except KeyboardInterrupt:
         if debug:
             traceback.print_exc()
-        sys.exit(130)
-    except BrokenPipeError:  # whoever read our output is gone (`| head`)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        return INTERRUPTED
+    return 0
 
 
 def _with_settings(words: list[str]) -> list[str]:
@@ -99,10 +121,6 @@ def _suggestion(error: Exception, words: Sequence[str]) -> str | None:
     return f"there is no command {words[0]!r}{meant}"
 
 
-def _say(text: str) -> None:
-    """One line on stderr; a stderr that is closed or full is no reason for another error."""
-    try:
-        console = Console(stderr=True, highlight=False, soft_wrap=True)
-        console.print(f"[bold red]online-tapir:[/] {escape(text)}")
-    except OSError:
-        return
+def _complain(text: str) -> None:
+    console = Console(file=cast(TextIO, Forgiving(sys.stderr)), highlight=False, soft_wrap=True)
+    console.print(f"[bold red]online-tapir:[/] {escape(text)}")

@@ -11,6 +11,8 @@ from cyclopts.validators import Number
 from rich.console import Console
 
 from online_tapir.cli.signals import stop_on_signal
+from online_tapir.errors import ConfigError
+from online_tapir.files import refuse_overwriting
 from online_tapir.launch import sizes
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ def replay(
     json: Annotated[bool, Parameter(help="One JSON object on the standard output.", negative=())] = False,
     out: Annotated[Path | None, Parameter(help="New folder to record the frames and the new tracks into.")] = None,
     save_video: Annotated[Path | None, Parameter(help="Video of the new tracks, painted: FILE.mp4.")] = None,
+    overwrite: Annotated[bool, Parameter(help="Replace the file of --save-video if it exists.", negative=())] = False,
 ) -> None:
     """Track a recording again, by any model, and compare the tracks with the recorded ones."""
     import torch
@@ -41,10 +44,16 @@ def replay(
     from online_tapir.model.checkpoint import load_model
     from online_tapir.recording.reader import Recording
     from online_tapir.recording.replay import replay as track_again
+    from online_tapir.recording.video import VIDEO
     from online_tapir.recording.writer import RecordingWriter
     from online_tapir.sinks.painted_video import PaintedVideo
     from online_tapir.tracking.tracker import Tracker
 
+    refuse_overwriting(
+        {"--save-video": save_video},
+        {"--model": None if model is None else Path(model), "--weights": weights, "the recording": folder / VIDEO},
+        overwrite=overwrite,
+    )
     recording = Recording(folder)
     settings = recording.manifest.settings.changed(
         model=model,
@@ -76,3 +85,5 @@ def replay(
             recording, tracker, writers, stop=stop, frames=frames, advance=partial(progress.advance, bar)
         )
     print(dumps(comparison.as_json()) if json else comparison)
+    if comparison.missing:
+        raise ConfigError(f"{folder} was not compared in full: {'; '.join(comparison.missing)}")

@@ -5,20 +5,24 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-ENDING = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)]
-
 
 @contextmanager
 def stop_on_signal() -> Iterator[threading.Event]:
-    """An event that Ctrl-C, SIGTERM and a hang-up set; a second signal interrupts at once."""
+    """An event that Ctrl-C, SIGTERM and SIGHUP set; a second Ctrl-C interrupts at once.
+
+    SIGHUP comes when a terminal or an ssh session closes, often twice. Where it is ignored (nohup) it stays ignored.
+    """
     stop = threading.Event()
 
     def ask(number: int, frame: object) -> None:
-        if stop.is_set():
+        if stop.is_set() and number == signal.SIGINT:
             raise KeyboardInterrupt
         stop.set()
 
-    before = {number: signal.signal(number, ask) for number in ENDING}
+    numbers = {signal.SIGINT, signal.SIGTERM}
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # Windows has none
+        numbers.add(signal.SIGHUP)
+    before = {number: signal.signal(number, ask) for number in numbers}
     try:
         yield stop
     finally:

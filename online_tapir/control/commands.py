@@ -83,6 +83,12 @@ def replenish(stream: Stream, on: bool, points: int | None = None) -> Result:
 
 
 def inspect(stream: Stream, id: int | None = None) -> Result:
+    if id is not None and not stream.shows_inspection():
+        raise ControlError(
+            "not_shown",
+            "this run has no Rerun viewer or window to show it in, or its viewer has ended; start it with --rerun "
+            "serve or --window",
+        )
     try:
         stream.inspect(id)
     except QueryError as error:

@@ -75,6 +75,7 @@ ERRORS = {
     "outside_frame": "a point outside the picture",
     "no_room": "more points than there is room for",
     "unknown_point": "no such point",
+    "not_shown": "the run has no viewer that could show an inspected point",
     "not_saved": "the run has no file to save its points to, or it could not be written (raised by the client)",
     "no_answer": "no reply in time (raised by the client)",
 }

@@ -9,11 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from online_tapir.camera import Camera, Reconnect, can_come_back, open_camera, open_patiently
+from online_tapir.camera import Awaited, Camera, Reconnect, can_come_back, open_camera
 from online_tapir.camera.demo import DemoCamera
 from online_tapir.control.protocol import DEFAULT_ADDRESS as CONTROL_ADDRESS
 from online_tapir.control.server import ControlServer
-from online_tapir.errors import ConfigError
+from online_tapir.errors import CameraError, ConfigError
 from online_tapir.files import refuse_overwriting
 from online_tapir.launch import sizes
 from online_tapir.launch.config import (
@@ -75,10 +75,7 @@ def opened(config: LiveConfig, status: Status, stop: threading.Event) -> Iterato
         keeper = _keeper(config.output, tracker, report)
         if keeper is not None:
             sinks.append(held.enter_context(keeper))
-        camera = _first_opening(config.source, open_source, stop, report)
-        if camera is None:
-            yield lambda: None
-            return
+        camera = _first_opening(config.source, open_source)
         report(f"{camera.description}; model {tracker.model.config.name} on {tracker.device}")
         if isinstance(camera, DemoCamera):
             sinks.append(DemoTruth(camera.scene, status.judge))
@@ -93,6 +90,7 @@ def opened(config: LiveConfig, status: Status, stop: threading.Event) -> Iterato
             inspect=config.points.inspect,
             reopen=open_source if can_come_back(config.source.camera) else None,
             reconnect=_reconnect(config.source),
+            shows_inspection=lambda: any(sink.shows_inspection for sink in sinks),
             report=report,
         )
         pipeline = config.model.pipeline and tracker.overlaps
@@ -173,13 +171,15 @@ def _reconnect(source: SourceConfig) -> Reconnect:
     )
 
 
-def _first_opening(
-    source: SourceConfig, open_source: Callable[[], Camera], stop: threading.Event, report: Report
-) -> Camera | None:
-    """The camera; None where `stop` was set while it was waited for."""
-    if source.wait if source.wait is not None else "://" in source.camera:
-        return open_patiently(open_source, _reconnect(source), stop, report)
-    return open_source()
+def _first_opening(source: SourceConfig, open_source: Callable[[], Camera]) -> Camera:
+    """The camera; one that is to be waited for stands for a source that is not there yet."""
+    wait = source.wait if source.wait is not None else "://" in source.camera
+    try:
+        return open_source()
+    except CameraError as error:
+        if not (wait and source.reconnect and can_come_back(source.camera)) or source.reconnect_attempts == 0:
+            raise
+        return Awaited(source.camera, source.name, error)
 
 
 def _points(points: PointsConfig, resumed: bool) -> PointSource:

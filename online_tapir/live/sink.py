@@ -17,6 +17,11 @@ class Sink:
     `heartbeat.camera` are the names of their streams.
     """
 
+    @property
+    def shows_inspection(self) -> bool:
+        """Whether anybody would see an inspected point through this sink now."""
+        return False
+
     def begin(self, stream: "Stream") -> None:
         """A stream is about to start; its frames are numbered from 0."""
 

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -21,6 +21,7 @@ from rich.text import Text
 
 from online_tapir.live.sink import Sink
 from online_tapir.records import Frame, StageTimes, Tracks
+from online_tapir.streams import Forgiving
 
 WINDOW_NS = 3_000_000_000
 LINE_EVERY_NS = 200_000_000  # on a terminal
@@ -335,10 +336,10 @@ class JsonStatus(Status):
 def open_status(*, quiet: bool = False, json_log: bool = False) -> Status:
     """The status for these flags; a live line only if stderr is a terminal."""
     if json_log:
-        return JsonStatus(sys.stdout)
+        return JsonStatus(cast(TextIO, Forgiving(sys.stdout)))
     if quiet:
         return Status()
-    console = Console(stderr=True)
+    console = Console(file=cast(TextIO, Forgiving(sys.stderr)))
     return StatusLine(console) if console.is_terminal else PlainStatus(console)
 
 

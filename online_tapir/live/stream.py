@@ -42,6 +42,7 @@ class Stream:
         inspect: int | None = None,
         reopen: Callable[[], Camera] | None = None,
         reconnect: Reconnect | None = None,
+        shows_inspection: Callable[[], bool] = lambda: True,
         report: Callable[[str], None] = print,
         monotonic_ns: Callable[[], int] = time.monotonic_ns,
         unix_ns: Callable[[], int] = time.time_ns,
@@ -52,6 +53,7 @@ class Stream:
         self.capture = Capture(camera, reopen=reopen, reconnect=reconnect, report=report)
         self.heartbeat_s = heartbeat_s
         self.keeper = keeper  # None: this run does not save its points
+        self.shows_inspection = shows_inspection  # whether anybody would see an inspected point now
         self.patience_frames = PATIENCE_FRAMES
         self.frame: Frame | None = None  # the newest published one
         self.tracks: Tracks | None = None

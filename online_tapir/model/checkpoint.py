@@ -16,6 +16,7 @@ from safetensors.torch import load, save_file
 from torch import Tensor
 
 from online_tapir.errors import ConfigError, WeightsError
+from online_tapir.files import replacing
 from online_tapir.model import haiku, public, weights_store
 from online_tapir.model.backbone import EXTRA_EXPANSION
 from online_tapir.model.config import PRESETS, TapirConfig, preset
@@ -129,9 +130,8 @@ def save_weights(path: Path, model: Tapir, notes: dict[str, str], dtype: torch.d
     """Writes the weights and their configuration to a .safetensors file; `notes` go into its metadata."""
     metadata = {"format": FORMAT, "version": VERSION, "config": json.dumps(asdict(model.config)), **notes}
     tensors = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in model.state_dict().items()}
-    partial = path.with_name(path.name + ".partial")
-    save_file(tensors, partial, metadata)
-    partial.replace(path)
+    with replacing(path) as partial:
+        save_file(tensors, partial, metadata)
 
 
 def read_weights(path: Path) -> tuple[TapirConfig, dict[str, Tensor]]:

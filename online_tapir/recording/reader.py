@@ -12,7 +12,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from online_tapir.errors import ConfigError
-from online_tapir.recording.tables import Manifest, batches, read_table
+from online_tapir.recording.tables import TABLES, Manifest, batches, is_whole, read_table, table_path
 from online_tapir.recording.video import LOSSLESS, VIDEO, read_video
 from online_tapir.recording.writer import Step
 from online_tapir.records import Frame, Queries, Tracks
@@ -35,6 +35,12 @@ class Recording:
     def __len__(self) -> int:
         """Frames with a row; the last ones of a recording that was cut off may have no picture."""
         return sum(batch.num_rows for batch in batches(self.folder, "frames"))
+
+    def cut_tables(self) -> list[str]:
+        """The file names of tables that are cut although the manifest says that the recording was finished."""
+        if self.manifest.end is None:
+            return []
+        return [table_path(self.folder, name).name for name in TABLES if not is_whole(self.folder, name)]
 
     def steps(self) -> Iterator[RecordedStep]:
         """Yields every frame that has a picture, a row and tracks. Raises CameraError if there is no video."""

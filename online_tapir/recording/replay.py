@@ -5,7 +5,7 @@ one that was tracked and none is missing; the comparison reports both.
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from online_tapir.errors import PublishError
 from online_tapir.recording.reader import RecordedStep, Recording
+from online_tapir.recording.tables import table_path
+from online_tapir.recording.video import LOSSLESS, VIDEO
 from online_tapir.recording.writer import Step, Writer
 from online_tapir.records import Tracks
 from online_tapir.tracking.tracker import Tracker
@@ -51,6 +53,7 @@ class Comparison:
     p95_px: float | None
     max_px: float | None
     visibility_agreement: float | None
+    missing: tuple[str, ...]  # why this compares less than the manifest promises, or nothing; empty: all was compared
     per_point: tuple[PointComparison, ...]
 
     def as_json(self) -> dict[str, Any]:
@@ -62,7 +65,7 @@ class Comparison:
             f"{self.recorded_model}; {self.points} points" + (f", {self.left_out} left out" if self.left_out else ""),
             f"{self.changed_pictures} pictures differ from those tracked: the codec lost detail"
             if self.changed_pictures
-            else "every picture is the one that was tracked, bit for bit",
+            else "every picture that was read is the one that was tracked, bit for bit",
         ]
         if self.resumed:
             lines.append(
@@ -72,7 +75,8 @@ class Comparison:
         if self.unrecorded:
             lines.append(f"{self.unrecorded} frames that were tracked are missing: tracks may differ after them")
         differ = "the tracks differ" if self.points else "no track could be compared"
-        lines.append("the tracks are identical" if self.identical else differ)
+        of_those = " that could be compared" if self.missing else ""
+        lines.append(f"the tracks{of_those} are identical" if self.identical else differ)
         if self.median_px is not None:
             lines.append(
                 f"distance where they were visible: median {self.median_px:.3f} px, p95 {self.p95_px:.3f}, "
@@ -113,7 +117,8 @@ class Comparer:
         self._unrecorded = step.unrecorded
         self._model = tracks.model
 
-    def comparison(self, left_out: int, resumed: int = 0) -> Comparison:
+    def comparison(self, left_out: int, resumed: int = 0, expected: int | None = None) -> Comparison:
+        """`expected` frames should have been added; None: whatever was added is all."""
         ids, frame_ids, distance_px, alike = (
             np.concatenate([np.empty(0, kind), *parts])
             for kind, parts in (
@@ -141,13 +146,25 @@ class Comparer:
             points=len(per_point),
             left_out=left_out,
             resumed=resumed,
-            identical=self._identical,
+            identical=self._identical and bool(per_point),
             median_px=median_px,
             p95_px=p95_px,
             max_px=max_px,
             visibility_agreement=float(alike.mean()) if len(alike) else None,
+            missing=tuple(self._missing(expected, len(per_point))),
             per_point=tuple(sorted(per_point, key=lambda point: -(point.worst_px or 0.0))),
         )
+
+    def _missing(self, expected: int | None, points: int) -> Iterator[str]:
+        manifest = self._recording.manifest
+        for name in self._recording.cut_tables():
+            yield f"{name} is cut short"
+        if expected is not None and self._frames < expected:
+            yield f"only {self._frames} of {expected} frames have their tracks and their picture ({VIDEO})"
+        if self._changed and manifest.end is not None and manifest.codec in LOSSLESS:
+            yield f"{self._changed} pictures in {VIDEO} are damaged: {manifest.codec} keeps every bit, and they differ"
+        if not points:
+            yield "no point was compared"
 
 
 class Replay:
@@ -204,8 +221,12 @@ def replay(
     run, comparer = Replay(recording, tracker), Comparer(recording)
     for writer in writers:
         writer.begin(recording.manifest.camera)
+    expected: int | None = None if recording.manifest.end is None else min(len(recording), frames or len(recording))
     for count, step in enumerate(recording.steps()):
-        if count == frames or (stop is not None and stop.is_set()):
+        if count == frames:
+            break
+        if stop is not None and stop.is_set():
+            expected = None
             break
         tracks = run.track(step)
         comparer.add(step, tracks)
@@ -215,7 +236,8 @@ def replay(
         except OSError as error:
             raise PublishError(f"cannot write frame {step.frame.id}: {error}") from error
         advance()
-    return comparer.comparison(run.left_out, len(run.resumed))
+    known = table_path(recording.folder, "queries").name not in recording.cut_tables()
+    return comparer.comparison(run.left_out, len(run.resumed) if known else 0, expected)
 
 
 def _identical(one: Tracks, other: Tracks) -> bool:

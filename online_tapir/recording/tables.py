@@ -24,9 +24,11 @@ from typing import Any
 import pyarrow as pa
 
 from online_tapir.errors import ConfigError
+from online_tapir.files import replacing
 
 FORMAT, VERSION = "online-tapir/recording", 1
 MANIFEST = "manifest.json"
+END_OF_STREAM = b"\xff\xff\xff\xff\x00\x00\x00\x00"  # the last bytes of an Arrow IPC stream that was closed
 
 _MOMENT = [("frame_id", pa.int64()), ("captured_ns", pa.int64()), ("captured_unix_ns", pa.int64())]
 
@@ -109,10 +111,9 @@ class Manifest:
 
     def write(self, folder: Path) -> None:
         """Writes the manifest atomically. Raises OSError."""
-        partial = folder / f"{MANIFEST}.part"
         text = json.dumps({"format": FORMAT, "version": VERSION, **asdict(self)}, indent=1, ensure_ascii=False)
-        partial.write_text(text + "\n", encoding="utf-8")
-        partial.replace(folder / MANIFEST)
+        with replacing(folder / MANIFEST) as partial:
+            partial.write_text(text + "\n", encoding="utf-8")
 
     @classmethod
     def read(cls, folder: Path) -> "Manifest":
@@ -159,6 +160,16 @@ class TableWriter:
 
 def table_path(folder: Path, name: str) -> Path:
     return folder / f"{name}.arrows"
+
+
+def is_whole(folder: Path, name: str) -> bool:
+    """Whether the table `name` was closed: one that was cut has lost its end-of-stream marker."""
+    try:
+        with table_path(folder, name).open("rb") as file:
+            file.seek(-len(END_OF_STREAM), os.SEEK_END)
+            return file.read() == END_OF_STREAM
+    except OSError:  # it is missing, or shorter than the marker
+        return False
 
 
 def read_table(folder: Path, name: str) -> pa.Table:

@@ -1,4 +1,4 @@
-"""Writes and reads the videos of recordings, and painted videos, with OpenCV, one picture after another.
+"""Writes and reads the videos of recordings with OpenCV, one picture after another.
 
 HuffYUV and FFV1 are lossless, Motion JPEG is not. HuffYUV is the default: it takes a tenth of FFV1's CPU time, which
 the tracker needs, and a third more space. A truncated AVI is readable except for its last quarter of a megabyte;
@@ -17,7 +17,7 @@ from online_tapir.errors import CameraError, PublishError
 
 VIDEO = "video.avi"
 
-FOURCC = {"huffyuv": "HFYU", "ffv1": "FFV1", "mjpeg": "MJPG", "mpeg4": "mp4v"}
+FOURCC = {"huffyuv": "HFYU", "ffv1": "FFV1", "mjpeg": "MJPG"}
 LOSSLESS = frozenset({"huffyuv", "ffv1"})
 
 Picture = NDArray[np.uint8]

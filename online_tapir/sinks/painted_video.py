@@ -1,4 +1,4 @@
-"""A video for sharing: each frame with its points, trails and rings painted on (see `painting`), as MPEG-4 in .mp4.
+"""A video for sharing: each frame with its points, trails and rings painted on (see `painting`), as H.264 in .mp4.
 
 The video of a live source plays in real time: it repeats the last frame where frames were dropped, and leaves out
 frames that come too soon for its rate.
@@ -13,8 +13,9 @@ import numpy as np
 from online_tapir.drawing.look import DEFAULT_COLOR, ColorMode
 from online_tapir.drawing.painting import Palette, Trails, paint_tracks
 from online_tapir.errors import ConfigError, PublishError
+from online_tapir.recording.mp4 import Mp4Writer
 from online_tapir.recording.tables import Source
-from online_tapir.recording.video import Picture, VideoWriter
+from online_tapir.recording.video import Picture
 from online_tapir.recording.writer import NOMINAL_FPS, Step, leave_room
 from online_tapir.records import Tracks
 
@@ -26,14 +27,14 @@ class PaintedVideo:
 
     def __init__(self, path: Path, color: ColorMode = DEFAULT_COLOR) -> None:
         if path.suffix.lower() != ".mp4":
-            raise ConfigError(f"--save-video {path}: the painted video is MPEG-4; give a name that ends in .mp4")
+            raise ConfigError(f"--save-video {path}: the painted video is an MP4 file; give a name that ends in .mp4")
         if not (path.parent.is_dir() and os.access(path.parent, os.W_OK)):
             raise PublishError(f"cannot write {path}: {path.parent} is not a writable folder")
         self._path = path
         self._source = Source()
         self._trails = Trails()
         self._palette = Palette(color)
-        self._video: VideoWriter | None = None
+        self._video: Mp4Writer | None = None
         self._last: Picture = np.zeros((0, 0, 3), np.uint8)
         self._due_ns = 0  # when the video's next picture is due, on the clock that stamps frames
 
@@ -58,9 +59,9 @@ class PaintedVideo:
         if self._video is not None:
             self._video.close()
 
-    def _open(self, step: Step) -> VideoWriter:
+    def _open(self, step: Step) -> Mp4Writer:
         height, width = step.frame.rgb.shape[:2]
-        self._video = VideoWriter(self._path, "mpeg4", self._fps, width, height)
+        self._video = Mp4Writer(self._path, self._fps, width, height)
         self._due_ns = step.frame.captured_ns
         return self._video
 

@@ -12,11 +12,9 @@ are not saved.
 """
 
 import json
-import os
 import time
 import zlib
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
@@ -30,6 +28,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from online_tapir.errors import StateError
+from online_tapir.files import beside, replacing
 from online_tapir.model.config import TapirConfig
 from online_tapir.model.coordinates import Size
 from online_tapir.model.state import TrackState
@@ -92,23 +91,16 @@ def write(path: Path, saved: SavedState) -> None:
     tensors = saved.tensors
     metadata = {"format": FORMAT, "version": VERSION, "run": run, "crc32": _checksum(run, tensors)}
     content = save(tensors, metadata)
-    partial = _beside(path)
     try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-        _sync_folder(path.parent)
+        with replacing(path, sync=True) as partial:
+            partial.write_bytes(content)
     except OSError as error:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
         raise StateError(f"the points cannot be saved to {path}: {error.strerror or error}") from error
 
 
 def check_place(path: Path) -> None:
     """Raises StateError if a state cannot be written to `path`, or if the file there is not one."""
-    partial = _beside(path)
+    partial = beside(path)
     try:
         if path.exists() and not (path.is_file() and _is_state(path)):
             raise StateError(f"{path} exists and is not a saved state; name another file to save the points to")
@@ -253,20 +245,6 @@ def _bytes(tensor: Tensor) -> memoryview:
     """A tensor's bytes, in row-major order."""
     flat = tensor.detach().cpu().contiguous().flatten()
     return flat.view(torch.uint8).numpy().data if len(flat) else memoryview(b"")
-
-
-def _beside(path: Path) -> Path:
-    return path.parent / f"{path.name}.part"
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes a rename survive a power cut, where the file system can sync folders."""
-    opened = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):
-            os.fsync(opened)
-    finally:
-        os.close(opened)
 
 
 def _whole(value: Any) -> int:

@@ -385,10 +385,11 @@ class Tracker:
         return [(height, width)]
 
     def _what_would_fit(self) -> str:
-        """Words for memory that ran out; gives back what there was, every point included."""
+        """Frees the state, with every point and every frame in flight, and returns the out-of-memory message."""
         when = "making room" if self._step is None else "on a frame"
         held = (self.max_points * self.bytes_per_point) + self._window.nbytes
         self._step = self._state = None
+        self._submitted.clear()  # their answers went with the step
         self.clear()
         config, sizes = self.model.config, self.model.sizes(self._refinement)
         meta = TrackState.empty(config, max(1, len(self._refinement)), 1, torch.device("meta"), self._dtype)

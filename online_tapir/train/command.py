@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from online_tapir.evaluation.tapvid import query_first_videos, strided_videos
 from online_tapir.model.checkpoint import choose_device, load_model, save_weights
 from online_tapir.model.config import LEAN_SMALL, PRESETS
 from online_tapir.model.tapir import Tapir
+from online_tapir.recording.mp4 import Mp4Writer
 from online_tapir.scenes.clips import SceneConfig, make_clips
 from online_tapir.scenes.contact_sheet import contact_sheet, draw_truth
 from online_tapir.scenes.textures import TextureBank
@@ -158,10 +160,10 @@ def draw_scenes(out: Path, textures: Path | None, scene: SceneConfig, clips: int
     cv2.imwrite(str(out / "scenes.png"), cv2.cvtColor(contact_sheet(rendered), cv2.COLOR_RGB2BGR))
     pictures = np.concatenate([draw_truth(rendered, index) for index in range(clips)])  # [T, h, w, 3]
     height, width = pictures.shape[1:3]
-    video = cv2.VideoWriter(str(out / "scenes.mp4"), cv2.VideoWriter.fourcc(*"mp4v"), SCENES_FPS, (width, height))
-    for picture in pictures:
-        video.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-    video.release()
+    video = Mp4Writer(out / "scenes.mp4", SCENES_FPS, width, height)
+    with closing(video):
+        for picture in pictures:
+            video.write(picture)
 
 
 def _in_words(record: dict[str, Any]) -> str:

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from online_tapir.files import replacing
 from online_tapir.model.backbone import Backbone
 from online_tapir.model.config import TapirConfig
 from online_tapir.model.grids import Grids, describe
@@ -69,10 +70,9 @@ def distil(
         seconds += time.monotonic() - clock
         clock = time.monotonic()
         if step % teaching.checkpoint_every == 0 or step == teaching.steps:
-            partial = out / f"{CHECKPOINT}.partial"
             saved = {"student": student.state_dict(), "optimizer": optimizer.state_dict()}
-            torch.save({**saved, "step": step, "seconds": seconds}, partial)
-            partial.replace(out / CHECKPOINT)
+            with replacing(out / CHECKPOINT) as partial:
+                torch.save({**saved, "step": step, "seconds": seconds}, partial)
         if step % teaching.report_every == 0 or step == teaching.steps:
             means = {name: float(np.mean([one[name] for one in losses])) for name in losses[0]}
             record = {"step": step, "hours": round(seconds / 3600, 3), **{k: round(v, 4) for k, v in means.items()}}

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from online_tapir.evaluation import scores as metrics
+from online_tapir.files import replacing
 from online_tapir.model.clip import track_clip
 from online_tapir.model.estimate import visibility
 from online_tapir.model.tapir import Tapir
@@ -40,19 +41,16 @@ class Progress:
     seconds: float = 0.0
 
     def save(self, path: Path) -> None:
-        """Writes the checkpoint beside `path` first, so that a stop in the middle never harms the last one."""
-        partial = path.with_suffix(".partial")
-        torch.save(
-            {
-                "model": self.model.state_dict(),
-                "averaged": self.averaged.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "step": self.step,
-                "seconds": self.seconds,
-            },
-            partial,
-        )
-        partial.replace(path)
+        """Replaces the checkpoint, all at once: a stop in the middle does not harm the last one."""
+        parts = {
+            "model": self.model.state_dict(),
+            "averaged": self.averaged.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+            "seconds": self.seconds,
+        }
+        with replacing(path) as partial:
+            torch.save(parts, partial)
 
     def load(self, path: Path, device: torch.device) -> None:
         saved = torch.load(path, map_location=device, weights_only=True)

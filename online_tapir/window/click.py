@@ -126,6 +126,10 @@ class ClickWindow(Sink):
         self._help = False
         self._quitting = False
 
+    @property
+    def shows_inspection(self) -> bool:
+        return True
+
     def publish(self, frame: Frame, tracks: Tracks) -> None:
         """Leaves the frame to be shown, without waiting; a newer one replaces it."""
         self._published.add(self._monotonic_ns(), 1.0)

@@ -12,7 +12,6 @@ read on every new connection, so a change in the folder takes effect at once; ex
 
 import errno
 import os
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -126,15 +125,34 @@ def load_keys(folder: Path | str) -> Keys:
 
 
 def trust(folder: Path, public: Path) -> Path:
-    """Copies a public key file into the peers of a key folder; returns the path of the copy. Raises ConfigError."""
-    if _public_key(public) is None:
+    """Copies a public key into the peers of a key folder; returns the path of the copy.
+
+    Raises ConfigError for a file that is not a public key or holds a private one, and for a name that is taken by
+    another key.
+    """
+    try:
+        key, secret = load_certificate(public)
+    except (OSError, ValueError):
+        key, secret = b"", None
+    if secret is not None:
+        raise ConfigError(
+            f"{public} holds a private key, which must stay with its owner; nothing was copied. Give the public key "
+            f"next to it, {public.with_suffix('.key').name}"
+        )
+    if len(key) != _KEY_CHARACTERS:
         raise ConfigError(f"{public} is not a public key; give the .key file that `online-tapir keys new` made")
     peers = load_keys(folder).peers
+    copy = peers / f"{public.stem}.key"
+    if copy.exists():
+        if _public_key(copy) == key:
+            return copy
+        raise ConfigError(f"{copy} holds another key already; rename {public}, or remove {copy} to trust it no longer")
     try:
         peers.mkdir(mode=0o700, exist_ok=True)
-        return Path(shutil.copyfile(public, peers / f"{public.stem}.key"))
+        _write(copy, 0o644, {"public-key": key})  # what was read, not the file: only the public key can get out
     except OSError as error:
-        raise ConfigError(f"cannot copy {public} into {peers}: {error}") from error
+        raise ConfigError(f"cannot copy {public} into {peers}: {error.strerror or error}") from error
+    return copy
 
 
 def authenticate(socket: zmq.Socket[Any], keys: Path | str | None) -> None:

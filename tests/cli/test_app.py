@@ -20,8 +20,8 @@ from safetensors.numpy import save_file
 from online_tapir import Controller, Tracker, load_model, subscribe
 from online_tapir.camera import CameraInfo
 from online_tapir.camera import opencv as opencv_camera
-from online_tapir.cli import app as cli
 from online_tapir.cli.app import main
+from online_tapir.launch import build
 from online_tapir.wire.security import new_keys, trust
 
 LONG = 60  # seconds; only a broken program takes so long
@@ -293,10 +293,10 @@ def test_a_second_tracker_on_a_machine_runs_and_says_that_it_is_not_controlled(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
-        monkeypatch.setattr(cli, "CONTROL_ADDRESS", address)
+        monkeypatch.setattr(build, "CONTROL_ADDRESS", address)
         main([*DEMO, *RUN, "--publish", "off", "--frames", "1"])
     said = capsys.readouterr().err
-    assert f"not controlled: cannot be controlled at {address}: another program" in said
+    assert f"no control socket: cannot be controlled at {address}: another program" in said
     assert "1 frames in" in said
 
 
@@ -391,7 +391,7 @@ def test_points_live_on_when_a_run_is_ended_and_started_again(
         process.send_signal(signal.SIGTERM)
         last_words = process.communicate(timeout=LONG)[1]
         assert process.returncode == 0
-    assert "is not there yet: this run begins without saved points" in last_words
+    assert "does not exist yet: this run begins without saved points" in last_words
     assert re.search(rf"3 points of frame \d+ saved to {state}", last_words)
     main([str(word) for word in (*DEMO, *run[4:], "--frames", 3)])
     assert "going on with the 3 points that were saved" in capsys.readouterr().err

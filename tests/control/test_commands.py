@@ -246,3 +246,12 @@ def test_without_a_file_of_its_own_or_a_frame_a_run_saves_nothing(run: Run) -> N
 def test_stop_sets_the_event_that_ends_the_run(run: Run) -> None:
     assert run.ask("stop") == {"stopping": True}
     assert run.stream.stop.is_set()
+
+
+def test_a_point_is_inspected_only_where_somebody_sees_it(stream: Stream) -> None:
+    stream.shows_inspection = lambda: False
+    (id_,) = stream.add(np.array([[5, 5]], np.float32), 5)
+    with pytest.raises(ControlError, match=r"no Rerun viewer or window") as refusal:
+        obey(stream, Request("inspect", {"id": int(id_)}))
+    assert refusal.value.name == "not_shown"
+    assert obey(stream, Request("inspect", {})) == {"inspected": -1}

@@ -274,3 +274,38 @@ def test_under_a_real_limit_as_many_points_as_are_said_to_fit_do() -> None:
     ended = subprocess.run([sys.executable, "-c", REAL], capture_output=True, text=True, timeout=100, check=False)
     assert ended.returncode == 0, ended.stderr
     assert re.search(r"cpu ran out of memory making room: 65536 points .* about \d+ points would fit", ended.stdout)
+
+
+@every_error
+def test_frames_in_flight_go_with_the_memory_that_ran_out(
+    make_model: MakeModel, make_frames: MakeFrames, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    model, frames = make_model(), make_frames(4)
+    tracker = Tracker(model, 8)
+    tracker.add(scattered(2))
+    tracker.step(frames[0])
+    tracker.submit(frames[1])
+    with monkeypatch.context() as patched:
+        patched.setattr(model, "encode_resized", failing(error))
+        with pytest.raises(ConfigError, match="ran out of memory on a frame"):
+            tracker.submit(frames[2])
+    assert (tracker.in_flight, len(tracker.ids)) == (0, 0)
+    with pytest.raises(RuntimeError, match="no frame was submitted"):
+        tracker.collect()
+    ids = tracker.add(scattered(3))
+    tracks = tracker.step(frames[3])
+    assert (tracks.frame_id, tracks.ids.tolist()) == (2, ids.tolist())
+
+
+def test_a_state_that_there_is_no_memory_to_save_leaves_no_frame_in_flight(
+    make_model: MakeModel, make_frames: MakeFrames, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, frames = make_model(), make_frames(2)
+    tracker = Tracker(model, 8)
+    tracker.step(frames[0])
+    tracker.submit(frames[1])
+    tracker.add(scattered(2), frame_id=0)  # carried through the window when the state is saved
+    monkeypatch.setattr(model, "refine", failing(MemoryError()))
+    with pytest.raises(ConfigError, match="ran out of memory"):
+        tracker.saved_state()
+    assert tracker.in_flight == 0

@@ -32,6 +32,7 @@ from online_tapir.records import Frame, Tracks
 from online_tapir.sinks.background import WriterSink
 from online_tapir.testing import run
 from online_tapir.tracking.tracker import Tracker
+from tests.cli.test_app import refused
 
 LONG = 60  # seconds; only a broken program takes so long
 SETTINGS = Settings(max_points=9, window=4)
@@ -183,7 +184,7 @@ def test_a_writer_that_fails_ends_the_replay_with_a_sentence(tmp_path: Path, mak
         def write(self, step: Step) -> None:
             raise OSError("no room")
 
-    with pytest.raises(PublishError, match="at frame 0: no room"):
+    with pytest.raises(PublishError, match="cannot write frame 0: no room"):
         replay(record(tmp_path / "a", make_model()), tracker(make_model()), [Full()])
 
 
@@ -262,3 +263,49 @@ def test_a_program_that_is_ended_in_the_middle_leaves_a_recording(tmp_path: Path
     else:
         assert recording.manifest.end is None
         assert table_path(tmp_path / "run", "tracks").stat().st_size > 0
+
+
+@pytest.mark.parametrize(
+    ("name", "left", "said"),
+    [
+        ("tracks.arrows", 300, "tracks.arrows is cut short; only 0 of 13 frames"),
+        ("tracks.arrows", -9, "tracks.arrows is cut short"),
+        ("queries.arrows", 0, "queries.arrows is cut short; no point was compared"),
+        ("queries.arrows", -1, "queries.arrows is cut short"),
+        ("frames.arrows", 2500, "frames.arrows is cut short"),
+        (VIDEO, 12_000, "of 13 frames have their tracks and their picture"),
+    ],
+)
+def test_a_recording_that_lacks_what_it_promises_is_not_called_identical(
+    tmp_path: Path, make_model: Make, name: str, left: int, said: str
+) -> None:
+    path = record(tmp_path / "a", make_model()).folder / name
+    path.write_bytes(path.read_bytes()[:left])
+    comparison = replay(Recording(tmp_path / "a"), tracker(make_model()))
+    assert said in "; ".join(comparison.missing)
+    assert "the tracks are identical" not in str(comparison)
+
+
+def test_a_whole_recording_lacks_nothing_and_one_that_was_cut_off_promises_nothing(
+    tmp_path: Path, make_model: Make
+) -> None:
+    recording, stop = record(tmp_path / "a", make_model()), threading.Event()
+    assert replay(recording, tracker(make_model())).missing == ()
+    assert replay(recording, tracker(make_model()), frames=5).missing == ()
+    manifest = json.loads((tmp_path / "a" / "manifest.json").read_text())
+    (tmp_path / "a" / "manifest.json").write_text(json.dumps(manifest | {"end": None}))
+    path = table_path(tmp_path / "a", "tracks")
+    path.write_bytes(path.read_bytes()[:-2000])
+    comparison = replay(Recording(tmp_path / "a"), tracker(make_model()))
+    assert 0 < comparison.frames < 13
+    assert (comparison.identical, comparison.missing) == (True, ())
+    stop.set()
+    comparison = replay(Recording(tmp_path / "a"), tracker(make_model()), stop=stop)
+    assert comparison.missing == ("no point was compared",)
+
+
+def test_the_command_line_fails_where_it_could_not_compare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    main([*DEMO, *SMALL, *SILENT, "--frames", "3", "--record", str(run)])
+    table_path(run, "tracks").write_bytes(b"")
+    assert "was not compared in full: tracks.arrows is cut short" in refused(capsys, "replay", run, "--device", "cpu")

@@ -280,7 +280,7 @@ def test_what_is_another_is_said(
     tracker = Tracker(own, resolution="frame")
     tracker.load_state(saved)
     for _ in range(2):  # it is known with the first frame, and stays so
-        with pytest.raises(StateError, match=r"but here at 96x64; .*follows the camera's size"):
+        with pytest.raises(StateError, match=r"but here at 96x64, .*follows the camera's size"):
             tracker.step(make_frames(1, 300, 400)[0])
 
 

@@ -1,6 +1,7 @@
 """This machine needs nothing; others need a key that is allowed, or the word insecure; and a refusal is heard of."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -198,3 +199,29 @@ def test_closing_leaves_no_thread_and_the_port_is_free_again(party: Party) -> No
     first.close()
     with zmq.Context() as context, context.socket(zmq.PUB) as socket:
         socket.bind(first.address)
+
+
+def test_a_private_key_is_neither_trusted_nor_copied(party: Party, tmp_path: Path) -> None:
+    secret = party.thief / "thief.key_secret"
+    renamed = Path(shutil.copy(secret, tmp_path / "friend.key"))
+    for file in (secret, renamed):
+        with pytest.raises(ConfigError, match=r"holds a private key.*nothing was copied"):
+            trust(party.robot, file)
+    assert [file.name for file in (party.robot / "peers").iterdir()] == ["laptop.key"]
+
+
+def test_a_copy_holds_the_public_key_and_nothing_else(party: Party, tmp_path: Path) -> None:
+    public = tmp_path / "friend.key"
+    public.write_text((party.thief / "thief.key").read_text() + "# call me at 555\n")
+    copy = trust(party.robot, public)
+    assert "555" not in copy.read_text()
+    assert load_keys(party.thief).public in load_keys(party.robot).allowed()
+
+
+def test_trusting_twice_changes_nothing_and_another_key_of_that_name_is_refused(party: Party, tmp_path: Path) -> None:
+    before = load_keys(party.robot).allowed()
+    trust(party.robot, party.laptop / "laptop.key")
+    new_keys(tmp_path / "other" / "laptop")
+    with pytest.raises(ConfigError, match="holds another key already"):
+        trust(party.robot, tmp_path / "other" / "laptop" / "laptop.key")
+    assert load_keys(party.robot).allowed() == before

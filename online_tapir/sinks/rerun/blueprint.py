@@ -51,6 +51,7 @@ class Layout:
     size: tuple[int, int] = (1, 1)  # width and height of the frames
     planes: int = 0  # input maps of the inspected point's first guess; 0: no point was inspected yet
     correlations: tuple[int, int] = (1, 1)  # width and height of the correlations picture
+    compressed: bool = True  # see `Look`
 
 
 def blueprint(layout: Layout) -> rrb.Blueprint:
@@ -104,7 +105,7 @@ def _map(entity: str, title: str, layout: Layout, *above: str) -> rrb.Spatial2DV
     """One map over the dimmed picture, with the entities `above` on top."""
     contents = ["camera/picture", entity, "camera/inspector/path", "camera/inspector/stages", *above]
     overrides = {
-        "camera/picture": rr.EncodedImage.from_fields(opacity=DIMMED),
+        "camera/picture": (rr.EncodedImage if layout.compressed else rr.Image).from_fields(opacity=DIMMED),
         "camera/inspector/stages": rr.Points2D.from_fields(radii=rr.Radius.ui_points(SMALL_MARK)),
     }
     return _picture("camera", title, layout.size, contents=contents, overrides=overrides)

@@ -26,7 +26,7 @@ from online_tapir.drawing.query_patches import QueryPatch
 from online_tapir.records import Correlations, Inspection, Stage, Tracks
 from online_tapir.sinks.pace import Pace
 from online_tapir.sinks.rerun.blueprint import CLOSE_UP_SIDE, OVERLAYS, STAGE_CURVES, VERDICT
-from online_tapir.sinks.rerun.images import WHITE, caption, png_overlay, size_within, smaller, stretched
+from online_tapir.sinks.rerun.images import WHITE, caption, size_within, smaller, stretched, translucent
 
 OVERLAY_SIDE = 160  # pixels on the longer side of a map, which has about 32 cells a side
 CLOSE_UPS = (33, 65, 129, 257, 513)  # image pixels a side, odd; the smallest is used that shows the last second
@@ -53,8 +53,9 @@ class Past:
 class Inspector:
     """Draws the inspections of a stream frame by frame; remembers which point is inspected."""
 
-    def __init__(self, recording: rr.RecordingStream) -> None:
+    def __init__(self, recording: rr.RecordingStream, *, compressed: bool = True) -> None:
         self._log = recording.log
+        self._compressed = compressed
         self._id: int | None = None
         self._described: list[str] = []  # the stages whose curves have been given their colours
         self._again = Pace(AGAIN_FPS)
@@ -103,7 +104,7 @@ class Inspector:
         self._log(VERDICT, caption(verdict, frame))
         maps = [heat_overlay(inspection.heat, size), *(cost_overlay(cost, size) for cost in inspection.cost)]
         for entity, overlay in zip(OVERLAYS, maps, strict=False):
-            self._log(entity, png_overlay(overlay), stretched(size, frame))
+            self._log(entity, translucent(overlay, compressed=self._compressed), stretched(size, frame))
 
     def _draw_path(self, stages: Sequence[Stage]) -> None:
         """Draws over the picture: the path from the first guess to the last refinement, and the trails of both."""

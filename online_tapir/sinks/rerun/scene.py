@@ -16,10 +16,10 @@ from online_tapir.drawing.painting import COLOR_KEYS, RIM, RIM_WIDTH, Palette, T
 from online_tapir.records import Tracks
 from online_tapir.sinks.pace import Pace
 from online_tapir.sinks.rerun.blueprint import CURVES, Layout, blueprint
-from online_tapir.sinks.rerun.images import caption, jpeg, smaller, stretched
+from online_tapir.sinks.rerun.images import caption, photograph, smaller, stretched
 from online_tapir.sinks.rerun.inspector import Inspector
+from online_tapir.sinks.rerun.moment import Moment
 from online_tapir.sinks.rerun.versions import known
-from online_tapir.sinks.rerun.viewer import Moment
 
 JPEG_QUALITY = 85
 POINT_RADII = {True: 4.5, False: 3.0}  # by `visible`; screen pixels, at any zoom
@@ -41,7 +41,7 @@ class Scene:
         self._pictures, self._captions = Pace(look.fps), Pace(CAPTION_FPS)
         self._trails = Trails()
         self._palette = Palette(look.color)
-        self._inspector = Inspector(self._recording)
+        self._inspector = Inspector(self._recording, compressed=look.compressed)
         self._layout: Layout | None = None
         self._rate = ""  # the frame rate, as the caption shows it
         self._drawn = 0
@@ -86,7 +86,9 @@ class Scene:
         """Sends a new blueprint when the layout changes: for another title or size, or for the first inspection."""
         tracks, before = moment.tracks, self._layout
         title = " · ".join(name for name in (tracks.camera, tracks.model) if name) or "camera"
-        layout = replace(before or Layout(), title=title, size=(tracks.width, tracks.height))
+        layout = replace(
+            before or Layout(compressed=self._look.compressed), title=title, size=(tracks.width, tracks.height)
+        )
         if (seen := tracks.inspection) is not None:
             layout = replace(layout, planes=len(seen.cost), correlations=correlations_size(seen.correlations))
         if layout != before:
@@ -104,7 +106,8 @@ class Scene:
         picture = smaller(moment.frame.rgb, self._look.longest_side)
         tracks = moment.tracks
         over = stretched((picture.shape[1], picture.shape[0]), (tracks.width, tracks.height))
-        self._recording.log("camera/picture", jpeg(picture, JPEG_QUALITY), over)
+        shown = photograph(picture, JPEG_QUALITY, compressed=self._look.compressed)
+        self._recording.log("camera/picture", shown, over)
 
     def _draw_caption(self, moment: Moment) -> None:
         tracks = moment.tracks

@@ -14,17 +14,26 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import quote, urlsplit
 
-from online_tapir.drawing.look import DEFAULT_COLOR, DEFAULT_MEMORY, LIVE_FPS, LIVE_SIDE, ColorMode, Look
-from online_tapir.drawing.query_patches import QueryPatch, QueryPatches
+from online_tapir.drawing.look import (
+    DEFAULT_COLOR,
+    DEFAULT_MEMORY,
+    LIVE_FPS,
+    LIVE_SIDE,
+    WEB_FPS,
+    WEB_SIDE,
+    ColorMode,
+    Look,
+)
+from online_tapir.drawing.query_patches import QueryPatches
 from online_tapir.errors import ConfigError, PublishError
 from online_tapir.live.sink import Sink
 from online_tapir.mailbox import Backlog, Closed, Mailbox
 from online_tapir.records import Frame, Queries, Tracks
 from online_tapir.sinks.rerun.mode import GRPC_PORT, HOST, RerunMode, find_viewer
+from online_tapir.sinks.rerun.moment import Moment
 
 if TYPE_CHECKING:
     from online_tapir.live.stream import Stream
@@ -32,22 +41,12 @@ if TYPE_CHECKING:
 
 WEB_PORT = 9090
 BACKLOG_FRAMES = 32  # for a file: a second of video, 200 MB at 1920x1080
+PORTS = {"rerun": 443, "rerun+http": 80, "rerun+https": 443}  # by scheme, of an address without one
 START_SECONDS = 20.0
 CLOSE_SECONDS = 0.7
 FILE_CLOSE_SECONDS = 10.0  # to write what is queued; longer than the wait for a viewer that hangs
 STALL_SECONDS = 30.0
 RATE_FRAMES = 5  # fewer give no frame rate worth plotting
-
-
-@dataclass(frozen=True, slots=True)
-class Moment:
-    """One frame and everything that is drawn with it."""
-
-    frame: Frame
-    tracks: Tracks
-    latency_ms: float  # capture to publish
-    fps: float | None  # over the last second; None while there are too few frames
-    query: QueryPatch | None = None  # of the inspected point
 
 
 class Box(Protocol):
@@ -86,7 +85,9 @@ class RerunViewer(Sink):
         from online_tapir.sinks.rerun.scene import Scene
 
         check_memory(memory)
-        if mode.way != "save":
+        if mode.way == "serve":
+            fps, longest_side = fps or WEB_FPS, longest_side or WEB_SIDE
+        elif mode.way != "save":
             fps, longest_side = fps or LIVE_FPS, longest_side or LIVE_SIDE
         self._mode = mode
         self._memory = memory
@@ -97,7 +98,7 @@ class RerunViewer(Sink):
         self._closing = threading.Event()
         self._server: Viewer | None = None
         self._patches = QueryPatches()
-        look = Look(color, fps, longest_side)
+        look = Look(color, fps, longest_side, compressed=mode.way != "serve")
         self._scene = Scene(look=look, flush_every=30 if mode.way == "save" else 1, stall_seconds=STALL_SECONDS)
         open_ = self._prepare(self._scene)
         self._thread = threading.Thread(target=self._run, args=(self._scene, open_), name="rerun", daemon=True)
@@ -107,6 +108,10 @@ class RerunViewer(Sink):
     def dropped(self) -> int:
         """Frames that were never drawn because a newer one came or the file's backlog was full."""
         return self._box.dropped
+
+    @property
+    def shows_inspection(self) -> bool:
+        return self._thread.is_alive()
 
     def begin(self, stream: "Stream") -> None:
         """Starts a new source, whose frame ids start over."""
@@ -177,7 +182,7 @@ class RerunViewer(Sink):
             viewer = self._server = Viewer.serving(self._memory)
 
         def wait_and_connect() -> None:
-            viewer.wait(self._closing)
+            viewer.wait(self._closing, self._report)
             scene.connect(viewer.url)
             if viewer.web_url:
                 self._report(f"Rerun: open {viewer.web_url}")
@@ -226,13 +231,23 @@ class Viewer:
         arguments = ["--serve-web", "--port", str(port), "--web-viewer-port", str(web_port)]
         return cls(url, f"http://{HOST}:{web_port}/?url={quote(url, safe='')}", _start(arguments, memory))
 
-    def wait(self, cancelled: threading.Event) -> None:
-        """Waits until it listens. Raises `PublishError` if it ends or takes `START_SECONDS`, Closed if cancelled."""
+    def wait(self, cancelled: threading.Event, report: Callable[[str], None]) -> None:
+        """Waits until it listens; if it is not ours and does not listen yet, reports that at once.
+
+        Raises `PublishError` if it ends or takes `START_SECONDS`, Closed if cancelled.
+        """
         address = urlsplit(self.url)
-        host, port = address.hostname or HOST, address.port
+        host, port = address.hostname or HOST, address.port or PORTS[address.scheme]
         deadline = time.monotonic() + START_SECONDS
+        reported = self._process is not None  # ours takes a moment to start
         # Before connecting: with no viewer to connect to, rerun would delay our exit.
-        while port is not None and not listens(host, port):
+        while not listens(host, port):
+            if not reported:
+                report(
+                    f"Rerun: no viewer listens at {host}:{port} yet; waiting {START_SECONDS:g} s for it (`rerun "
+                    f"--port {port}` starts one there)"
+                )
+                reported = True
             if self._process is not None and self._process.poll() is not None:
                 raise PublishError("the viewer ended while starting (spawn needs a display, --rerun serve does not)")
             if time.monotonic() > deadline:
@@ -266,7 +281,7 @@ def listens(host: str, port: int) -> bool:
     try:
         with socket.create_connection((host, port), timeout=0.5):
             return True
-    except (ConnectionError, TimeoutError):
+    except OSError:  # refused, no answer in time, no route, or a name that nobody knows yet
         return False
 
 

@@ -13,10 +13,11 @@ from urllib.parse import parse_qs, urlsplit
 
 import numpy as np
 import pytest
+import rerun as rr
 from numpy.testing import assert_allclose, assert_array_equal
 
 from online_tapir.drawing import painting
-from online_tapir.drawing.look import LIVE_FPS, LIVE_SIDE, Look
+from online_tapir.drawing.look import LIVE_FPS, LIVE_SIDE, WEB_FPS, WEB_SIDE, Look
 from online_tapir.errors import ConfigError, PublishError
 from online_tapir.mailbox import Closed
 from online_tapir.records import Frame, Queries, Tracks
@@ -24,6 +25,7 @@ from online_tapir.sinks.rerun import mode as mode_module
 from online_tapir.sinks.rerun import scene as rerun_scene
 from online_tapir.sinks.rerun import viewer as viewer_module
 from online_tapir.sinks.rerun.blueprint import CURVES, OVERLAYS, STAGE_CURVES
+from online_tapir.sinks.rerun.images import photograph
 from online_tapir.sinks.rerun.mode import RerunMode, default_mode, parse_rerun_mode
 from online_tapir.sinks.rerun.viewer import Backlog, Moment, RerunViewer
 from tests.sinks.rerun.test_inspector import inspection
@@ -310,7 +312,7 @@ def test_a_viewer_that_never_comes_is_given_up_on_close() -> None:
     viewer.publish(FRAME, tracks(0, {}))
     viewer.close()
     assert not viewer._thread.is_alive()
-    assert said == []
+    assert all("no viewer listens" in line for line in said)
 
 
 def test_latency_and_frame_rate_are_those_of_publishing(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -323,3 +325,44 @@ def test_latency_and_frame_rate_are_those_of_publishing(monkeypatch: pytest.Monk
     viewer.close()
     assert drawn[0].latency_ms == 10
     assert [moment.fps for moment in drawn] == [None] * 4 + [pytest.approx(50)] * 4
+
+
+def test_a_browser_gets_raw_pictures_and_fewer_and_smaller_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[Look] = []
+
+    def scene(look: Look, **_: object) -> Obstacle:
+        looks.append(look)
+        return Obstacle(lambda moment: None)
+
+    nobody = viewer_module.Viewer("rerun+http://127.0.0.1:1/proxy")
+    monkeypatch.setattr(rerun_scene, "Scene", scene)
+    monkeypatch.setattr(viewer_module.Viewer, "serving", lambda memory: nobody)
+    RerunViewer(RerunMode("serve"), report=lambda text: None).close()
+    RerunViewer(RerunMode("serve"), fps=5, longest_side=320, report=lambda text: None).close()
+    assert looks == [
+        Look(fps=WEB_FPS, longest_side=WEB_SIDE, compressed=False),
+        Look(fps=5, longest_side=320, compressed=False),
+    ]
+
+
+@pytest.mark.parametrize(("height", "width"), [(16, 16), (33, 49), (64, 97)])
+def test_a_raw_picture_has_even_sides_and_half_the_bytes(height: int, width: int) -> None:
+    picture = photograph(np.zeros((height, width, 3), np.uint8), 85, compressed=False)
+    assert isinstance(picture, rr.Image)
+    assert picture.format is not None
+    assert picture.buffer is not None
+    (format_,) = picture.format.as_arrow_array().to_pylist()
+    even = (width + width % 2, height + height % 2)
+    assert (format_["width"], format_["height"]) == even
+    assert len(picture.buffer.as_arrow_array()[0]) == even[0] * even[1] * 3 // 2
+
+
+def test_a_viewer_that_is_not_there_is_told_of_at_once() -> None:
+    said: queue.Queue[str] = queue.Queue()
+    viewer = RerunViewer(parse_rerun_mode("connect=rerun+http://127.0.0.1:1/proxy"), report=said.put)
+    assert "no viewer listens at 127.0.0.1:1 yet" in said.get(timeout=30)
+    viewer.publish(FRAME, tracks(0, {}))
+    assert viewer.shows_inspection
+    viewer.close()
+    assert not viewer.shows_inspection
+    assert said.empty()
