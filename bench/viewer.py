@@ -32,8 +32,9 @@ from online_tapir.points.placement import Corners
 from online_tapir.records import Frame, Queries, Tracks
 from online_tapir.sinks.rerun.images import jpeg_bytes, smaller
 from online_tapir.sinks.rerun.mode import GRPC_PORT, HOST, RerunMode, Way
+from online_tapir.sinks.rerun.moment import Moment
 from online_tapir.sinks.rerun.scene import JPEG_QUALITY, Scene
-from online_tapir.sinks.rerun.viewer import Moment, RerunViewer, listens
+from online_tapir.sinks.rerun.viewer import RerunViewer, listens
 from online_tapir.tracking.tracker import Tracker
 
 MB = 1_000_000

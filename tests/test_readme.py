@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -13,11 +14,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from online_tapir.recording.tables import Settings
+from online_tapir.recording.writer import RecordingWriter
 from online_tapir.records import Frame, Tracks
+from online_tapir.sinks.background import WriterSink
 from online_tapir.sinks.zmq import ZmqPublisher
+from online_tapir.testing import FakeTracker, Grid, SyntheticCamera, run, sliding_pictures
 from online_tapir.wire.messages import DEFAULT_ADDRESS
 
 README = Path(__file__).parents[1] / "README.md"
+EXAMPLES = README.parent / "docs" / "examples"
 MESSAGES = 3
 
 
@@ -25,15 +31,15 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", README.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.parametrize("marker", ["import msgpack", "import subscribe"])
-def test_the_subscriber_receives_what_is_published(marker: str) -> None:
-    (code,) = (block for block in blocks("python") if marker in block)
+@pytest.mark.parametrize("name", ["subscribe.py", "subscribe_plain.py"])
+def test_the_subscriber_receives_what_is_published(name: str) -> None:
+    code = (EXAMPLES / name).read_text(encoding="utf-8")
     lines = first_lines(lambda address: [sys.executable, "-c", code.replace(DEFAULT_ADDRESS, address)])
     assert all("5.5" in line and "6.2" in line and "3" in line for line in lines), lines
 
 
 def test_the_subscriber_in_another_language_receives_the_same(tmp_path: Path) -> None:
-    (code,) = blocks("cpp")
+    code = (EXAMPLES / "listen.cpp").read_text(encoding="utf-8")
     includes = "".join(re.findall(r"^#include <.*>\n", code, re.MULTILINE))
     if not built(includes + "int main() {}", tmp_path):
         pytest.skip("no g++ here, or no cppzmq and msgpack-cxx for it")
@@ -43,6 +49,25 @@ def test_the_subscriber_in_another_language_receives_the_same(tmp_path: Path) ->
         return ["stdbuf", "-oL", str(tmp_path / "listen")]
 
     assert set(first_lines(command)) == {"point 3 at 5.5, 6.2\n"}
+
+
+def test_the_subscriber_in_the_readme_is_the_example() -> None:
+    (code,) = (block for block in blocks("python") if "import subscribe" in block)
+    assert (EXAMPLES / "subscribe.py").read_text(encoding="utf-8").endswith(code)
+
+
+def test_the_example_of_a_sink_passes_its_own_test() -> None:
+    runpy.run_path(str(EXAMPLES / "my_sink.py"), run_name="__main__")
+
+
+def test_the_analysis_reads_a_recording(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sink = WriterSink(RecordingWriter(tmp_path / "run", Settings()), "the recording")
+    run(SyntheticCamera(sliding_pictures(3)), FakeTracker(lambda xy, on, now: (xy + now, True)), Grid(2, 1), [sink])
+    sink.close()
+    arguments = [sys.executable, str(EXAMPLES / "analyse_recording.py"), str(tmp_path / "run")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    printed = subprocess.run(arguments, env=environment, check=True, capture_output=True, text=True).stdout
+    assert printed.splitlines() == [f"point {id}: 2.8 px over 3 visible frames" for id in (0, 1)]
 
 
 def built(code: str, folder: Path) -> bool:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +15,38 @@ from online_tapir.live.recovery import Recovery
 from online_tapir.points.placement import NOWHERE, PointSource
 from online_tapir.points.replenish import PATIENCE_FRAMES, Replenisher
 from online_tapir.records import Frame, Queries, Tracks
+from online_tapir.tracking.state_file import SavedState
 from online_tapir.tracking.tracker import Tracker
 from online_tapir.wire.messages import Heartbeat, State
 
-if TYPE_CHECKING:
-    from online_tapir.live.state_keeper import StateKeeper
+
+class Save(Protocol):
+    """A copy of the points that was taken: the `number`-th of the run."""
+
+    @property
+    def number(self) -> int: ...
+
+    @property
+    def state(self) -> SavedState: ...
+
+
+class Outcome(Protocol):
+    """What happened to the newest finished save: its number, and an error or ""."""
+
+    @property
+    def number(self) -> int: ...
+
+    @property
+    def error(self) -> str: ...
+
+
+class Keeper(Protocol):
+    """Saves the points of a stream when it is asked to."""
+
+    @property
+    def outcome(self) -> Outcome: ...
+
+    def save(self) -> Save: ...
 
 
 class Stream:
@@ -38,7 +65,7 @@ class Stream:
         points: PointSource = NOWHERE,
         replenish: bool = False,
         heartbeat_s: float = 1.0,
-        keeper: "StateKeeper | None" = None,
+        keeper: Keeper | None = None,
         inspect: int | None = None,
         reopen: Callable[[], Camera] | None = None,
         reconnect: Reconnect | None = None,

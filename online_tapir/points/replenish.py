@@ -1,16 +1,28 @@
 """Keeps up the number of tracked points: decides which are lost, and replaces them."""
 
+from typing import Protocol
+
 import numpy as np
 from numpy.typing import NDArray
 
 from online_tapir.points.placement import replenish
 from online_tapir.records import Frame, Queries, Tracks
-from online_tapir.tracking.tracker import Tracker
 
 PATIENCE_FRAMES = 45  # a point hidden for longer is replaced
 
 
 NOTHING = Queries(np.empty(0, np.int32), np.empty((0, 2), np.float32), -1)
+
+
+class Follower(Protocol):
+    """What is asked of a tracker here."""
+
+    @property
+    def ids(self) -> NDArray[np.int32]: ...
+
+    def add(self, xy: NDArray[np.float32], frame_id: int | None = None) -> NDArray[np.int32]: ...
+
+    def remove(self, ids: NDArray[np.int32]) -> None: ...
 
 
 class Replenisher:
@@ -21,7 +33,7 @@ class Replenisher:
         self._patience = patience
         self._hidden: dict[int, int] = {}  # frames in a row, by id
 
-    def renew(self, tracker: Tracker, frame: Frame, tracks: Tracks) -> Queries:
+    def renew(self, tracker: Follower, frame: Frame, tracks: Tracks) -> Queries:
         """Removes the lost points of `tracks` and adds new ones on `frame`, up to `want`; returns the new ones."""
         lost = self._lost(tracks)
         if len(lost):

@@ -394,7 +394,7 @@ def test_points_live_on_when_a_run_is_ended_and_started_again(
     assert "does not exist yet: this run begins without saved points" in last_words
     assert re.search(rf"3 points of frame \d+ saved to {state}", last_words)
     main([str(word) for word in (*DEMO, *run[4:], "--frames", 3)])
-    assert "going on with the 3 points that were saved" in capsys.readouterr().err
+    assert "continuing with 3 points saved" in capsys.readouterr().err
     listed = ("--points", "20,20", "--replenish", "--json-log")
     main([str(word) for word in (*DEMO, *run[4:], "--frames", 3, *listed)])
     *_, summary = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
