@@ -20,6 +20,8 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
@@ -38,10 +40,11 @@ from bench.report import BenchError, Count, JsonFile, Spread, finish, pixels, pr
 from bench.stub import StubTracker
 from online_tapir.camera import Camera, Reconnect, SyntheticCamera, open_camera
 from online_tapir.camera.demo import DemoCamera
+from online_tapir.control.protocol import SHORTEST_HEARTBEAT_S
 from online_tapir.control.server import ControlServer
 from online_tapir.errors import CameraError
 from online_tapir.live.sink import Sink
-from online_tapir.live.status import Status
+from online_tapir.live.stream import Stream
 from online_tapir.model.checkpoint import load_model
 from online_tapir.points.placement import Corners
 from online_tapir.records import Frame, Tracks
@@ -55,7 +58,7 @@ MORE_NOW_AND_THEN = 2  # threads and open files, briefly
 SAMPLES = 200
 PICTURES = 32  # that the synthetic camera loops over
 PATIENCE_S = 30.0  # for the user's report
-INTERVAL = "from the first to the last frame of the loop; its first warm_up frames are excluded"
+INTERVAL = "from the second to the last frame; the loop waits for its user after the first; warm_up frames are excluded"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +91,12 @@ class Account(Sink):
         self.reported = 0  # drops, according to the last message
         self.out_of_order = 0
         self.unaccounted = 0
+        self._from_ns = self._to_ns = 0  # from the second frame on: after the first the run waits for its user
+
+    @property
+    def fps(self) -> float:
+        seconds = (self._to_ns - self._from_ns) / 1e9
+        return (self.published - 2) / seconds if seconds else 0.0
 
     @property
     def missing(self) -> int:
@@ -99,6 +108,25 @@ class Account(Sink):
         missing = frame.id - self.published  # before this frame
         self.unaccounted += self.reported > missing or tracks.dropped < missing
         self.published, self.last_id, self.reported = self.published + 1, frame.id, tracks.dropped
+        self._to_ns = time.monotonic_ns()
+        self._from_ns = self._to_ns if self.published <= 2 else self._from_ns
+
+
+class Gate(Sink):
+    """Pauses a run after its first frame until its user is there; otherwise a short one ends before the user starts."""
+
+    def __init__(self, ready: threading.Event) -> None:
+        self._ready = ready
+        self._open = False
+
+    def serve(self, stream: "Stream") -> None:
+        if self._open or stream.frame is None:
+            return
+        self._open = self._ready.is_set()
+        if self._open:
+            stream.resume()
+        else:
+            stream.pause()
 
 
 def main(settings: Annotated[Settings, Parameter(name="*")] = Settings(), *, json: JsonFile = None) -> None:
@@ -136,43 +164,60 @@ def watch(settings: Settings, sampler: Sampler, account: Account) -> tuple[float
     tracker: Any = (
         StubTracker(max_points=room) if settings.stub else Tracker(load_model(settings.model), max_points=room)
     )
-    status = Status()
     with ExitStack() as opened:
         publisher = opened.enter_context(closing(ZmqPublisher("tcp://127.0.0.1:0")))
         control = opened.enter_context(closing(ControlServer("tcp://127.0.0.1:0")))
         metrics = opened.enter_context(closing(Metrics("0")))
-        seen = opened.enter_context(user(publisher.address, control.address, metrics.url))
+        ready = threading.Event()
+        seen = opened.enter_context(user(publisher.address, control.address, metrics.url, ready=ready))
         run_through(
             open_source(),
             tracker,
             Corners(settings.points),
-            (publisher, account, sampler, control, metrics, status),
+            (publisher, account, sampler, control, metrics, Gate(ready)),
             frames=settings.frames,
             replenish=True,
-            report=status.note,
+            report=lambda note: None,
+            heartbeat_s=SHORTEST_HEARTBEAT_S,
             reopen=open_source if settings.fps else None,
             reconnect=Reconnect(first_wait_s=0.05),
         )
-    return status.summary().fps, seen
+    return account.fps, seen
 
 
 @contextmanager
-def user(*addresses: str) -> Iterator[dict[str, Any]]:
-    """Runs `bench.user` on these addresses; the dict holds its report once the context has ended."""
+def user(*addresses: str, ready: threading.Event) -> Iterator[dict[str, Any]]:
+    """Runs `bench.user` on these addresses; the dict holds its report once the context has ended.
+
+    `ready` is set once it reads and controls the run, or has ended.
+    """
     seen: dict[str, Any] = {}
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     words = [sys.executable, "-m", "bench.user", *addresses]
     process = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    first_line = process.stdout.readline
+
+    def wait() -> None:
+        first_line()  # READY, or the end
+        ready.set()
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
     try:
         yield seen
+        if not ready.wait(PATIENCE_S):
+            raise BenchError(f"the user of the run had no answer for {PATIENCE_S:g} s; see its output above")
         process.send_signal(signal.SIGTERM)
-        said, _ = process.communicate(timeout=PATIENCE_S)
-        if process.returncode != 0:
+        if process.wait(PATIENCE_S) != 0:
             raise BenchError(f"the user of the run ended with {process.returncode}; see its output above")
-        seen |= jsonlib.loads(said)
+        waiting.join()
+        seen |= jsonlib.loads(process.stdout.read())
     finally:
         process.kill()
         process.wait()
+        waiting.join()
+        process.stdout.close()
 
 
 def source(settings: Settings) -> Callable[[], Camera]:

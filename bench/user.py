@@ -2,7 +2,8 @@
 
     python -m bench.user PUBLISHED CONTROLLED METRICS
 
-Runs until SIGTERM, then prints what it has seen as one JSON object. Needs no torch.
+Prints READY once it has heard the run and had one full round of answers. Runs until SIGTERM, then prints what it has
+seen as one JSON object. Needs no torch.
 """
 
 import json
@@ -17,6 +18,7 @@ from online_tapir.control.client import Controller
 from online_tapir.control.protocol import ControlError
 from online_tapir.wire.subscriber import subscribe
 
+READY = "ready"
 EVERY_S = 0.1  # between requests, and between checks whether to end
 SCRAPE_EVERY_S = 2.0
 POINTS = [[0.25, 0.25], [0.5, 0.75]]  # normalised image coordinates
@@ -89,8 +91,12 @@ def main(published: str, controlled: str, metrics: str) -> None:
     threads = [threading.Thread(target=part, args=(address, seen, over)) for part, address in parts]
     for thread in threads:
         thread.start()
+    ready = False
     while not over.is_set():
         time.sleep(EVERY_S)
+        if not ready and seen.heartbeats + seen.received and seen.answers.get("all"):
+            ready = True
+            print(READY, flush=True)
     for thread in threads:
         thread.join()
     print(json.dumps(asdict(seen)), flush=True)

@@ -1,6 +1,22 @@
-"""`python -m online_tapir` is `online-tapir`."""
+"""The command `online-tapir`, and `python -m online_tapir`. Imports nothing slow before Ctrl-C is dealt with."""
 
-from online_tapir.cli.app import main
+import signal
+import sys
+
+
+def main() -> None:
+    """Runs the command line. Ctrl-C while the program is still loading ends it at once, without a traceback."""
+    handler = signal.getsignal(signal.SIGINT)
+    if handler is signal.default_int_handler:  # otherwise someone has chosen: a background job ignores Ctrl-C
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from online_tapir.cli.app import main as run
+
+    try:
+        signal.signal(signal.SIGINT, handler)
+        run()
+    except KeyboardInterrupt:
+        sys.exit(130)
+
 
 if __name__ == "__main__":
     main()

@@ -1,9 +1,13 @@
 """Clocks to pass in, so that tests need not wait; nothing here knows what a frame is."""
 
 import time
+from collections.abc import Callable
+from itertools import pairwise
 from typing import Protocol
 
 NS = 1_000_000_000
+JUDGED = 32  # calls
+SLOW = 1.1  # periods between two calls
 
 
 class Clock(Protocol):
@@ -62,9 +66,14 @@ class Stopwatch:
 
 
 class Pace:
-    """Limits its caller to fps calls a second; a late caller passes at once, but does not catch up in a burst."""
+    """Limits its caller to fps calls a second; a late caller passes at once, but does not catch up in a burst.
 
-    def __init__(self, fps: float, clock: Clock) -> None:
+    Once half of JUDGED calls in a row are SLOW, calls `behind` with the rate that is reached.
+    """
+
+    def __init__(self, fps: float, clock: Clock, behind: Callable[[float], None] | None = None) -> None:
+        self._behind = behind
+        self._called_ns: list[int] = []
         self._period_ns = round(NS / fps)
         self._clock = clock
         self._due_ns: int | None = None
@@ -77,3 +86,20 @@ class Pace:
         if due_ns > now_ns:
             self._clock.sleep((due_ns - now_ns) / NS)
         self._due_ns = due_ns + self._period_ns
+        if self._behind is not None:
+            self._judge(now_ns)
+
+    def _judge(self, now_ns: int) -> None:
+        """By the median interval: a pause in between does not count."""
+        self._called_ns.append(now_ns)
+        if len(self._called_ns) <= JUDGED:
+            return
+        intervals = sorted(later - earlier for earlier, later in pairwise(self._called_ns))
+        self._called_ns.clear()
+        median_ns = intervals[JUDGED // 2]
+        if median_ns > SLOW * self._period_ns and self._behind is not None:
+            self._behind(NS / median_ns)
+            self._behind = None
+
+
+MakePace = Callable[[float], Pace]  # of a rate

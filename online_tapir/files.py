@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from online_tapir.errors import ConfigError
 
@@ -32,6 +33,30 @@ def replacing(path: Path, *, sync: bool = False) -> Iterator[Path]:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
         raise
+
+
+def make_folder(folder: Path) -> None:
+    """Creates `folder` unless it exists. ConfigError where it cannot be created, or no file can be written into it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write into the folder {folder}: {error.strerror or error}; name another folder"
+        ) from error
+
+
+def refuse_unwritable(flag: str, path: Path) -> None:
+    """ConfigError where `path` cannot be written; leaves what is there as it is. Ask before the work, not after it."""
+    existed = path.exists()
+    try:
+        with path.open("ab"):
+            pass
+        if not existed:
+            path.unlink()
+    except OSError as error:
+        raise ConfigError(f"{flag} {path} cannot be written: {error.strerror or error}; name another file") from error
 
 
 def refuse_overwriting(

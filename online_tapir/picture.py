@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from online_tapir.errors import FrameError
 
+DEPTHS = (8, 10, 12, 14, 16)  # bits of a channel
 MIN_SIDE = 16  # pixels; a smaller picture would be narrower than one cell of the coarsest features
 
 _FROM_RGB = {1: cv2.COLOR_GRAY2RGB, 4: cv2.COLOR_RGBA2RGB}
@@ -27,17 +28,27 @@ def rgb_to_rgb8(image: NDArray[Any]) -> NDArray[np.uint8]:
     return _to_rgb8(image, _FROM_RGB)
 
 
-def bgr_to_rgb8(image: NDArray[Any]) -> NDArray[np.uint8]:
-    """The same for pictures in OpenCV's channel order: BGR, BGRA or grey."""
-    return _to_rgb8(image, _FROM_BGR)
+def bgr_to_rgb8(image: NDArray[Any], depth: int = 16) -> NDArray[np.uint8]:
+    """The same for pictures in OpenCV's channel order: BGR, BGRA or grey; white in uint16 is 2**depth - 1."""
+    return _to_rgb8(image, _FROM_BGR, depth)
 
 
-def _to_rgb8(image: NDArray[Any], conversions: Mapping[int, int]) -> NDArray[np.uint8]:
+def depth_of(image: NDArray[np.uint16]) -> int:
+    """How many bits a uint16 picture was taken with: the fewest of DEPTHS that hold its values.
+
+    A picture of 8-bit values times 257 has 16, however dark it is.
+    """
+    most = int(image.max(initial=0))
+    fewest = next(depth for depth in DEPTHS if most < 2**depth)
+    return 16 if fewest > 8 and not (image % 257).any() else fewest
+
+
+def _to_rgb8(image: NDArray[Any], conversions: Mapping[int, int], depth: int = 16) -> NDArray[np.uint8]:
     _check(image)
     channels = image.shape[2] if image.ndim == 3 else 1
     image = np.ascontiguousarray(image)
     if image.dtype == np.uint16:
-        image = cv2.convertScaleAbs(image, alpha=1 / 257)  # rounds: 0 -> 0, 65535 -> 255
+        image = cv2.convertScaleAbs(image, alpha=255 / (2**depth - 1))  # rounds and saturates: 65535 -> 255
     if channels in conversions:
         image = cv2.cvtColor(image, conversions[channels])
     return np.ascontiguousarray(image, dtype=np.uint8)

@@ -1,3 +1,5 @@
+import pytest
+
 from online_tapir.clock import NS, Pace, StepClock
 
 
@@ -36,3 +38,21 @@ def test_a_step_clock_moves_both_its_times() -> None:
     clock = StepClock(monotonic_ns=3, unix_ns=1000)
     clock.sleep(1e-6)
     assert (clock.monotonic_ns(), clock.unix_ns()) == (1003, 2000)
+
+
+def test_a_pace_that_cannot_be_kept_is_told_once_with_the_rate_that_is_reached() -> None:
+    clock, reached = StepClock(), list[float]()
+    pace = Pace(30.0, clock, reached.append)
+    for _ in range(200):
+        pace.wait()
+        clock.sleep(0.1)
+    assert reached == [pytest.approx(10.0)]
+
+
+def test_a_pace_that_is_kept_or_interrupted_once_tells_nothing() -> None:
+    clock, reached = StepClock(), list[float]()
+    pace = Pace(30.0, clock, reached.append)
+    for call in range(200):
+        pace.wait()
+        clock.sleep(60.0 if call == 50 else 0.03)
+    assert reached == []

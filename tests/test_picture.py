@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from online_tapir.errors import FrameError
-from online_tapir.picture import bgr_to_rgb8, rgb_to_rgb8
+from online_tapir.picture import bgr_to_rgb8, depth_of, rgb_to_rgb8
 
 
 def picture(*shape: int, seed: int = 0) -> np.ndarray:
@@ -67,3 +67,15 @@ def test_what_cannot_be_tracked_is_refused_by_name(image, says) -> None:
 
 def test_the_smallest_frame_is_taken() -> None:
     assert rgb_to_rgb8(picture(16, 16, 3)).shape == (16, 16, 3)
+
+
+@pytest.mark.parametrize(("bits", "white"), [(8, 255), (10, 1023), (12, 4095), (14, 16383), (16, 65535)])
+def test_the_bits_of_a_sensor_are_found_and_filled(bits: int, white: int) -> None:
+    image = np.linspace(0, white, 33 * 49).round().astype(np.uint16).reshape(33, 49)
+    assert depth_of(image) == bits
+    rgb = bgr_to_rgb8(image, bits)
+    assert (rgb.min(), rgb.max()) == (0, 255)
+
+
+def test_a_dark_picture_of_sixteen_bits_stays_dark() -> None:
+    assert depth_of(np.full((33, 49), 30 * 257, np.uint16)) == 16

@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+import warnings
 from typing import Protocol
 
 import numpy as np
@@ -48,6 +49,11 @@ class Camera(Protocol):
 def topic_name(text: str) -> str:
     """Replaces everything but letters, digits and `. _ : -` by dashes; at most 64 characters, never empty."""
     return re.sub(r"[^\w.:-]+", "-", unicodedata.normalize("NFC", text)).strip("-")[:LONGEST_NAME] or "camera"
+
+
+def warn(message: str) -> None:
+    """The default `report`: a RuntimeWarning."""
+    warnings.warn(message, RuntimeWarning, stacklevel=2)
 
 
 def in_words(size: tuple[int, int], fps: float) -> str:

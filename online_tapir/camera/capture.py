@@ -4,7 +4,6 @@ A live source that can be reopened is read by another thread; the capture thread
 """
 
 import threading
-import warnings
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
@@ -14,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from online_tapir.camera.base import Camera
+from online_tapir.camera.base import Camera, warn
 from online_tapir.camera.reconnect import Health, Reconnect
 from online_tapir.clock import NS, Clock, SystemClock
 from online_tapir.errors import CameraError, FrameError
@@ -34,11 +33,6 @@ FAILED = (*CORRUPT, OSError)
 
 class StallError(CameraError):
     """A source that is open, or being opened, delivers nothing."""
-
-
-def warn(message: str) -> None:
-    """The default `report`: a RuntimeWarning."""
-    warnings.warn(message, RuntimeWarning, stacklevel=2)
 
 
 class Reader:

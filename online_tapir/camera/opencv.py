@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from online_tapir.camera.base import in_words, topic_name
 from online_tapir.camera.devices import list_cameras
 from online_tapir.camera.hush import hush
-from online_tapir.clock import Clock, Pace
+from online_tapir.clock import MakePace, Pace
 from online_tapir.errors import CameraError
 from online_tapir.picture import bgr_to_rgb8
 
@@ -21,7 +21,10 @@ DEFAULT_FPS = 30.0  # for a file without a plausible rate
 LEAST_TIMEOUT_S = 5.0  # of a network stream
 CORRUPT_GRABS = 30  # a live source is lost after this many failures in a row,
 CORRUPT_SECONDS = 2.0  # or after failing for longer than this
+MOST_FRAMES = 10**9  # of a file; a higher number means that the container does not know
 FASTEST_FPS = 1000.0  # a higher value is the container's clock rate, not a frame rate
+
+_REPAIR = "copy it again, or repair it with `ffmpeg -i BROKEN -c copy REPAIRED`"
 
 
 class OpenCvCamera:
@@ -34,9 +37,12 @@ class OpenCvCamera:
         self._capture = capture
         self._first = self._read_first()  # bgr [H, W, 3]
         self.size = (self._first.shape[1], self._first.shape[0])
-        self.fps = fps or _believable(capture.get(cv2.CAP_PROP_FPS), otherwise=0.0 if live else DEFAULT_FPS)
+        self._capture_fps = capture.get(cv2.CAP_PROP_FPS)
+        self.fps = fps or _believable(self._capture_fps, otherwise=0.0 if live else DEFAULT_FPS)
         self.asked = ""
         self._grabs = 0
+        self._promised = capture.get(cv2.CAP_PROP_FRAME_COUNT)  # frames, by the header of a file; often an estimate
+        self._at_ms = 0.0  # of the newest frame of a file
         self._corrupt = 0  # undecodable frames still to be reported, before the one that is grabbed
         self._pace: Pace | None = None
 
@@ -44,16 +50,16 @@ class OpenCvCamera:
     def description(self) -> str:
         return f"{self.label}: {in_words(self.size, self.fps)}" + (f" (asked {self.asked})" if self.asked else "")
 
-    def pace(self, clock: Clock) -> None:
+    def pace(self, pace_by: MakePace) -> None:
         """Delivers frames at their own rate, not as fast as they are requested."""
-        self._pace = Pace(self.fps, clock)
+        self._pace = pace_by(self.fps)
 
     def grab(self) -> bool:
         if self._pace is not None:
             self._pace.wait()
         self._grabs += 1
         if not self.live:
-            return self._at_first or self._capture.grab()
+            return self._at_first or self._grab_recorded()
         self._corrupt = self._corrupt - 1 if self._corrupt else self._grab_past_corrupt()
         return True
 
@@ -71,6 +77,34 @@ class OpenCvCamera:
 
     def close(self) -> None:
         self._capture.release()
+
+    def _grab_recorded(self) -> bool:
+        """Grabs the next frame of a file; False at its end. Raises CameraError where the file is cut or damaged.
+
+        VideoCapture fails the same way for a frame that cannot be decoded and at the end: only the next grabs can tell.
+        """
+        if self._capture.grab():
+            self._at_ms = self._capture.get(cv2.CAP_PROP_POS_MSEC)
+            return True
+        given = self._grabs - 1
+        if any(self._capture.grab() for _ in range(CORRUPT_GRABS)):
+            raise CameraError(f"frame {given} of {self.label} cannot be decoded, the file is damaged; {_REPAIR}")
+        if self._ended_early(given):
+            promised = f"{self._promised:.0f} frames"
+            raise CameraError(f"{self.label} ended after {given} of {promised}, it is cut short or damaged; {_REPAIR}")
+        return False
+
+    def _ended_early(self, given: int) -> bool:
+        """Whether both the number of frames and the time of the last one are well short of what the header promises.
+
+        A container without an index promises its length times an average rate, which is no count of its frames.
+        """
+        fps = self._capture_fps
+        if not (0 < self._promised < MOST_FRAMES and 0 < fps <= FASTEST_FPS):
+            return False
+        slack = 2 + 0.05 * self._promised
+        reached = self._at_ms * fps / 1000 + 1  # frames
+        return self._promised - max(given, reached) > slack
 
     def _grab_past_corrupt(self) -> int:
         """Grabs the next frame that can be decoded; returns how many before it could not.
@@ -143,7 +177,7 @@ def open_stream(address: str, size: tuple[int, int] | None, fps: float | None, t
     return camera
 
 
-def open_video(path: Path, size: tuple[int, int] | None, fps: float | None, pace_by: Clock | None) -> OpenCvCamera:
+def open_video(path: Path, size: tuple[int, int] | None, fps: float | None, pace_by: MakePace | None) -> OpenCvCamera:
     """Opens a video file, of which no frame is dropped. fps overrides the file's own rate."""
     hush()
     if path.stat().st_size == 0:

@@ -1,6 +1,7 @@
 """`online-tapir control`: controls and queries a live run from the shell."""
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,11 +33,12 @@ class Reach:
 
 Where = Annotated[Reach, Parameter(name="*")]
 HERE = Reach()
+FORMATS = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png"}  # of a snapshot, by the file's suffix
 
 
 @control_app.command
 def add(
-    points: Annotated[list[str], Parameter(help="x,y pairs: 120,80 300,200.")],
+    points: Annotated[list[str], Parameter(help="Positions: 120,80 300,200.")],
     *,
     frame: Annotated[int | None, Parameter(help="The frame they are on. [default: the newest]")] = None,
     normalised: Annotated[
@@ -45,7 +47,7 @@ def add(
     where: Where = HERE,
 ) -> None:
     """Add points; prints their ids."""
-    xy = [_pair(word) for point in points for word in point.split()]
+    xy = _pairs(points)
     with _controller(where) as controller:
         print(*controller.add(xy, frame, normalised=normalised).tolist())
 
@@ -124,8 +126,11 @@ def status(*, where: Where = HERE) -> None:
 @control_app.command
 def snapshot(file: Annotated[Path, Parameter(help="The .jpg or .png to write.")], *, where: Where = HERE) -> None:
     """Save the newest frame; prints its number, which `control add --frame` takes."""
+    format = FORMATS.get(file.suffix.lower())
+    if format is None:
+        raise ConfigError(f"a snapshot cannot be written as {file}; name a {', '.join(FORMATS)} file")
     with _controller(where) as controller:
-        picture = controller.snapshot("png" if file.suffix.lower() == ".png" else "jpeg")
+        picture = controller.snapshot(format)
     try:
         file.write_bytes(picture.image)
     except OSError as error:
@@ -170,9 +175,17 @@ def _controller(where: Reach) -> "Iterator[Controller]":
         yield controller
 
 
-def _pair(word: str) -> tuple[float, float]:
-    x, comma, y = word.partition(",")
+def _pairs(words: list[str]) -> list[tuple[float, float]]:
+    """The positions in "120,80 300,200", however the shell has split it; numbers without commas are x y x y."""
+    parts = re.sub(r"\s*,\s*", ",", " ".join(words)).split()
+    if len(parts) % 2 == 0 and not any("," in part for part in parts):
+        parts = [f"{x},{y}" for x, y in zip(parts[::2], parts[1::2], strict=True)]
+    return [_pair(part) for part in parts]
+
+
+def _pair(text: str) -> tuple[float, float]:
+    x, _, y = text.partition(",")
     try:
-        return float(x), float(y if comma else "none")
+        return float(x), float(y)
     except ValueError:
-        raise ConfigError(f"{word!r} is not a point; write x,y as in 120,80") from None
+        raise ConfigError(f"{text!r} is not a point; write x,y as in 120,80") from None

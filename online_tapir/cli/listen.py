@@ -15,7 +15,7 @@ from contextlib import closing, contextmanager, suppress
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, TextIO, TypeVar
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
@@ -30,9 +30,15 @@ from online_tapir.live.status import Rolling
 from online_tapir.records import Tracks
 from online_tapir.wire.messages import DEFAULT_ADDRESS, Heartbeat
 
+if TYPE_CHECKING:
+    from online_tapir.wire.subscriber import Subscription
+
+Message = TypeVar("Message", bound=Tracks | Heartbeat)
+
 POINT_COLUMNS = ("id", "x", "y", "visible", "occlusion", "uncertainty")
 CSV_COLUMNS = ("camera", "frame_id", "captured_unix_ns", *POINT_COLUMNS)
 REFRESH_NS = 100_000_000
+HINT_MS = 3000  # of silence at the start, after which the reason is looked for
 XY_DECIMALS, PROBABILITY_DECIMALS = 3, 4
 
 
@@ -65,6 +71,37 @@ def live_table(
             if seen == count:
                 break
     return seen
+
+
+def patient(
+    stream: "Subscription[Message]",
+    *,
+    timeout_s: float | None,
+    why: Callable[[], str],
+    report: Callable[[str], object],
+) -> Iterator[Message]:
+    """The messages of `stream`; reports once why the first does not come.
+
+    Raises OnlineTapirError, with the reason, when none has come for `timeout_s`.
+    """
+    allowed_ms = None if timeout_s is None else max(int(timeout_s * 1000), 1)
+    silent_ms, hinted = 0, False
+    while True:
+        stream.timeout_ms = HINT_MS if allowed_ms is None else min(HINT_MS, allowed_ms - silent_ms)
+        try:
+            message = next(stream)
+        except StopIteration:
+            return
+        except TimeoutError as error:
+            silent_ms += stream.timeout_ms
+            if silent_ms == allowed_ms:
+                raise OnlineTapirError(f"nothing from {stream.address} in {timeout_s:g} s: {why()}") from error
+            if not hinted:
+                report(why())
+            hinted = True
+        else:
+            silent_ms, hinted = 0, True
+            yield message
 
 
 def write_jsonl(stream: Iterable[Tracks], out: TextIO, *, count: int | None = None) -> int:
@@ -199,19 +236,22 @@ def listen(
     ] = None,
 ) -> None:
     """Show what a running tracker publishes, as a live table, JSON lines or CSV."""
+    from online_tapir.wire.diagnosis import why_silent
     from online_tapir.wire.subscriber import subscribe
 
     if jsonl and csv:
         raise ConfigError("--jsonl and --csv exclude each other; give one of them")
-    timeout_ms = None if timeout is None else int(timeout * 1000)
-    tracks = partial(subscribe, address, camera, newest=newest, timeout_ms=timeout_ms, keys=keys)
-    try:
-        with suppress(KeyboardInterrupt):
-            if jsonl or csv:
-                with closing(tracks()) as stream:
-                    (write_jsonl if jsonl else write_csv)(stream, sys.stdout, count=count)
-            else:
-                with closing(tracks(heartbeats=True)) as stream:
-                    live_table(stream, Console(), count=count)
-    except TimeoutError as error:
-        raise OnlineTapirError(str(error)) from error
+    tracks = partial(subscribe, address, camera, newest=newest, keys=keys)
+    report = partial(Console(stderr=True, highlight=False, soft_wrap=True).print, markup=False)
+
+    def hinted(stream: "Subscription[Message]") -> Iterator[Message]:
+        return patient(stream, timeout_s=timeout, why=lambda: why_silent(address, camera, keys), report=report)
+
+    with suppress(KeyboardInterrupt):
+        if jsonl or csv:
+            with closing(tracks()) as stream:
+                (write_jsonl if jsonl else write_csv)(hinted(stream), sys.stdout, count=count)
+        else:
+            with closing(tracks(heartbeats=True)) as stream:
+                messages = hinted(stream)
+                live_table(messages, Console(), count=count)

@@ -1,6 +1,7 @@
 """`online-tapir replay`: a recording tracked again, and compared."""
 
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from json import dumps
 from pathlib import Path
@@ -61,8 +62,10 @@ def replay(
         dtype=dtype,
         iterations=iterations,
         resolution=resolution,
-        threads=threads,
+        threads=sizes.threads(threads),
     )
+    if settings.threads is not None:  # of a recording, perhaps made on a larger machine
+        settings = replace(settings, threads=min(settings.threads, sizes.usable_cpus()))
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     loaded = load_model(

@@ -7,6 +7,7 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+from online_tapir.files import refuse_unwritable
 from online_tapir.train.config import DistilConfig, TrainConfig
 
 
@@ -24,6 +25,8 @@ def evaluate(
     """Score models beside OpenCV's trackers: Average Jaccard, position and occlusion accuracy, re-detection, time."""
     from online_tapir.train.command import evaluate_models
 
+    if json is not None:
+        refuse_unwritable("--json", json)
     reports = evaluate_models(
         models or ["small"], photos, dataset, strided=strided, clips=clips, frames=frames, device=device
     )
@@ -45,7 +48,8 @@ def train(
     ] = None,
     validation: Annotated[Path | None, Parameter(help="Folder of other photographs to validate on.")] = None,
     width: Annotated[
-        float, Parameter(help="So many times the channels of `small`, from random weights.", validator=Number(gt=0))
+        float,
+        Parameter(help="So many times the channels of `small`, from random weights.", validator=Number(gt=0, lte=16)),
     ] = 1.0,
     device: Annotated[str, Parameter(help="auto, cpu, cuda, ...")] = "auto",
 ) -> None:
@@ -67,7 +71,7 @@ def scenes(
     points: Annotated[int, Parameter(help="Points followed in a clip.", validator=Number(gte=1))] = 40,
     seed: Annotated[int, Parameter(help="First seed of the clips.")] = 0,
 ) -> None:
-    """Draw what `train` learns from, with the truth over it: OUT/scenes.png and OUT/scenes.mp4."""
+    """Draw what `train` learns from, with the truth over it: OUT/scenes.jpg and OUT/scenes.mp4."""
     from online_tapir.scenes.clips import SceneConfig
     from online_tapir.train.command import draw_scenes
 

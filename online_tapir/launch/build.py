@@ -63,7 +63,7 @@ def opened(config: LiveConfig, status: Status, stop: threading.Event) -> Iterato
     check(config)
     saved = _state_to_resume(config.output)
     points = _points(config.points, resumed=saved is not None)
-    open_source = _opener(config.source)
+    open_source = _opener(config.source, report)
     with ExitStack() as held:
         # Sinks first: subscribers and viewers find them while the model loads, and miss no frame of a file.
         sinks = [held.enter_context(closing(sink)) for sink in _sinks(config, report)]
@@ -105,6 +105,7 @@ def check(config: LiveConfig) -> None:
         raise ConfigError("--inspect shows a point in Rerun or in a window; leave out --rerun off, or add --window")
     if output.save_state is None and output.save_state_every is not None:
         raise ConfigError("--save-state-every says how often to save, but not where; add --save-state FILE")
+    sizes.threads(config.model.threads)
     mode = _rerun_mode(config)
     refuse_overwriting(
         {"--save-video": output.save_video, "--rerun save=": Path(mode.target) if mode.way == "save" else None},
@@ -150,7 +151,7 @@ def make_tracker(model: ModelConfig, points: PointsConfig) -> Tracker:
     )
 
 
-def _opener(source: SourceConfig) -> Callable[[], Camera]:
+def _opener(source: SourceConfig, report: Report) -> Callable[[], Camera]:
     return partial(
         open_camera,
         source.camera,
@@ -160,6 +161,7 @@ def _opener(source: SourceConfig) -> Callable[[], Camera]:
         loop=source.loop,
         name=source.name,
         timeout_s=source.stall_timeout,
+        report=report,
     )
 
 

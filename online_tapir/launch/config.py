@@ -14,12 +14,11 @@ from cyclopts.validators import Number
 from online_tapir.control.protocol import DEFAULT_ADDRESS as CONTROL_ADDRESS
 from online_tapir.control.protocol import LONGEST_HEARTBEAT_S, SHORTEST_HEARTBEAT_S
 from online_tapir.drawing.look import DEFAULT_COLOR, DEFAULT_MEMORY, LIVE_FPS, LIVE_SIDE, ColorMode
+from online_tapir.limits import DEFAULT_MAX_POINTS, DEFAULT_WINDOW, MOST_POINTS, MOST_WINDOW
 from online_tapir.recording.codecs import DEFAULT_CODEC, CodecName
-from online_tapir.tracking.limits import DEFAULT_MAX_POINTS, DEFAULT_WINDOW, MOST_POINTS, MOST_WINDOW
 from online_tapir.wire.messages import DEFAULT_ADDRESS
 
 Count = Number(gte=1)
-MOST_THREADS = 1024
 DEFAULT_POINTS = 64  # corners that are tracked by default
 
 
@@ -131,7 +130,8 @@ class ModelConfig:
     threads: Annotated[
         int | None,
         Parameter(
-            help="CPU threads of the model. [default: torch's choice]", validator=Number(gte=1, lte=MOST_THREADS)
+            help="CPU threads of the model, at most as many as there are CPUs. [default: torch's choice]",
+            validator=Count,
         ),
     ] = None
     require_kernels: Annotated[bool, Parameter(help="Refuse a device without the custom kernels.", negative=())] = False

@@ -1,5 +1,6 @@
-"""Sizes as people write them on a command line."""
+"""Sizes as people write them on a command line, and how many CPU threads this machine can use."""
 
+import os
 from typing import Literal
 
 from online_tapir.errors import ConfigError
@@ -23,3 +24,16 @@ def resolution(text: str | None) -> tuple[int, int] | Literal["frame"] | None:
         return "frame"
     size = frame_size(text, "--resolution")
     return None if size is None else (size[1], size[0])
+
+
+def usable_cpus() -> int:
+    """CPUs that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def threads(asked: int | None) -> int | None:
+    """A `--threads`; ConfigError for more than there are CPUs, which only get in each other's way."""
+    cpus = usable_cpus()
+    if asked is not None and not 1 <= asked <= cpus:
+        raise ConfigError(f"--threads {asked}: this machine has {cpus} CPUs; give 1 to {cpus}, or leave it out")
+    return asked

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from online_tapir.records import Tracks
 
 FOUND_WITHIN_NS = 1_000_000_000  # after the first new frame
+SAME_SCENE = 0.25  # of the points are visible at a time; of another scene's a tenth or two
 
 
 @dataclass(slots=True)
@@ -19,6 +20,13 @@ class _Absence:
     after_ns: int | None  # when the last frame before it was captured; None: in an earlier run
     back_ns: int | None = None  # when the first new frame was captured
     found: set[int] = field(default_factory=set)
+    frames: int = 0  # since then
+    seen: int = 0  # wanted points that were visible on them, summed
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether so few points were visible at a time that this is probably another scene."""
+        return self.after_ns is None and self.seen < SAME_SCENE * self.frames * len(self.wanted)
 
     def __str__(self) -> str:
         if self.after_ns is None:
@@ -28,7 +36,8 @@ class _Absence:
             away_s = (self.back_ns - self.after_ns) / 1e9
             before, it = f"that were visible before a silence of {away_s:.1f} s", "it"
         within = f"within {FOUND_WITHIN_NS / 1e9:g} s of {it}"
-        return f"{len(self.found)} of the {len(self.wanted)} points {before} were found again {within}"
+        advice = "; if this is another scene, start without --resume" if self.elsewhere else ""
+        return f"{len(self.found)} of the {len(self.wanted)} points {before} were found again {within}{advice}"
 
 
 class Recovery:
@@ -55,7 +64,10 @@ class Recovery:
             return
         if absence.back_ns is None:
             absence.back_ns = tracks.captured_ns
-        absence.found |= _visible(tracks) & absence.wanted
+        visible = _visible(tracks) & absence.wanted
+        absence.found |= visible
+        absence.frames += 1
+        absence.seen += len(visible)
         if tracks.captured_ns - absence.back_ns >= FOUND_WITHIN_NS:
             self._conclude(absence)
 

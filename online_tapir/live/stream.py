@@ -124,11 +124,14 @@ class Stream:
     def take(self) -> Frame | None:
         """The next frame to track, None while there is none. Raises Closed at the end, or the camera's error.
 
-        While the stream is paused, a live source's frames are skipped and a recording waits.
+        While the stream is paused, a live source's frames are skipped and a recording waits. A recording's frames are
+        stamped when they are taken, not when the reader decoded them ahead.
         """
         if self.paused and not self.camera.live:
             return None
         frame = self.capture.mailbox.poll()
+        if frame is not None and not self.camera.live:  # it waited for us: that is not latency
+            frame = replace(frame, captured_ns=self._monotonic_ns(), captured_unix_ns=self._unix_ns())
         if frame is None or not self.paused:
             return frame
         self.skipped += 1

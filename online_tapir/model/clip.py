@@ -9,6 +9,7 @@ from torch import Tensor
 from online_tapir.model.estimate import Estimate
 from online_tapir.model.grids import Grids, describe
 from online_tapir.model.matching import Match
+from online_tapir.model.mixer import Past
 from online_tapir.model.recent import Recent
 from online_tapir.model.tapir import Tapir
 
@@ -68,9 +69,11 @@ class _Walk:
         for past, previous_xy in zip(self._past, self._previous_xy, strict=True):
             guess = Estimate(guess.xy.detach(), guess.occlusion, guess.expected_distance)
             motion = self.model.motion(guess.xy, previous_xy) * followed[..., None]
-            seen = refiner.inputs(grids, guess, features, motion, grids.size, recent, 0)
-            change = refiner.mixer.frame(seen, alive[..., None].to(seen.dtype), past)
-            guess, features = refiner.move(guess, features, change, grids, grids.size)
+
+            def mix(seen: Tensor, past: list[Past] = past) -> Tensor:
+                return refiner.mixer.frame(seen, alive[..., None].to(seen.dtype), past)
+
+            guess, features = refiner.iterate(grids, guess, features, motion, grids.size, recent, 0, mix)
             estimates.append(guess)
         if recent is not None:
             self._recent = recent.after(guess, grids, (grids,), grids.size).where(alive, recent)

@@ -70,16 +70,6 @@ class Recent:
             (self.age + 1).masked_fill(seen, 0.0),
         )
 
-    def rows(self, start: int, stop: int) -> "Recent":
-        """A view of points start..stop."""
-        return Recent(
-            self.match[:, start:stop],
-            self.refine[:, :, start:stop],
-            self.xy[:, start:stop],
-            self.velocity[:, start:stop],
-            self.age[:, start:stop],
-        )
-
     @property
     def tensors(self) -> list[Tensor]:
         return [self.match, self.refine, self.xy, self.velocity, self.age]

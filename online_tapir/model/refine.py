@@ -1,5 +1,7 @@
 """Refinement: the mixer updates the estimate from correlations around the current position."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -58,6 +60,22 @@ class Refiner(nn.Module):
         if taps is not None:
             taps.correlated(grids, patches[0], None if recent is None else sights[0])
         return torch.cat(parts, dim=-1)
+
+    def iterate(
+        self,
+        grids: Grids,
+        guess: Estimate,
+        features: Tensor,
+        motion: Tensor,
+        initial: Size,
+        recent: Recent | None,
+        resolution: int,
+        mix: Callable[[Tensor], Tensor],
+        taps: Taps | None = None,
+    ) -> tuple[Estimate, Tensor]:
+        """One refinement: what `inputs` sees goes through `mix`, one frame of the mixer, and moves the guess."""
+        change = mix(self.inputs(grids, guess, features, motion, initial, recent, resolution, taps))
+        return self.move(guess, features, change, grids, initial)
 
     def _patches(self, grids: Grids, xy: Tensor, features: Tensor, initial: Size) -> list[Tensor]:
         """Correlations [G, N, 49 L] of features with all levels around xy, and with `peak_inputs` each patch's peak."""

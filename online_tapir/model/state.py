@@ -84,13 +84,8 @@ class TrackState:
 
     def rows(self, start: int, stop: int) -> "TrackState":
         """A view of rows start..stop."""
-        return TrackState(
-            self.match_queries[start:stop],
-            self.refine_queries[:, start:stop],
-            self.memory[..., start:stop, :],
-            self.previous_xy[:, :, start:stop],
-            self.recent and self.recent.rows(start, stop),
-        )
+        count = stop - start
+        return TrackState.of({name: t.narrow(_row_axis(name), start, count) for name, t in self.tensors.items()})
 
     def begin(self, row: int, match_queries: Tensor, refine_queries: Tensor, xy: Tensor) -> None:
         """Assigns the rows from `row` on to new points and clears their memory.
@@ -106,13 +101,9 @@ class TrackState:
             view.recent.copy_(Recent.begun(match_queries[None], refine_queries[:, None], xy[None]))
 
     def move(self, source: int, target: int) -> None:
-        """Copies the point at row `source` over the one at row `target`."""
-        self.match_queries[target] = self.match_queries[source]
-        self.refine_queries[:, target] = self.refine_queries[:, source]
-        self.memory[..., target, :] = self.memory[..., source, :]
-        self.previous_xy[:, :, target] = self.previous_xy[:, :, source]
-        if self.recent is not None:
-            self.recent.rows(target, target + 1).copy_(self.recent.rows(source, source + 1))
+        """Copies the point in row `source` over the one in row `target`."""
+        for name, tensor in self.tensors.items():
+            tensor.select(_row_axis(name), target).copy_(tensor.select(_row_axis(name), source))
 
     @property
     def bytes_per_point(self) -> int:

@@ -94,9 +94,14 @@ class Tapir(nn.Module):
             features = state.refine_queries[level][None]
             for iteration in range(self.config.iterations):
                 motion = self.motion(guess.xy[0], state.previous_xy[level, iteration])[None]
-                seen = self.refiner.inputs(grids, guess, features, motion, initial, state.recent, level, taps)
-                change = self.refiner.mixer.step(seen[0], state.memory[level, iteration], phase)[None]
-                guess, features = self.refiner.move(guess, features, change, grids, initial)
+                memory = state.memory[level, iteration]
+
+                def mix(seen: Tensor, memory: Tensor = memory) -> Tensor:
+                    return self.refiner.mixer.step(seen[0], memory, phase)[None]
+
+                guess, features = self.refiner.iterate(
+                    grids, guess, features, motion, initial, state.recent, level, mix, taps
+                )
                 estimates.append(guess)
                 if taps is not None:
                     taps.refined(guess)

@@ -17,6 +17,7 @@ from numpy.random import Generator
 from numpy.typing import ArrayLike, NDArray
 
 from online_tapir.errors import ConfigError, QueryError
+from online_tapir.limits import MOST_POINTS
 
 Points = NDArray[np.float32]  # [N, 2] image pixels
 Picture = NDArray[np.uint8]  # [H, W, 3] RGB
@@ -277,10 +278,18 @@ def _grid_size(argument: str) -> tuple[int, int]:
             f"--points grid:{argument} is not a grid; write grid:12 for 12x12, or grid:8x6 for 8 by 6 points"
         )
     columns = int(match[1])
-    return columns, int(match[2] or columns)
+    rows = int(match[2] or columns)
+    _check_count(f"grid:{argument}", columns * rows)
+    return columns, rows
 
 
 def _count(spec: str, argument: str) -> int:
-    if not re.fullmatch(r"[1-9]\d{0,5}", argument, re.ASCII):
-        raise ConfigError(f"--points {spec} needs a number of points above 0 after the colon, such as auto:64")
-    return int(argument)
+    if not re.fullmatch(r"\d{1,18}", argument, re.ASCII):
+        raise ConfigError(f"--points {spec} needs a whole number after the colon, such as auto:64")
+    return _check_count(spec, int(argument))
+
+
+def _check_count(spec: str, count: int) -> int:
+    if not 1 <= count <= MOST_POINTS:
+        raise ConfigError(f"--points {spec} asks for {count} points; give 1 to {MOST_POINTS}")
+    return count

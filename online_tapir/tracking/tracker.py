@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 import tapir_kernels
 from online_tapir.clock import Stopwatch, SystemClock
 from online_tapir.errors import ConfigError, FrameError, QueryError, StateError
+from online_tapir.limits import DEFAULT_MAX_POINTS, DEFAULT_WINDOW
 from online_tapir.model import coordinates
 from online_tapir.model.config import LOWRES_STRIDE
 from online_tapir.model.coordinates import Size
@@ -38,22 +39,13 @@ from online_tapir.records import Frame, Tracks
 from online_tapir.tracking import state_file
 from online_tapir.tracking.answers import answers, inspection
 from online_tapir.tracking.feature_window import FeatureWindow, RememberedFrame
-from online_tapir.tracking.limits import DEFAULT_MAX_POINTS, DEFAULT_WINDOW
+from online_tapir.tracking.ledger import Ledger, Query
 from online_tapir.tracking.state_file import Origin, SavedState
 from online_tapir.tracking.static import StaticStages
 from online_tapir.tracking.step import LANES, EagerStep, GraphedStep, Step, match_frugally, refine_all
 from tapir_kernels import KernelsUnavailableError
 
 Resolution = Size | Literal["frame"] | None
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Query:
-    """Points that wait for the next step: their ids [P], where [P, 2] (image pixels), and on which frame."""
-
-    ids: NDArray[np.int32]
-    xy: NDArray[np.float32]
-    frame_id: int | None  # None: the next frame
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,10 +95,8 @@ class Tracker:
         self._submitted: deque[Submitted] = deque()
         self._state: TrackState | None = None  # before the first frame, the rows that were loaded alone
         self._refinement: list[Size] = []
-        self._rows = np.empty(0, np.int32)  # the id at each row of the state
-        self._queries: list[Query] = []
         self._inspected: int | None = None  # or was, before it was removed
-        self._next_id = 0
+        self._points = Ledger(max_points)
         self._frames = 0
         self._last_frame: RememberedFrame | None = None
         self._clock = SystemClock()
@@ -121,8 +111,7 @@ class Tracker:
     @property
     def ids(self) -> NDArray[np.int32]:
         """The points that live or wait for the next step, ascending."""
-        waiting = [query.ids for query in self._queries]
-        return np.sort(np.concatenate([self._rows, *waiting]))
+        return self._points.ids
 
     @property
     def frame_ids(self) -> list[int]:
@@ -156,25 +145,15 @@ class Tracker:
         where = self._last_frame if frame_id is None else self._window.find(frame_id)
         if where is not None:
             check_inside(points, where.size[1], where.size[0])
-        live = len(self.ids)
-        if live + len(points) > self.max_points:
-            raise QueryError(
-                f"{len(points)} points asked for beside the {live} there are, but there is room for {self.max_points}; "
-                f"remove some or raise --max-points"
-            )
-        ids = np.arange(self._next_id, self._next_id + len(points), dtype=np.int32)
-        self._next_id += len(points)
-        self._queries.append(Query(ids, points.copy(), frame_id))
-        return ids
+        return self._points.add(points, frame_id)
 
     @torch.inference_mode()
     def remove(self, ids: ArrayLike) -> None:
         """Forgets points. QueryError, and nothing removed, where one of them is not there."""
         wanted = np.unique(np.asarray(ids, np.int32))
-        self._check_there(wanted)
-        self._queries = [_without(query, wanted) for query in self._queries]
-        for row in sorted(np.flatnonzero(np.isin(self._rows, wanted)), reverse=True):
-            self._vacate(int(row))
+        for source, target in self._points.remove(wanted):
+            assert self._state is not None
+            self._state.move(source, target)
 
     @property
     def inspected(self) -> int | None:
@@ -188,13 +167,12 @@ class Tracker:
         The tracks are the same to the bit. QueryError where there is no such point.
         """
         if id is not None:
-            self._check_there(np.array([id], np.int64))
+            self._points.check(np.array([id], np.int64))
         self._inspected = id
 
     def clear(self) -> None:
         """Forgets every point; the window of frames stays."""
-        self._rows = self._rows[:0]
-        self._queries.clear()
+        self._points.clear()
 
     def step(self, rgb: NDArray[np.uint8] | Frame) -> Tracks:
         """Tracks every point on the next frame, uint8 RGB [H, W, 3] or a Frame; any size, any aspect.
@@ -232,7 +210,7 @@ class Tracker:
         current = RememberedFrame(frame.id, self._frames, (frame.rgb.shape[0], frame.rgb.shape[1]))
         age_ns = self._clock.monotonic_ns() - frame.captured_ns
         self._refuse_outside(current)
-        with memory_errors(self._what_would_fit):
+        with memory_errors(self._ran_out):
             step = self._prepared(current)
             watch = Stopwatch(self._clock)
             self._answer_late_queries()
@@ -241,9 +219,10 @@ class Tracker:
             self._frames, self._last_frame = current.number + 1, current
             self._answer_queries(current)
             inspected = self.inspected
-            row = None if inspected is None else int(np.flatnonzero(self._rows == inspected)[0])
-            step.track(len(self._rows), current.number & 1, row)
-        self._submitted.append(Submitted(frame, current.size, self._rows.copy(), inspected, max(0, age_ns), late_ns))
+            row = None if inspected is None else self._points.row_of(inspected)
+            step.track(self._points.live, current.number & 1, row)
+        rows = self._points.rows.copy()
+        self._submitted.append(Submitted(frame, current.size, rows, inspected, max(0, age_ns), late_ns))
 
     def collect(self) -> Tracks:
         """The second half of `step`: the tracks of the oldest frame that was submitted and not collected.
@@ -291,20 +270,20 @@ class Tracker:
         """
         if self._state is None or self._last_frame is None:
             raise StateError("no frame has been tracked yet, so there is no state to save; save it after one")
-        with memory_errors(self._what_would_fit):
+        with memory_errors(self._ran_out):
             self._answer_late_queries()
-            live = self._state.rows(0, len(self._rows))
+            live = self._state.rows(0, self._points.live)
             sound = live.sound().nonzero()[:, 0]
             state = live.taken(sound, "cpu")
         return SavedState(
             self._origin(tuple(self._refinement)),
             frame_id=self._last_frame.id,
             frames=self._frames,
-            next_id=self._next_id,
-            ids=self._rows[sound.cpu().numpy()],
+            next_id=self._points.next_id,
+            ids=self._points.rows[sound.cpu().numpy()],
             state=state,
-            waiting_ids=np.concatenate([np.empty(0, np.int32), *(query.ids for query in self._queries)]),
-            waiting_xy=np.concatenate([np.empty((0, 2), np.float32), *(query.xy for query in self._queries)]),
+            waiting_ids=np.concatenate([np.empty(0, np.int32), *(query.ids for query in self._points.queries)]),
+            waiting_xy=np.concatenate([np.empty((0, 2), np.float32), *(query.xy for query in self._points.queries)]),
         )
 
     def load_state(self, path: str | Path) -> SavedState:
@@ -315,7 +294,7 @@ class Tracker:
         Raises StateError for a file that is missing, damaged, or does not fit this tracker and its model, ConfigError
         where the device's memory is too small.
         """
-        if self._frames or self._next_id:
+        if self._frames or self._points.next_id:
             raise StateError(
                 "this tracker has had frames or points, and a state is loaded into a new one; make another"
             )
@@ -323,11 +302,10 @@ class Tracker:
         saved = state_file.read(Path(path), self._origin(fixed), self.max_points)
         assert saved.origin.resolutions is not None
         self._refinement = list(saved.origin.resolutions)
-        with memory_errors(self._what_would_fit):
+        with memory_errors(self._ran_out):
             self._state = saved.state.taken(torch.arange(len(saved.ids)), self._device)
-        self._rows, self._next_id, self._frames = saved.ids.copy(), saved.next_id, saved.frames
-        if len(saved.waiting_ids):
-            self._queries.append(Query(saved.waiting_ids.copy(), saved.waiting_xy.copy(), None))
+        self._frames = saved.frames
+        self._points.restore(saved.ids, saved.next_id, Query(saved.waiting_ids.copy(), saved.waiting_xy.copy(), None))
         return saved
 
     def _origin(self, resolutions: tuple[Size, ...] | None) -> Origin:
@@ -336,11 +314,6 @@ class Tracker:
     @cached_property
     def _digest(self) -> str:
         return state_file.digest(self.model)
-
-    def _check_there(self, ids: NDArray[np.integer[Any]]) -> None:
-        unknown = np.setdiff1d(ids, self.ids)
-        if len(unknown):
-            raise QueryError(f"there is no point {unknown[0]}; it was removed before, or never added")
 
     def _frame_of(self, rgb: NDArray[np.uint8] | Frame) -> Frame:
         """The next frame; a bare array is stamped now and numbered after the last."""
@@ -363,7 +336,7 @@ class Tracker:
             )
             self._step = self._make_step(self._state)
             if loaded is not None:  # only now: on a GPU the step has been tried out on these rows
-                count = len(self._rows)
+                count = self._points.live
                 self._state.rows(0, count).copy_(loaded.rows(0, count))
         return self._step
 
@@ -384,7 +357,7 @@ class Tracker:
             raise ConfigError(f"resolution {height}x{width} is not a multiple of {LOWRES_STRIDE} of at least 16x16")
         return [(height, width)]
 
-    def _what_would_fit(self) -> str:
+    def _ran_out(self) -> str:
         """Frees the state, with every point and every frame in flight, and returns the out-of-memory message."""
         when = "making room" if self._step is None else "on a frame"
         held = (self.max_points * self.bytes_per_point) + self._window.nbytes
@@ -412,27 +385,23 @@ class Tracker:
 
     def _refuse_outside(self, frame: RememberedFrame) -> None:
         """Drops queries for the next frame that lie outside it, now that its size is known, and says so."""
-        for query in [query for query in self._queries if query.frame_id is None]:
+        for query in [query for query in self._points.queries if query.frame_id is None]:
             try:
                 check_inside(query.xy, frame.size[1], frame.size[0])
             except QueryError:
-                self._queries.remove(query)
+                self._points.queries.remove(query)
                 raise
 
     def _answer_late_queries(self) -> None:
         """Begins the points that name a past frame, and carries them through the window up to its newest frame."""
-        late = sorted({query.frame_id for query in self._queries if query.frame_id is not None})
-        for frame_id in late:
+        for frame_id, queries in self._points.late():
             frame = self._window.find(frame_id)
-            queries = [query for query in self._queries if query.frame_id == frame_id]
-            start = len(self._rows)
+            start = self._points.live
             self._begin(queries, frame)
-            self._carry(start, len(self._rows), self._window.since(frame))
-        self._queries = [query for query in self._queries if query.frame_id is None]
+            self._carry(start, self._points.live, self._window.since(frame))
 
     def _answer_queries(self, frame: RememberedFrame) -> None:
-        self._begin(self._queries, frame)
-        self._queries.clear()
+        self._begin(self._points.waiting(), frame)
 
     def _begin(self, queries: Sequence[Query], frame: RememberedFrame) -> None:
         """Gives the points of `queries`, which lie on `frame` of the window, rows of their own after the live ones."""
@@ -440,8 +409,8 @@ class Tracker:
             return
         assert self._state is not None
         xy = torch.from_numpy(np.concatenate([query.xy for query in queries])).to(self._device)
-        self._state.begin(len(self._rows), *self.model.describe(self._window.pyramid(frame), xy, frame.size))
-        self._rows = np.concatenate([self._rows, *(query.ids for query in queries)])
+        self._state.begin(self._points.live, *self.model.describe(self._window.pyramid(frame), xy, frame.size))
+        self._points.seat(queries)
 
     def _carry(self, start: int, stop: int, frames: Sequence[RememberedFrame]) -> None:
         """Tracks rows start..stop alone through frames of the window: no backbone runs again."""
@@ -451,15 +420,6 @@ class Tracker:
             pyramid = self._window.pyramid(frame)
             refine_all(self.model, pyramid, match_frugally(self.model, pyramid, state), state, frame.number & 1)
 
-    def _vacate(self, row: int) -> None:
-        """Removes a row; the last one moves into its place, so that live rows stay together."""
-        last = len(self._rows) - 1
-        if row != last:
-            assert self._state is not None
-            self._state.move(last, row)
-            self._rows[row] = self._rows[last]
-        self._rows = self._rows[:last]
-
 
 def warm_up(model: Tapir, points: int) -> None:
     """Tracks `points` points on two made-up frames, so that what happens once (compiling, caching) is over."""
@@ -467,8 +427,3 @@ def warm_up(model: Tapir, points: int) -> None:
     tracker.add(np.full((points, 2), MIN_SIDE / 2))
     for _ in range(2):
         tracker.step(np.zeros((MIN_SIDE, MIN_SIDE, 3), np.uint8))
-
-
-def _without(query: Query, ids: NDArray[np.int32]) -> Query:
-    keep = ~np.isin(query.ids, ids)
-    return Query(query.ids[keep], query.xy[keep], query.frame_id)

@@ -25,6 +25,7 @@ from online_tapir.evaluation.compare import (
     validation_videos,
 )
 from online_tapir.evaluation.tapvid import query_first_videos, strided_videos
+from online_tapir.files import make_folder
 from online_tapir.model.checkpoint import choose_device, load_model, save_weights
 from online_tapir.model.config import LEAN_SMALL, PRESETS
 from online_tapir.model.tapir import Tapir
@@ -42,6 +43,8 @@ PROCEDURAL_TEXTURES = 96
 VALIDATION_CLIPS = 12
 STILL_CLIPS = 2
 SCENES_FPS = 10
+SHEET_FRAME = 256  # pixels of a frame's longer side, to which smaller ones are enlarged
+SHEET_QUALITY = 90  # of its JPEG: a PNG of noisy frames is ten times as large
 REPORT_COLUMNS = 120  # of a table printed to a file or pipe
 POINTS_AT_ONCE = 256
 
@@ -112,6 +115,7 @@ def train_model(
     """
     if start is not None and width != 1.0:
         raise ConfigError(f"--width {width:g} conflicts with {start}, which has its own width; leave out one of them")
+    make_folder(out)
     torch.manual_seed(config.seed)
     target = choose_device(device)
     model = Tapir(PRESETS["small"].scaled(width)) if start is None else load_model(start, device="cpu")
@@ -136,6 +140,7 @@ def train_model(
 
 def distil_model(out: Path, config: DistilConfig, teacher: str, textures: Path) -> None:
     """Distils the grids of `teacher` into a lean backbone, on photographs; writes `out`/small.safetensors."""
+    make_folder(out)
     torch.manual_seed(config.seed)
     console = Console(highlight=False)
     model = distil(
@@ -151,13 +156,15 @@ def distil_model(out: Path, config: DistilConfig, teacher: str, textures: Path) 
 
 
 def draw_scenes(out: Path, textures: Path | None, scene: SceneConfig, clips: int, seed: int) -> None:
-    """Draws training clips with their truth: all frames to `out`/scenes.png, a video to `out`/scenes.mp4."""
+    """Draws training clips with their truth: all frames to `out`/scenes.jpg, a video to `out`/scenes.mp4."""
+    make_folder(out)
     bank = TextureBank.procedural(PROCEDURAL_TEXTURES, seed=0)
     if textures is not None:
         bank = TextureBank.from_folder(textures) + bank
     rendered = make_clips(range(seed, seed + clips), scene, bank)
-    out.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(out / "scenes.png"), cv2.cvtColor(contact_sheet(rendered), cv2.COLOR_RGB2BGR))
+    scale = max(1, SHEET_FRAME // max(scene.height, scene.width))
+    sheet = cv2.cvtColor(contact_sheet(rendered, scale=scale), cv2.COLOR_RGB2BGR)
+    cv2.imwrite(str(out / "scenes.jpg"), sheet, [cv2.IMWRITE_JPEG_QUALITY, SHEET_QUALITY])
     pictures = np.concatenate([draw_truth(rendered, index) for index in range(clips)])  # [T, h, w, 3]
     height, width = pictures.shape[1:3]
     video = Mp4Writer(out / "scenes.mp4", SCENES_FPS, width, height)

@@ -8,6 +8,9 @@ from cyclopts.validators import Number
 
 Positive = Number(gte=1)
 Share = Number(gte=0, lte=1)
+Rate = Number(gt=0, lte=1)
+VALIDATION_SEED = 1_000_000_000  # of the first validation clip; training seeds stay below
+Seed = Number(gte=0, lt=VALIDATION_SEED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -16,28 +19,36 @@ class TrainConfig:
 
     steps: Annotated[int, Parameter(help="Optimiser steps of this stage.", validator=Positive)] = 20_000
     size: Annotated[
-        int, Parameter(help="Side of the training clips in pixels, a multiple of 8.", validator=Number(gte=64))
+        int,
+        Parameter(
+            help="Side of the training clips in pixels, a multiple of 8.", validator=Number(gte=64, lte=1024, modulo=8)
+        ),
     ] = 128
     frames: Annotated[int, Parameter(help="Frames per clip.", validator=Number(gte=2))] = 6
     clips: Annotated[int, Parameter(help="Clips per step.", validator=Positive)] = 4
     points: Annotated[int, Parameter(help="Points tracked per clip.", validator=Positive)] = 40
     fastest: Annotated[
-        float, Parameter(help="Clips run at up to this multiple of the validation speed.", validator=Number(gte=1))
+        float,
+        Parameter(help="Clips run at up to this multiple of the validation speed.", validator=Number(gte=1, lte=100)),
     ] = 3.0
     reuse: Annotated[
         int, Parameter(help="Steps that use each batch of clips, flipped and recoloured.", validator=Positive)
     ] = 3
-    learning_rate: Annotated[float, Parameter(help="Peak learning rate of AdamW.")] = 1e-3
+    learning_rate: Annotated[float, Parameter(help="Peak learning rate of AdamW.", validator=Rate)] = 1e-3
     final_rate: Annotated[
         float, Parameter(help="Share of the learning rate left at the end of the stage.", validator=Share)
     ] = 0.05
     cooldown: Annotated[
         float, Parameter(help="Share of the steps over which the learning rate falls.", validator=Share)
     ] = 0.25
-    warmup: Annotated[int, Parameter(help="Steps over which the learning rate rises.")] = 200
-    weight_decay: Annotated[float, Parameter(help="Weight decay of AdamW.")] = 1e-2
-    average: Annotated[float, Parameter(help="Decay per step of the running average of the weights.")] = 0.999
-    seed: Annotated[int, Parameter(help="Seed of the first clip; later clips use the seeds after it.")] = 0
+    warmup: Annotated[int, Parameter(help="Steps over which the learning rate rises.", validator=Number(gte=0))] = 200
+    weight_decay: Annotated[float, Parameter(help="Weight decay of AdamW.", validator=Share)] = 1e-2
+    average: Annotated[
+        float, Parameter(help="Decay per step of the running average of the weights.", validator=Number(gte=0, lt=1))
+    ] = 0.999
+    seed: Annotated[
+        int, Parameter(help="Seed of the first clip; later clips use the seeds after it.", validator=Seed)
+    ] = 0
     bf16: Annotated[bool, Parameter(help="Train in bfloat16 autocast.", negative=())] = False
     compile: Annotated[
         bool,
@@ -54,7 +65,7 @@ class DistilConfig:
     steps: Annotated[int, Parameter(help="Optimiser steps.", validator=Positive)] = 6_000
     pairs: Annotated[int, Parameter(help="Pairs of views per step.", validator=Positive)] = 8
     points: Annotated[int, Parameter(help="Points per pair.", validator=Positive)] = 192
-    learning_rate: Annotated[float, Parameter(help="Peak learning rate of AdamW.")] = 2e-3
-    seed: Annotated[int, Parameter(help="Seed of the views.")] = 0
+    learning_rate: Annotated[float, Parameter(help="Peak learning rate of AdamW.", validator=Rate)] = 2e-3
+    seed: Annotated[int, Parameter(help="Seed of the views.", validator=Seed)] = 0
     report_every: Annotated[int, Parameter(help="Steps between reports.", validator=Positive)] = 250
     checkpoint_every: Annotated[int, Parameter(help="Steps between checkpoints.", validator=Positive)] = 100

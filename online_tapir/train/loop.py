@@ -23,10 +23,9 @@ from online_tapir.model.estimate import visibility
 from online_tapir.model.tapir import Tapir
 from online_tapir.scenes.clips import Clips, SceneConfig, make_clips
 from online_tapir.scenes.textures import TextureBank
-from online_tapir.train.config import TrainConfig
+from online_tapir.train.config import VALIDATION_SEED, TrainConfig
 from online_tapir.train.losses import LossWeights, Truth, clip_loss
 
-VALIDATION_SEED = 1_000_000_000  # training seeds stay below
 CHECKPOINT = "checkpoint.pt"
 
 

@@ -126,7 +126,7 @@ def test_the_real_program_is_measured(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_a_program_that_cannot_start_ends_the_bench(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(BenchError, match="ended with 2"):
         main(Settings(size="8x8"))
-    assert "at least 16 pixels" in capfd.readouterr().err
+    assert "must be 16 to 16384 pixels" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("beside", ["rerun-stalled", "subscriber-stalled"])

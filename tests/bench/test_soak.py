@@ -1,5 +1,6 @@
 """The soak runs the real loop with a user beside it, and says which law did not hold."""
 
+import threading
 from dataclasses import replace
 from typing import Any
 
@@ -96,7 +97,10 @@ def test_the_real_loop_loses_no_frame_and_its_user_sees_it() -> None:
 
 
 def test_a_user_that_fails_is_told() -> None:
-    with pytest.raises(BenchError, match=r"the user of the run ended with -?\d+"), soak.user("nowhere"):
+    with (
+        pytest.raises(BenchError, match=r"the user of the run ended with -?\d+"),
+        soak.user("nowhere", ready=threading.Event()),
+    ):
         pass
 
 
@@ -107,3 +111,15 @@ def test_a_user_that_fails_is_told() -> None:
 def test_what_cannot_be_soaked_is_refused(settings: Settings, why: str) -> None:
     with pytest.raises(BenchError, match=why):
         main(settings)
+
+
+def test_a_run_that_is_over_in_a_moment_waits_for_its_user() -> None:
+    kept, sampler = Account(), Sampler(1, 40)
+    fps, seen = watch(Settings(frames=40, stub=True, points=7, size="49x33", threads=1), sampler, kept)
+    assert (kept.published, kept.unaccounted) == (40, 0)
+    assert seen["received"] >= 39  # all but the first, after which the run waited
+    assert seen["answers"]["all"] >= 1
+    assert seen["out_of_order"] == seen["ids_given_twice"] == 0
+    connected = {sample.open_files for sample in sampler.samples[1:]}
+    assert max(connected) - min(connected) <= soak.MORE_NOW_AND_THEN  # nobody connects in the middle of the figures
+    assert fps > 0

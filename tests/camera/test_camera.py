@@ -382,8 +382,13 @@ def test_the_demo_takes_its_size_rate_and_seed() -> None:
         ("ftp://ann:s3cret@host/x", "ftp://host/x cannot be read; an address begins with one of rtsp"),
         ("no/such/file.mp4", "there is no file no/such/file.mp4"),
         ("", "is empty; give an index"),
-        ("99999999999", "there is no camera 99999999999: indices end at 255"),
+        (" ", "is empty; give an index"),
+        ("99999999999", "there is no camera 99999999999: indices end at 99"),
+        ("200", "there is no camera 200: indices end at 99"),  # OpenCV would take it for index 0 of its backend 200
+        ("9" * 5000, r"there is no camera 999999999\.\.\. \(5000 digits\)"),
+        ("a" * 5000, r"there is no file a+\.\.\. \(5000 characters\)"),
     ],
+    ids=lambda text: text[:20] or "empty",
 )
 def test_what_no_camera_is_called_is_refused(spec: str, says: str) -> None:
     with pytest.raises((CameraError, ConfigError), match=says):
@@ -394,3 +399,55 @@ def test_what_no_camera_is_called_is_refused(spec: str, says: str) -> None:
 def test_a_size_or_rate_that_cannot_be_is_refused(asked) -> None:
     with pytest.raises(ConfigError, match="asked for"):
         open_camera("0", **asked)
+
+
+@pytest.mark.parametrize("size", [(100_000, 100_000), (16_384, 16_384), (7680, 4320)])
+def test_a_demo_that_would_fill_the_memory_is_refused(size: tuple[int, int]) -> None:
+    with pytest.raises(ConfigError, match=f"{size[0]}x{size[1]} was asked"):
+        open_camera("demo", size=size, fps=0)
+
+
+def test_twelve_bit_images_are_as_bright_as_they_were_and_do_not_flicker(tmp_path: Path) -> None:
+    for number, grey in enumerate((200, 90, 10, 255)):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), np.full((33, 49), grey * 4095 // 255, np.uint16))
+    camera = open_camera(str(tmp_path))
+    assert "4 images of 12 bits" in camera.description
+    assert [image[0, 0, 0] for image in read_all(camera)] == pytest.approx([200, 90, 10, 255], abs=1)
+
+
+def test_an_image_that_needs_more_bits_widens_the_depth(tmp_path: Path) -> None:
+    for number, value in enumerate((1000, 1000, 1000, 1000, 3001, 1000)):  # the first, fourth and last are looked at
+        cv2.imwrite(str(tmp_path / f"{number}.png"), np.full((33, 49), value, np.uint16))
+    greys = [image[0, 0, 0] for image in read_all(open_camera(str(tmp_path)))]
+    assert greys == [249, 249, 249, 249, 187, 62]  # of 10 bits, then of 12
+
+
+def test_a_recording_that_plays_too_slowly_says_so_once(tmp_path: Path) -> None:
+    for number in range(90):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), flat((1, 2, 3)))
+    clock, said = StepClock(), list[str]()
+    camera = open_camera(str(tmp_path), fps=25, realtime=True, clock=clock, report=said.append)
+    while camera.read() is not None:
+        clock.sleep(0.1)
+    assert len(said) == 1
+    assert f"{tmp_path.name} is played at 10 frames a second instead of 25" in said[0]
+
+
+def test_a_recording_in_a_loop_begins_again_and_its_numbers_go_on(tmp_path: Path) -> None:
+    clock = StepClock()
+    camera = open_camera(str(write_video(tmp_path / "clip.avi")), loop=True, realtime=True, clock=clock)
+    assert (camera.name, camera.live, camera.description) == (
+        "clip",
+        False,
+        "clip.avi: 64x48 at 25 fps, again and again",
+    )
+    with Capture(camera, clock=clock) as capture:
+        frames = [capture.mailbox.take(LONG) for _ in range(12)]
+    assert [frame.id for frame in frames] == list(range(12))
+    np.testing.assert_allclose(colors_of([frame.rgb for frame in frames]), (3 * COLORS)[:12], atol=12)
+    assert [frame.captured_ns for frame in frames] == [i * 40_000_000 for i in range(12)]  # without a gap or a jump
+
+
+def test_a_live_source_cannot_be_looped() -> None:
+    with pytest.raises(ConfigError, match="--loop plays a recording again and again, and demo is a live source"):
+        open_camera("demo", size=(49, 33), loop=True)

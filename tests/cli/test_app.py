@@ -21,7 +21,7 @@ from online_tapir import Controller, Tracker, load_model, subscribe
 from online_tapir.camera import CameraInfo
 from online_tapir.camera import opencv as opencv_camera
 from online_tapir.cli.app import main
-from online_tapir.launch import build
+from online_tapir.launch import build, sizes
 from online_tapir.wire.security import new_keys, trust
 
 LONG = 60  # seconds; only a broken program takes so long
@@ -460,3 +460,18 @@ def test_the_help_and_the_version_are_there(capsys: pytest.CaptureFixture[str]) 
     ):
         main(words)
     assert "--max-points" in capsys.readouterr().out
+
+
+def test_more_threads_than_cpus_are_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sizes, "usable_cpus", lambda: 4)
+    assert [sizes.threads(asked) for asked in (None, 1, 4)] == [None, 1, 4]
+    for asked in (5, 10_000):
+        message = tracking_refused(capsys, *DEMO, "--threads", asked)
+        assert f"--threads {asked}: this machine has 4 CPUs; give 1 to 4" in message
+
+
+def test_the_default_points_fit_the_room(capsys: pytest.CaptureFixture[str]) -> None:
+    main([*DEMO, "--rerun", "off", "--publish", "off", "--control", "off", "--frames", "1", "--max-points", "10"])
+    assert "10 points at the end" in capsys.readouterr().err

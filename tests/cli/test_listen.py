@@ -5,12 +5,14 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
 from rich.console import Console
 
-from online_tapir.cli.listen import CSV_COLUMNS, live_table, write_csv, write_jsonl
+from online_tapir.cli.listen import CSV_COLUMNS, HINT_MS, live_table, patient, write_csv, write_jsonl
+from online_tapir.errors import OnlineTapirError
 from online_tapir.records import Tracks
 from online_tapir.wire.messages import Heartbeat
 
@@ -146,3 +148,49 @@ def test_heartbeats_do_not_count() -> None:
     messages: Iterator[Tracks | Heartbeat] = iter([lost(1), tracks(0), lost(2), tracks(1), tracks(2)])
     assert live_table(messages, Console(file=out), count=2) == 2
     assert next(messages).frame_id == 2
+
+
+class Silences:
+    """In place of a subscription: each None is a time-out."""
+
+    address = "tcp://robot:5555"
+
+    def __init__(self, *messages: int | None) -> None:
+        self.timeout_ms: int | None = None
+        self.waited_ms = 0
+        self._messages = iter(messages)
+
+    def __next__(self) -> int:
+        message = next(self._messages)
+        if message is None:
+            assert self.timeout_ms is not None
+            self.waited_ms += self.timeout_ms
+            raise TimeoutError
+        return message
+
+
+def hear(*messages: int | None, timeout_s: float | None = None) -> tuple[list[int], list[str], int]:
+    """What is heard, what is said, and how long was waited in vain."""
+    stream: Any = Silences(*messages)
+    heard: list[int] = []
+    said: list[str] = []
+    try:
+        for message in patient(stream, timeout_s=timeout_s, why=lambda: "nobody is there", report=said.append):
+            heard.append(message)
+    except OnlineTapirError as error:
+        said.append(str(error))
+    return heard, said, stream.waited_ms
+
+
+def test_a_silence_at_the_start_is_explained_once_and_waited_for() -> None:
+    assert hear(None, None, None, 1, None, None, 2) == ([1, 2], ["nobody is there"], 5 * HINT_MS)
+
+
+def test_a_silence_after_the_first_message_is_left_to_the_heartbeats() -> None:
+    assert hear(1, None, None, 2) == ([1, 2], [], 2 * HINT_MS)
+
+
+def test_a_listener_gives_up_after_its_time_and_says_why() -> None:
+    given_up = "nothing from tcp://robot:5555 in {} s: nobody is there"
+    assert hear(None, None, None, timeout_s=7) == ([], ["nobody is there", given_up.format(7)], 7000)
+    assert hear(1, None, timeout_s=0.1) == ([1], [given_up.format(0.1)], 100)

@@ -60,7 +60,28 @@ def test_what_was_saved_is_printed(control: Callable[..., str], keeps: Callable[
     assert control("save") == "7 points of frame 5 saved\n"
 
 
-@pytest.mark.parametrize(("name", "begins"), [("now.png", b"\x89PNG"), ("now.jpg", b"\xff\xd8")])
+@pytest.mark.parametrize(
+    ("words", "points"),
+    [
+        (("12", "8"), 1),
+        (("12,", "8"), 1),
+        ((" 12 , 8 ",), 1),
+        (("12 8",), 1),
+        (("12", "8", "30.5", "2"), 2),
+        (("12,8 30.5,2",), 2),
+    ],
+)
+def test_points_may_be_written_as_the_shell_splits_them(
+    control: Callable[..., str], stream: Stream, words: tuple[str, ...], points: int
+) -> None:
+    control("add", *words)
+    (named,) = [queries.xy.tolist() for _, queries in stream._named]
+    assert named == [[12, 8], [30.5, 2]][:points]
+
+
+@pytest.mark.parametrize(
+    ("name", "begins"), [("now.png", b"\x89PNG"), ("now.jpg", b"\xff\xd8"), ("NOW.JPEG", b"\xff\xd8")]
+)
 def test_a_snapshot_is_written_and_its_frame_printed(
     control: Callable[..., str], tmp_path: Path, name: str, begins: bytes
 ) -> None:
@@ -73,6 +94,11 @@ def test_a_snapshot_is_written_and_its_frame_printed(
     [
         (("add", "12"), "'12' is not a point; write x,y"),
         (("add", "12,eight"), "is not a point"),
+        (("add", "12", "8", "30"), "'12' is not a point"),
+        (("add", "12,8", "30"), "'30' is not a point"),
+        (("add", "1,2,3"), "'1,2,3' is not a point"),
+        (("snapshot", "now.gif"), "cannot be written as now.gif; name a .jpg, .jpeg, .png file"),
+        (("snapshot", "now"), "cannot be written as now; name a"),
         (("add", "50,8"), "outside_frame"),
         (("add", "12,8", "--frame", "1"), "frame_left_window"),
         (("remove", "7"), "unknown_point"),

@@ -138,3 +138,21 @@ def test_a_source_that_is_lost_again_at_once_is_told_twice() -> None:
     recovery.tracked(tracks(7, set()))
     recovery.tracked(tracks(9, set()))
     assert [note[:10] for note in notes] == ["1 of the 2", "0 of the 1"]
+
+
+@pytest.mark.parametrize(
+    ("resumed", "visible", "elsewhere"), [(True, 6, True), (True, 20, False), (False, 6, False)], ids=str
+)
+def test_few_points_at_a_time_after_a_restart_are_a_warning_of_another_scene(
+    resumed: bool, visible: int, elsewhere: bool
+) -> None:
+    notes: list[str] = []
+    recovery = Recovery(notes.append)
+    if resumed:
+        recovery.resumed(np.arange(40, dtype=np.int32))
+    else:
+        recovery.lost(tracks(0, set(range(40)), of=40))
+    for tenth in range(11):  # others on every frame: in the end all were found
+        recovery.tracked(tracks(1 + tenth / 10, {(4 * tenth + i) % 40 for i in range(visible)}, of=40))
+    (note,) = notes
+    assert note.endswith("if this is another scene, start without --resume") is elsewhere

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from online_tapir.camera import Reconnect, SyntheticCamera
 from online_tapir.camera.demo import DemoCamera, DemoScene
+from online_tapir.clock import StepClock
 from online_tapir.errors import CameraError, QueryError
 from online_tapir.live.sink import Sink
 from online_tapir.live.status import Status
@@ -449,3 +450,26 @@ def test_points_outlive_a_source_that_fails_and_comes_back(
     assert ids == sorted(set(ids))
     assert "lost" in {beat.state for beat in sink.heartbeats}
     assert any("the cable is out" in note for note in status.notes)
+
+
+def test_the_latency_of_a_recording_is_without_the_readers_queue(make_frames: Callable[..., Pictures]) -> None:
+    clock, sink = StepClock(5_000, 1_000_000), ListSink()
+
+    class Slow(FakeTracker):
+        def collect(self) -> Tracks:
+            clock.sleep(0.1)
+            return super().collect()
+
+    times = {"monotonic_ns": clock.monotonic_ns, "unix_ns": clock.unix_ns}
+    run(SyntheticCamera(make_frames(5)), Slow(), sinks=[sink], **times)
+    assert [tracks.captured_ns for tracks in sink.tracks] == [5_000 + i * 100_000_000 for i in range(5)]
+    assert [tracks.captured_unix_ns for tracks in sink.tracks] == [1_000_000 + i * 100_000_000 for i in range(5)]
+
+
+def test_a_live_frame_keeps_the_moment_of_its_grab(make_frames: Callable[..., Pictures]) -> None:
+    (picture,) = make_frames(1)
+    tracker: Any = FakeTracker()
+    stream = Stream(SyntheticCamera([picture], live=True), tracker, threading.Event(), monotonic_ns=lambda: 9)
+    frame = Frame(0, 3, 4, picture)
+    stream.capture.mailbox.offer(frame)
+    assert stream.take() is frame

@@ -85,7 +85,7 @@ def followed(
             tracker.remove(slots[places])
             slots[places] = tracker.add(xy)
         tracker.step(frame)
-        row_of = {point: row for row, point in enumerate(tracker._rows.tolist())}
+        row_of = {point: row for row, point in enumerate(tracker._points.rows.tolist())}
         yield stages, [row_of[point] for point in slots.tolist()]
 
 

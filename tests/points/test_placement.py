@@ -6,7 +6,16 @@ import pytest
 
 from online_tapir.camera.demo import DemoScene
 from online_tapir.errors import ConfigError, QueryError
-from online_tapir.points.placement import MaskPoints, check_inside, parse_points, read_csv, read_mask, replenish
+from online_tapir.points.placement import (
+    Corners,
+    Grid,
+    MaskPoints,
+    check_inside,
+    parse_points,
+    read_csv,
+    read_mask,
+    replenish,
+)
 
 
 @pytest.fixture(scope="module")
@@ -218,7 +227,7 @@ def test_replenish_does_not_mind_tracks_that_ran_away(rgb: np.ndarray) -> None:
 def test_a_mask_whose_header_cannot_be_is_refused(tmp_path: Path, shape: bytes) -> None:
     header = b"{'descr': '|b1', 'fortran_order': False, 'shape': " + shape + b", }"
     (tmp_path / "odd.npy").write_bytes(b"\x93NUMPY\1\0" + len(header).to_bytes(2, "little") + header)
-    with pytest.raises(ConfigError, match="no \\.npy array, or is damaged"):
+    with pytest.raises(ConfigError, match="not an \\.npy array, or is damaged"):
         read_mask(tmp_path / "odd.npy")
 
 
@@ -226,3 +235,24 @@ def test_a_number_beyond_float32_is_outside_every_frame(tmp_path: Path) -> None:
     (tmp_path / "far.csv").write_text("1e308,2\n")
     with pytest.raises(QueryError, match="outside"):
         check_inside(read_csv(tmp_path / "far.csv"), 640, 480)
+
+
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        ("auto:0", "auto:0 asks for 0 points; give 1 to 65536"),
+        ("auto:9999999", "auto:9999999 asks for 9999999 points; give 1 to 65536"),
+        ("random:65537", "random:65537 asks for 65537 points; give 1 to 65536"),
+        ("grid:9999", "grid:9999 asks for 99980001 points; give 1 to 65536"),
+        ("auto:many", "auto:many needs a whole number after the colon"),
+        ("auto:-1", "auto:-1 needs a whole number after the colon"),
+    ],
+)
+def test_too_many_points_or_none_are_refused_with_the_bounds(spec: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        parse_points(spec)
+
+
+def test_as_many_points_as_a_tracker_can_have_are_taken() -> None:
+    assert parse_points("auto:65536") == Corners(65536)
+    assert parse_points("grid:256") == Grid(256, 256)

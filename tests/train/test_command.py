@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from online_tapir.cli.app import main
 from online_tapir.errors import ConfigError
 from online_tapir.model.backbone import Backbone
 from online_tapir.model.checkpoint import load_model
@@ -55,9 +56,63 @@ def test_a_width_of_its_own_is_refused_for_weights_that_have_one(tmp_path: Path)
 
 def test_scenes_are_drawn_as_a_sheet_and_as_a_video_of_all_their_frames(tmp_path: Path) -> None:
     command.draw_scenes(tmp_path, None, SceneConfig(height=64, width=64, frames=3, points=5), clips=2, seed=0)
-    sheet = cv2.imread(str(tmp_path / "scenes.png"))
+    sheet = cv2.imread(str(tmp_path / "scenes.jpg"))
     assert sheet is not None
     assert sheet.std() > 1
     video = cv2.VideoCapture(str(tmp_path / "scenes.mp4"))
     assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 6
     video.release()
+
+
+def test_a_sheet_is_of_frames_about_256_pixels_wide_and_small_enough_to_mail(tmp_path: Path) -> None:
+    for side in (64, 256):
+        scene = SceneConfig(height=side, width=side, frames=8, points=5)
+        command.draw_scenes(tmp_path, None, scene, clips=1, seed=0)
+        sheet = cv2.imread(str(tmp_path / "scenes.jpg"))
+        assert sheet is not None
+        assert sheet.shape == (260, 8 * 260, 3)
+        assert (tmp_path / "scenes.jpg").stat().st_size < 400_000
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
+    with pytest.raises(SystemExit) as end:
+        main([str(word) for word in words])
+    assert end.value.code == 2
+    return " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("flag", "value", "says"),
+    [
+        ("--learning-rate", "-1", "Must be > 0"),
+        ("--learning-rate", "nan", "Must be"),
+        ("--size", "100", "Must be a multiple of 8"),
+        ("--average", "1", "Must be < 1"),
+        ("--warmup", "-1", "Must be >= 0"),
+        ("--weight-decay", "-1", "Must be >= 0"),
+        ("--seed", "-1", "Must be >= 0"),
+        ("--width", "inf", "Must be <= 16"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flag: str, value: str, says: str
+) -> None:
+    message = refused(capsys, "train", tmp_path / "out", flag, value)
+    assert f"{flag}. {says}" in message
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("command", ["train", "scenes"])
+def test_a_folder_that_cannot_be_written_is_refused_before_the_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    (tmp_path / "file").touch()
+    out = tmp_path / "file" / "out"
+    assert f"cannot write into the folder {out}: Not a directory; name another folder" in refused(capsys, command, out)
+
+
+def test_figures_that_cannot_be_written_are_refused_before_the_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "none" / "figures.json"
+    assert f"--json {file} cannot be written: No such file or directory" in refused(capsys, "eval", "--json", file)

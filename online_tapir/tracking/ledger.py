@@ -1,0 +1,106 @@
+"""Which point is in which row of a track state, and which points still wait for a frame."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from online_tapir.errors import QueryError
+
+Ids = NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Query:
+    """Points that wait for the next step: their ids [P], xy [P, 2] (image pixels), and the frame they are on."""
+
+    ids: Ids
+    xy: NDArray[np.float32]
+    frame_id: int | None  # None: the next frame
+
+    def without(self, ids: Ids) -> "Query":
+        keep = ~np.isin(self.ids, ids)
+        return Query(self.ids[keep], self.xy[keep], self.frame_id)
+
+
+class Ledger:
+    """The ids of the live rows, in the order of the rows, and the queries that wait; ids are never reused."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.rows: Ids = np.empty(0, np.int32)  # the id in each live row
+        self.queries: list[Query] = []
+        self.next_id = 0
+
+    @property
+    def ids(self) -> Ids:
+        """The points that are tracked or wait for the next step, ascending."""
+        return np.sort(np.concatenate([self.rows, *(query.ids for query in self.queries)]))
+
+    @property
+    def live(self) -> int:
+        """Rows in use; they lie together at the beginning."""
+        return len(self.rows)
+
+    def row_of(self, id: int) -> int:
+        return int(np.flatnonzero(self.rows == id)[0])
+
+    def add(self, xy: NDArray[np.float32], frame_id: int | None) -> Ids:
+        """Queues points xy [P, 2]; returns their ids [P]. QueryError where there is no room."""
+        there = len(self.ids)
+        if there + len(xy) > self.capacity:
+            raise QueryError(
+                f"{len(xy)} points asked for beside the {there} there are, but there is room for {self.capacity}; "
+                f"remove some or raise --max-points"
+            )
+        ids = np.arange(self.next_id, self.next_id + len(xy), dtype=np.int32)
+        self.next_id += len(xy)
+        self.queries.append(Query(ids, xy.copy(), frame_id))
+        return ids
+
+    def check(self, ids: NDArray[np.integer[Any]]) -> None:
+        """QueryError where one of these points does not exist."""
+        unknown = np.setdiff1d(ids, self.ids)
+        if len(unknown):
+            raise QueryError(f"there is no point {unknown[0]}; it was removed before, or never added")
+
+    def remove(self, ids: Ids) -> list[tuple[int, int]]:
+        """Removes points; returns the moves (source, target) of rows that keep the live rows together, in order."""
+        self.check(ids)
+        self.queries = [query.without(ids) for query in self.queries]
+        moves = []
+        for row in sorted(np.flatnonzero(np.isin(self.rows, ids)).tolist(), reverse=True):
+            last = self.live - 1
+            if row != last:
+                moves.append((last, row))
+                self.rows[row] = self.rows[last]
+            self.rows = self.rows[:last]
+        return moves
+
+    def clear(self) -> None:
+        self.rows = self.rows[:0]
+        self.queries.clear()
+
+    def restore(self, rows: Ids, next_id: int, waiting: Query) -> None:
+        """Takes over the points of another ledger."""
+        self.rows, self.next_id = rows.copy(), next_id
+        if len(waiting.ids):
+            self.queries.append(waiting)
+
+    def late(self) -> list[tuple[int, list[Query]]]:
+        """The queries on frames that have passed, by frame, oldest first; they no longer wait."""
+        frame_ids = sorted({query.frame_id for query in self.queries if query.frame_id is not None})
+        found = [(frame_id, [query for query in self.queries if query.frame_id == frame_id]) for frame_id in frame_ids]
+        self.queries = [query for query in self.queries if query.frame_id is None]
+        return found
+
+    def waiting(self) -> list[Query]:
+        """The queries for the next frame; they no longer wait."""
+        waiting, self.queries = self.queries, []
+        return waiting
+
+    def seat(self, queries: Sequence[Query]) -> None:
+        """Gives points the rows after the live ones."""
+        self.rows = np.concatenate([self.rows, *(query.ids for query in queries)])

@@ -1,0 +1,62 @@
+"""Finds out why nothing arrives from a publisher, on a short connection of its own."""
+
+import time
+from pathlib import Path
+
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+from online_tapir.wire import messages as wire
+from online_tapir.wire import security
+
+WAIT_MS = 1500  # more than a publisher's default pause between heartbeats
+
+
+def why_silent(address: str, camera: str | None, keys: Path | str | None, wait_ms: int = WAIT_MS) -> str:
+    """What keeps tracks of `camera` (None: of any) from arriving, and what to do; listens for at most `wait_ms`.
+
+    Raises ConfigError for keys that are none.
+    """
+    context = zmq.Context()
+    socket = context.socket(zmq.SUB)
+    monitor = socket.get_monitor_socket()
+    answered, greeted, cameras = False, False, set[str]()
+    try:
+        security.authenticate(socket, keys)
+        socket.setsockopt(zmq.MAXMSGSIZE, wire.MAX_MESSAGE_BYTES)
+        socket.setsockopt(zmq.IPV6, int("[" in address))
+        for kind in (wire.TOPIC, wire.HEARTBEAT_TOPIC):
+            socket.setsockopt(zmq.SUBSCRIBE, kind)
+        socket.connect(address)
+        deadline = time.monotonic() + wait_ms / 1000
+        while (left_s := deadline - time.monotonic()) > 0:
+            ready, _, _ = zmq.select([monitor, socket], [], [], left_s)
+            if monitor in ready:
+                event = recv_monitor_message(monitor)["event"]
+                answered |= event == zmq.EVENT_CONNECTED
+                greeted |= event == zmq.EVENT_HANDSHAKE_SUCCEEDED
+                if event == zmq.EVENT_CONNECT_RETRIED and not answered:
+                    break  # refused; but who hangs up while the keys do not match says why at the next attempt
+                if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
+                    return f"{address} does not trust this key; there, `online-tapir keys trust` admits it"
+                if event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL and keys is None:
+                    return f"{address} admits only trusted keys; add --keys FOLDER"
+                if event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:
+                    return f"{address} uses no keys; leave out --keys"
+            if socket in ready:
+                topic = socket.recv().partition(b"\0")[0]
+                cameras.add(topic.partition(b"/")[2].decode(errors="replace"))
+    finally:
+        socket.disable_monitor()
+        monitor.close(linger=0)
+        socket.close(linger=0)
+        context.term()
+    if answered and not greeted:
+        return f"{address} answers, but not as a publisher of tracks; check the address, see `online-tapir --publish`"
+    if not greeted:
+        return f"nobody listens at {address}; check that online-tapir runs there and publishes at that address"
+    if not cameras:
+        return f"connected to {address}, where no frame has been published yet"
+    if camera is not None and camera not in cameras:
+        return f"{address} publishes {', '.join(sorted(cameras))}; name one of these with --camera"
+    return f"{address} has begun to publish"

@@ -1,0 +1,73 @@
+"""Whoever hears nothing is told why: nobody there, other cameras, no frame yet, or keys."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from online_tapir.records import Frame
+from online_tapir.sinks.zmq import ZmqPublisher
+from online_tapir.testing import make_tracks
+from online_tapir.wire.diagnosis import why_silent
+from online_tapir.wire.security import Access, load_keys, new_keys, trust
+
+LOOPBACK = "tcp://127.0.0.1:0"
+FRAME = Frame(0, 0, 0, np.zeros((33, 49, 3), np.uint8))
+SHORT, LONG = 300, 30_000  # milliseconds to listen; only a broken diagnosis uses all of the long one
+
+
+@pytest.fixture
+def publishing() -> Iterator[Callable[[str], str]]:
+    """Publishes tracks of a camera over and over; returns the address."""
+    over = threading.Event()
+    with ExitStack() as opened:
+
+        def publish(camera: str) -> str:
+            publisher = opened.enter_context(closing(ZmqPublisher(LOOPBACK)))
+
+            def go() -> None:
+                while not over.wait(0.005):
+                    publisher.publish(FRAME, make_tracks(camera=camera))
+
+            thread = threading.Thread(target=go)
+            thread.start()
+            opened.callback(thread.join)
+            return publisher.address
+
+        yield publish
+        over.set()
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> tuple[Path, Path]:
+    """Of a tracker, and of a client that it does not know."""
+    robot, stranger = tmp_path / "robot", tmp_path / "stranger"
+    for folder in (robot, stranger):
+        new_keys(folder)
+    trust(stranger, robot / "robot.key")
+    return robot, stranger
+
+
+def test_other_cameras_that_are_published_are_named(publishing: Callable[[str], str]) -> None:
+    address = publishing("desk")
+    assert why_silent(address, "door", None, SHORT) == f"{address} publishes desk; name one of these with --camera"
+    for camera in ("desk", None):
+        assert why_silent(address, camera, None, SHORT) == f"{address} has begun to publish"
+
+
+def test_a_publisher_without_a_frame_is_told_from_none() -> None:
+    with closing(ZmqPublisher(LOOPBACK)) as publisher:
+        assert why_silent(publisher.address, None, None, SHORT).endswith("where no frame has been published yet")
+    assert why_silent(publisher.address, None, None, LONG).startswith(f"nobody listens at {publisher.address}")
+
+
+def test_keys_that_are_missing_unknown_or_needless_are_told_apart(keys: tuple[Path, Path]) -> None:
+    robot, stranger = keys
+    with closing(ZmqPublisher(LOOPBACK, access=Access(load_keys(robot)))) as guarded:
+        assert why_silent(guarded.address, None, None, LONG).endswith("admits only trusted keys; add --keys FOLDER")
+        assert "does not trust this key" in why_silent(guarded.address, None, stranger, LONG)
+    with closing(ZmqPublisher(LOOPBACK)) as plain:
+        assert why_silent(plain.address, None, stranger, LONG).endswith("uses no keys; leave out --keys")
