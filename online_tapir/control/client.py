@@ -5,8 +5,7 @@ import uuid
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import zmq
@@ -14,8 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from online_tapir.control import protocol
 from online_tapir.control.protocol import ControlError, Request
-from online_tapir.errors import ConfigError
-from online_tapir.wire import security
+from online_tapir.wire.sockets import ClientSockets
 
 SAVED_EVERY_S = 0.05  # seconds between two polls of whether the points are saved
 ATTEMPTS = 2  # per time-out; if only the reply was lost, the second gets it again without a second execution
@@ -60,7 +58,7 @@ class Snapshot:
     image: bytes
 
 
-class Controller:
+class Controller(ClientSockets):
     """Controls and queries a live run, from another program.
 
         with Controller() as controller:
@@ -74,23 +72,11 @@ class Controller:
     def __init__(
         self, address: str = protocol.DEFAULT_ADDRESS, *, keys: Path | str | None = None, timeout_ms: int = 5_000
     ) -> None:
-        self.address = address
+        super().__init__(address, "control")
         self.timeout_ms = timeout_ms
         self._name = uuid.uuid4().hex
         self._numbers = count(1)
-        self._context = zmq.Context()
-        self._socket = self._context.socket(zmq.DEALER)
-        for option, value in {**_OPTIONS, zmq.IPV6: int("[" in address)}.items():
-            self._socket.setsockopt(option, value)
-        try:
-            security.authenticate(self._socket, keys)
-            self._socket.connect(address)
-        except ConfigError:
-            self.close()
-            raise
-        except zmq.ZMQError as error:
-            self.close()
-            raise ConfigError(f"cannot control {address!r}: {error}; write tcp://HOST:PORT or ipc://PATH") from error
+        self._socket = self._connect(zmq.DEALER, keys, _OPTIONS)
 
     def add(self, xy: ArrayLike, frame_id: int | None = None, *, normalised: bool = False) -> NDArray[np.int32]:
         """Adds points xy [P, 2] on frame `frame_id`, None the newest; returns their ids [P].
@@ -166,21 +152,6 @@ class Controller:
             visible=np.array(columns[3], np.bool_),
             waiting=np.array(result["waiting"], np.int32),
         )
-
-    def close(self) -> None:
-        """Closes the socket. May be called twice."""
-        self._socket.close(linger=0)
-        self._context.term()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        if hasattr(self, "_socket"):
-            self.close()
 
     def _ask(self, command: str, **arguments: Any) -> dict[str, Any]:
         """Sends a request and returns its result. Raises the ControlError of the reply, or no_answer."""

@@ -16,7 +16,7 @@ from online_tapir.drawing.painting import DIM, Picture, hues
 from online_tapir.records import Correlations, Stage
 
 Overlay = NDArray[np.uint8]  # RGBA [h, w, 4], straight (not premultiplied) alpha
-Size = tuple[int, int]  # width, height
+WidthHeight = tuple[int, int]  # width, height
 
 COST_COLORS = cv2.COLORMAP_TURBO
 HEAT_COLORS = cv2.COLORMAP_INFERNO
@@ -60,11 +60,6 @@ def crop_around(rgb: Picture, xy: Sequence[float] | NDArray[np.floating[Any]], s
     return Crop(picture, (left, top))
 
 
-def query_patch(rgb: Picture, xy: Sequence[float] | NDArray[np.floating[Any]], side: int) -> Picture:
-    """Copies the patch around a query xy (image pixels) from its frame: [side, side, 3] (see `crop_around`)."""
-    return crop_around(rgb, xy, side).picture
-
-
 def cost_shares(cost: NDArray[np.float32]) -> NDArray[np.float32]:
     """Scales a correlation map [H, W] to 0..1: 0 up to its median, where most of a picture is, 1 at its maximum."""
     middle, best = float(np.median(cost)), float(cost.max())
@@ -76,26 +71,16 @@ def heat_shares(heat: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.asarray((heat / max(float(heat.max()), 1e-12)).clip(0, 1) ** HEAT_GAMMA, np.float32)
 
 
-def cost_overlay(cost: NDArray[np.float32], size: Size) -> Overlay:
+def cost_overlay(cost: NDArray[np.float32], size: WidthHeight) -> Overlay:
     """Upsamples correlations [H, W] to an overlay of `size`: opaque at the best place, transparent where ordinary."""
     shares = _upsampled(cost_shares(cost), size)
     return _overlay(shares, shares**COST_GAMMA, COST_COLORS)
 
 
-def heat_overlay(heat: NDArray[np.float32], size: Size) -> Overlay:
+def heat_overlay(heat: NDArray[np.float32], size: WidthHeight) -> Overlay:
     """Upsamples position probabilities [H, W] to an overlay of `size`: the likelier, the more opaque."""
     shares = _upsampled(heat_shares(heat), size)
     return _overlay(shares, shares, HEAT_COLORS)
-
-
-def cost_picture(cost: NDArray[np.float32], size: Size) -> Picture:
-    """Upsamples correlations [H, W] to a colour picture of `size`: dark blue up to the median, red at the maximum."""
-    return _colored(_upsampled(cost_shares(cost), size), COST_COLORS)
-
-
-def heat_picture(heat: NDArray[np.float32], size: Size) -> Picture:
-    """Upsamples probabilities [H, W] to a colour picture of `size`: black at 0, pale yellow at the maximum."""
-    return _colored(_upsampled(heat_shares(heat), size), HEAT_COLORS)
 
 
 def stage_colors(stages: Sequence[Stage]) -> NDArray[np.uint8]:
@@ -113,12 +98,6 @@ def blended(picture: Picture, overlay: Overlay) -> Picture:
     """Blends an overlay [h, w, 4] over a `picture` [h, w, 3] of the same size."""
     alpha = overlay[..., 3:].astype(np.float32) / 255
     return np.asarray(picture * (1 - alpha) + overlay[..., :3] * alpha + 0.5, np.uint8)
-
-
-def dimmed(picture: Picture, light: float) -> Picture:
-    """Turns `picture` grey and scales its brightness by `light`, so that colours over it stay legible."""
-    grey = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
-    return np.repeat((grey * light).astype(np.uint8)[..., None], 3, axis=2)
 
 
 def patches_picture(patches: NDArray[np.float32], tile: int) -> Picture:
@@ -165,7 +144,7 @@ def correlations_middles(correlations: Sequence[Correlations]) -> NDArray[np.flo
     return np.asarray(corners + side / 2, np.float32)
 
 
-def correlations_size(correlations: Sequence[Correlations]) -> Size:
+def correlations_size(correlations: Sequence[Correlations]) -> WidthHeight:
     """Width and height of `correlations_picture`."""
     if not correlations:
         return 1, 1
@@ -183,7 +162,7 @@ def _gap(patches: NDArray[np.float32], tile: int) -> int:
     return max(1, tile // samples)
 
 
-def _upsampled(values: NDArray[np.float32], size: Size) -> NDArray[np.float32]:
+def _upsampled(values: NDArray[np.float32], size: WidthHeight) -> NDArray[np.float32]:
     """Resamples values [H, W] bilinearly at the pixel centres of a picture of `size`: [h, w]."""
     return np.asarray(cv2.resize(values, size, interpolation=cv2.INTER_LINEAR), np.float32)
 

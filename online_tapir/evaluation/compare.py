@@ -19,6 +19,7 @@ from online_tapir.errors import ConfigError
 from online_tapir.evaluation import scores as metrics
 from online_tapir.evaluation.baselines import PointTracker
 from online_tapir.evaluation.scores import THRESHOLDS_PX, Redetection, TrackScores
+from online_tapir.plain_json import without_nan
 from online_tapir.scenes.clips import SceneConfig, make_clips
 from online_tapir.scenes.textures import TextureBank
 
@@ -237,7 +238,7 @@ def report_table(reports: Sequence[Report]) -> Table:
 def as_dict(report: Report) -> dict[str, Any]:
     """The report as plain values for JSON; None replaces NaN, which JSON lacks."""
     redetection = {**asdict(report.redetection), "rate": report.redetection.rate}
-    plain: dict[str, Any] = _without_nan({**asdict(report), "thresholds_px": THRESHOLDS_PX, "redetection": redetection})
+    plain: dict[str, Any] = without_nan({**asdict(report), "thresholds_px": THRESHOLDS_PX, "redetection": redetection})
     return plain
 
 
@@ -247,14 +248,6 @@ def _percent(share: float) -> str:
 
 def _number(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.2f}"
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _percentile(values: Sequence[float], percent: float) -> float:

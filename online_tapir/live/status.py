@@ -20,6 +20,7 @@ from rich.live import Live
 from rich.text import Text
 
 from online_tapir.live.sink import Sink
+from online_tapir.plain_json import without_nan
 from online_tapir.records import Frame, StageTimes, Tracks
 from online_tapir.streams import Forgiving
 
@@ -89,7 +90,7 @@ class Histogram:
 
 
 @dataclass(frozen=True)
-class Recent:
+class RecentFigures:
     """The last few seconds of a run. Latencies are capture to publish; `error_px` is None without ground truth."""
 
     camera: str
@@ -174,11 +175,11 @@ class RunStatistics:
         self._frames += 1
         self._last = tracks
 
-    def recent(self) -> Recent:
+    def recent(self) -> RecentFigures:
         assert self._last is not None, "nothing has been added"
         last = self._last
         error_px = self._recent_error_px.percentile(50)
-        return Recent(
+        return RecentFigures(
             camera=last.camera,
             frame_id=last.frame_id,
             fps=self._recent_latency_ms.rate(),
@@ -258,7 +259,7 @@ class Status(Sink):
     def close(self) -> None:
         """Release the terminal. May be called twice."""
 
-    def _show(self, recent: Recent) -> None:
+    def _show(self, recent: RecentFigures) -> None:
         raise NotImplementedError("a status with every_ns must override _show")
 
 
@@ -278,7 +279,7 @@ class PlainStatus(Status):
         self.close()
         self._print(str(self.summary()))
 
-    def _show(self, recent: Recent) -> None:
+    def _show(self, recent: RecentFigures) -> None:
         self._print(str(recent))
 
     def _print(self, text: str) -> None:
@@ -297,7 +298,7 @@ class StatusLine(PlainStatus):
     def close(self) -> None:
         self._live.stop()
 
-    def _show(self, recent: Recent) -> None:
+    def _show(self, recent: RecentFigures) -> None:
         self._live.start()
         self._live.update(Text(str(recent), style="cyan", no_wrap=True, overflow="ellipsis"), refresh=True)
 
@@ -324,12 +325,12 @@ class JsonStatus(Status):
     def finish(self) -> None:
         self._write("summary", asdict(self.summary()))
 
-    def _show(self, recent: Recent) -> None:
+    def _show(self, recent: RecentFigures) -> None:
         self._write("status", asdict(recent))
 
     def _write(self, event: str, body: dict[str, Any]) -> None:
         line = {"event": event, "unix_ns": self._unix_ns(), **body}
-        self._out.write(json.dumps(_without_nan(line), ensure_ascii=False) + "\n")
+        self._out.write(json.dumps(without_nan(line, 4), ensure_ascii=False) + "\n")
         self._out.flush()
 
 
@@ -341,12 +342,3 @@ def open_status(*, quiet: bool = False, json_log: bool = False) -> Status:
         return Status()
     console = Console(file=cast(TextIO, Forgiving(sys.stderr)))
     return StatusLine(console) if console.is_terminal else PlainStatus(console)
-
-
-def _without_nan(value: Any) -> Any:
-    """Rounds floats, and makes NaN and infinity null, as JSON has neither."""
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, float):
-        return round(value, 4) if math.isfinite(value) else None
-    return value

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from online_tapir.errors import ConfigError
 from online_tapir.recording.tables import TABLES, Manifest, batches, is_whole, read_table, table_path
 from online_tapir.recording.video import LOSSLESS, VIDEO, read_video
-from online_tapir.recording.writer import Step
+from online_tapir.recording.writer import TrackedFrame
 from online_tapir.records import Frame, Queries, Tracks
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class RecordedStep(Step):
+class RecordedStep(TrackedFrame):
     """A recorded step; `exact` if its picture is bit-identical to the tracked one."""
 
     exact: bool = True

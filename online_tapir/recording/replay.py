@@ -16,7 +16,7 @@ from online_tapir.errors import PublishError
 from online_tapir.recording.reader import RecordedStep, Recording
 from online_tapir.recording.tables import table_path
 from online_tapir.recording.video import LOSSLESS, VIDEO
-from online_tapir.recording.writer import Step, Writer
+from online_tapir.recording.writer import TrackedFrame, Writer
 from online_tapir.records import Tracks
 from online_tapir.tracking.tracker import Tracker
 
@@ -232,7 +232,7 @@ def replay(
         comparer.add(step, tracks)
         try:
             for writer in writers:
-                writer.write(Step(step.frame, tracks, step.named, step.unrecorded))
+                writer.write(TrackedFrame(step.frame, tracks, step.named, step.unrecorded))
         except OSError as error:
             raise PublishError(f"cannot write frame {step.frame.id}: {error}") from error
         advance()

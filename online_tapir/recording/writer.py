@@ -22,7 +22,7 @@ NOMINAL_FPS = 30.0  # video rate for a source without one; the tables have the t
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Step:
+class TrackedFrame:
     """One step of the tracker: its input and its output."""
 
     frame: Frame
@@ -37,7 +37,7 @@ class Writer(Protocol):
     def begin(self, source: Source) -> None:
         """Takes the source, before the first step."""
 
-    def write(self, step: Step) -> None: ...
+    def write(self, step: TrackedFrame) -> None: ...
 
     def close(self, end: str, unrecorded: int = 0) -> None:
         """`end` is the reason; `unrecorded` steps were dropped in total."""
@@ -88,7 +88,7 @@ class RecordingWriter:
     def begin(self, source: Source) -> None:
         self._manifest = replace(self._manifest, camera=source)
 
-    def write(self, step: Step) -> None:
+    def write(self, step: TrackedFrame) -> None:
         leave_room(self.folder, 2 * step.frame.rgb.nbytes, self._free_bytes)
         video = self._video or self._open(step)
         frame, tracks = step.frame, step.tracks
@@ -127,7 +127,7 @@ class RecordingWriter:
                 table_path(self.folder, name).unlink()
             self.folder.rmdir()
 
-    def _open(self, step: Step) -> VideoWriter:
+    def _open(self, step: TrackedFrame) -> VideoWriter:
         height, width = step.frame.rgb.shape[:2]
         fps = self._manifest.camera.fps or NOMINAL_FPS
         self._video = VideoWriter(self.folder / VIDEO, self._manifest.codec, fps, width, height)

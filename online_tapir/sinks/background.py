@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from online_tapir.live.sink import Sink
 from online_tapir.mailbox import Backlog, Closed
 from online_tapir.recording.tables import Source
-from online_tapir.recording.writer import Step, Writer
+from online_tapir.recording.writer import TrackedFrame, Writer
 from online_tapir.records import Frame, Queries, Tracks
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class WriterSink(Sink):
         self._report = report
         self._backlog_bytes = backlog_bytes
         self._close_s = close_s
-        self._box: Backlog[Step] | None = None  # None until the size of a frame is known
+        self._box: Backlog[TrackedFrame] | None = None  # None until the size of a frame is known
         self._thread: threading.Thread | None = None
         self._named: list[Queries] = []
         self._closed = False
@@ -68,7 +68,7 @@ class WriterSink(Sink):
         box = self._box or self._start(frame)
         dropped = box.dropped
         try:
-            box.offer(Step(frame, tracks, tuple(self._named), dropped))
+            box.offer(TrackedFrame(frame, tracks, tuple(self._named), dropped))
         except Closed:
             return
         if box.dropped == dropped:  # otherwise its points go with the next step
@@ -89,13 +89,13 @@ class WriterSink(Sink):
         if self.dropped:
             self._report(f"{self._title} lacks {self.dropped} frames: they came faster than they could be written")
 
-    def _start(self, frame: Frame) -> Backlog[Step]:
+    def _start(self, frame: Frame) -> Backlog[TrackedFrame]:
         self._box = Backlog(max(LEAST_BACKLOG, self._backlog_bytes // frame.rgb.nbytes))
         self._thread = threading.Thread(target=self._run, args=(self._box,), name=self._title, daemon=True)
         self._thread.start()
         return self._box
 
-    def _run(self, box: Backlog[Step]) -> None:
+    def _run(self, box: Backlog[TrackedFrame]) -> None:
         end = "the run ended"
         try:
             while True:

@@ -16,7 +16,7 @@ from online_tapir.errors import ConfigError, PublishError
 from online_tapir.recording.mp4 import Mp4Writer
 from online_tapir.recording.tables import Source
 from online_tapir.recording.video import Picture
-from online_tapir.recording.writer import NOMINAL_FPS, Step, leave_room
+from online_tapir.recording.writer import NOMINAL_FPS, TrackedFrame, leave_room
 from online_tapir.records import Tracks
 
 LONGEST_STILL_S = 5.0  # longer gaps are shortened to this
@@ -41,7 +41,7 @@ class PaintedVideo:
     def begin(self, source: Source) -> None:
         self._source = source
 
-    def write(self, step: Step) -> None:
+    def write(self, step: TrackedFrame) -> None:
         leave_room(self._path.parent, step.frame.rgb.nbytes)
         tracks = self._timed(step.tracks)
         painted = paint_tracks(step.frame.rgb, tracks, self._palette.colors(tracks), self._trails.follow(tracks))
@@ -59,7 +59,7 @@ class PaintedVideo:
         if self._video is not None:
             self._video.close()
 
-    def _open(self, step: Step) -> Mp4Writer:
+    def _open(self, step: TrackedFrame) -> Mp4Writer:
         height, width = step.frame.rgb.shape[:2]
         self._video = Mp4Writer(self._path, self._fps, width, height)
         self._due_ns = step.frame.captured_ns

@@ -29,7 +29,7 @@ from online_tapir.live.stream import Stream
 from online_tapir.points.placement import Grid
 from online_tapir.records import Frame, Tracks
 from online_tapir.window import scene as window_scene
-from online_tapir.window.scene import FIRST_SIZE, Fit, Moment, Standing, View, paint_view, waiting_picture
+from online_tapir.window.scene import FIRST_SIZE, Fit, Shown, Standing, View, paint_view, waiting_picture
 
 TITLE = "online-tapir"
 SHOWN_FPS = 30  # at most
@@ -115,7 +115,7 @@ class ClickWindow(Sink):
         self._requests: SimpleQueue[Request] = SimpleQueue()
         self._published = Rolling()
         # Written by one thread and read by the other; always replaced, never modified.
-        self._newest: Moment | None = None
+        self._newest: Shown | None = None
         self._standing = Standing()
         self._notice, self._notice_ns = "", 0
         # Used by the main thread only.
@@ -133,7 +133,7 @@ class ClickWindow(Sink):
     def publish(self, frame: Frame, tracks: Tracks) -> None:
         """Leaves the frame to be shown, without waiting; a newer one replaces it."""
         self._published.add(self._monotonic_ns(), 1.0)
-        self._newest = Moment(frame, tracks, self._published.rate())
+        self._newest = Shown(frame, tracks, self._published.rate())
 
     def serve(self, stream: Stream) -> None:
         """Carries out the clicks and key presses since the last call; the window shows refusals."""

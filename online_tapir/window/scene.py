@@ -68,7 +68,7 @@ class Fit:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Moment:
+class Shown:
     """A published frame, and the frame rate."""
 
     frame: Frame
@@ -90,7 +90,7 @@ class Standing:
 class View:
     """Everything that one picture of the window is painted from."""
 
-    moment: Moment
+    moment: Shown
     standing: Standing
     fit: Fit
     notice: str = ""

@@ -1,16 +1,14 @@
 """The client of the stream: receives tracks in another program. Needs only pyzmq, msgpack and numpy."""
 
 from pathlib import Path
-from types import TracebackType
 from typing import Generic, Literal, Self, TypeVar, cast, overload
 
 import zmq
 
-from online_tapir.errors import ConfigError
 from online_tapir.records import Tracks
 from online_tapir.wire import messages as wire
-from online_tapir.wire import security
 from online_tapir.wire.messages import Heartbeat
+from online_tapir.wire.sockets import ClientSockets
 
 Message = TypeVar("Message", bound=Tracks | Heartbeat)
 
@@ -63,7 +61,7 @@ def subscribe(
     return Subscription(address, camera, newest=newest, timeout_ms=timeout_ms, heartbeats=heartbeats, keys=keys)
 
 
-class Subscription(Generic[Message]):
+class Subscription(ClientSockets, Generic[Message]):
     """An iterator of `Tracks`, and of `Heartbeat`s if requested, that owns its sockets.
 
     `close`, `with`, Ctrl-C and garbage collection close them. Iteration raises `TimeoutError` when `timeout_ms` passes
@@ -82,22 +80,11 @@ class Subscription(Generic[Message]):
     ) -> None:
         kinds = (wire.TOPIC, wire.HEARTBEAT_TOPIC) if heartbeats else (wire.TOPIC,)
         filters = [kind if camera is None else wire.topic(camera, kind) for kind in kinds]
-        self.address = address
+        super().__init__(address, "subscribe to")
         self.timeout_ms = timeout_ms
-        self._context = zmq.Context()
-        self._sockets: list[zmq.Socket[bytes]] = []
-        try:
-            for filter_ in filters:  # a socket each: CONFLATE keeps one message per socket, a heartbeat or tracks
-                self._sockets.append(self._context.socket(zmq.SUB))
-                self._connect(self._sockets[-1], filter_, newest, keys)
-        except ConfigError:
-            self.close()
-            raise
-        except zmq.ZMQError as error:
-            self.close()
-            raise ConfigError(
-                f"cannot subscribe to {address!r}: {error}; write tcp://HOST:PORT or ipc://PATH"
-            ) from error
+        options = {**_OPTIONS, zmq.CONFLATE: int(newest)}
+        for filter_ in filters:  # a socket each: CONFLATE keeps one message per socket, a heartbeat or tracks
+            self._connect(zmq.SUB, keys, options, filter_)
 
     def __iter__(self) -> Self:
         return self
@@ -115,27 +102,3 @@ class Subscription(Generic[Message]):
             raise
         decode = wire.decode if ready[0] is self._sockets[0] else wire.decode_heartbeat
         return cast(Message, decode(message))
-
-    def close(self) -> None:
-        """Close the sockets; iteration ends. May be called twice."""
-        for socket in self._sockets:  # by name: in a garbage cycle the context no longer knows them, and term waits
-            socket.close(linger=0)
-        self._context.term()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
-
-    def __del__(self) -> None:
-        if hasattr(self, "_sockets"):  # missing if the camera's name was refused
-            self.close()
-
-    def _connect(self, socket: zmq.Socket[bytes], filter_: bytes, newest: bool, keys: Path | str | None) -> None:
-        security.authenticate(socket, keys)
-        options = {**_OPTIONS, zmq.CONFLATE: int(newest), zmq.IPV6: int("[" in self.address)}
-        for option, value in options.items():
-            socket.setsockopt(option, value)
-        socket.setsockopt(zmq.SUBSCRIBE, filter_)
-        socket.connect(self.address)

@@ -69,13 +69,6 @@ def test_the_pixel_of_the_point_is_the_middle_of_its_crop() -> None:
     assert_allclose(crop.inside(np.array([[20.9, 12.1]])), [[3.9, 3.1]], rtol=1e-5)
 
 
-def test_a_crop_is_a_copy() -> None:
-    frame = PICTURE.copy()
-    patch = pictures.query_patch(frame, (20.5, 12.5), 5)
-    frame[:] = 0
-    assert_array_equal(patch, pictures.query_patch(PICTURE, (20.5, 12.5), 5))
-
-
 def test_every_sample_of_a_patch_is_a_square_and_levels_stand_side_by_side() -> None:
     patches = np.zeros((3, 7, 7), np.float32)
     patches[0, 0, 6] = patches[1, 6, 6] = patches[2, 6, 0] = 1
@@ -111,9 +104,3 @@ def test_every_patch_of_every_refinement_stands_round_its_middle(count: int, lev
 
 def test_no_refinements_are_an_empty_picture() -> None:
     assert pictures.correlations_picture([]).shape == (1, 1, 3)
-
-
-def test_a_dimmed_picture_is_grey_and_darker() -> None:
-    dim = pictures.dimmed(PICTURE, 0.5)
-    assert (dim == dim[..., :1]).all()
-    assert dim.mean() < 0.6 * PICTURE.mean()

@@ -14,7 +14,7 @@ from online_tapir.recording.codecs import CodecName
 from online_tapir.recording.reader import Recording
 from online_tapir.recording.tables import Settings, Source, read_table, table_path
 from online_tapir.recording.video import VIDEO
-from online_tapir.recording.writer import RESERVE, RecordingWriter, Step
+from online_tapir.recording.writer import RESERVE, RecordingWriter, TrackedFrame
 from online_tapir.records import Frame, Queries, Tracks
 from online_tapir.sinks.background import WriterSink
 
@@ -22,7 +22,7 @@ Pictures = list[NDArray[np.uint8]]
 HEIGHT, WIDTH = 33, 49
 
 
-def step(rgb: NDArray[np.uint8], frame_id: int, points: int = 3) -> Step:
+def step(rgb: NDArray[np.uint8], frame_id: int, points: int = 3) -> TrackedFrame:
     """Frame `frame_id` with `points` points, of which the last was named on it and one more taken back again."""
     rng = np.random.default_rng(frame_id)
     ids = np.arange(points, dtype=np.int32)
@@ -41,10 +41,10 @@ def step(rgb: NDArray[np.uint8], frame_id: int, points: int = 3) -> Step:
         dropped=frame_id,
     )
     named = Queries(np.array([points - 1, points], np.int32), np.full((2, 2), frame_id, np.float32), frame_id)
-    return Step(Frame(frame_id, 10 * frame_id, 20 * frame_id, rgb), tracks, [named] if points else [])
+    return TrackedFrame(Frame(frame_id, 10 * frame_id, 20 * frame_id, rgb), tracks, [named] if points else [])
 
 
-def record(folder: Path, steps: list[Step], codec: CodecName = "huffyuv") -> RecordingWriter:
+def record(folder: Path, steps: list[TrackedFrame], codec: CodecName = "huffyuv") -> RecordingWriter:
     writer = RecordingWriter(folder, Settings(), codec)
     writer.begin(Source("desk"))
     for one in steps:
@@ -52,7 +52,7 @@ def record(folder: Path, steps: list[Step], codec: CodecName = "huffyuv") -> Rec
     return writer
 
 
-def same(found: Step, written: Step) -> None:
+def same(found: TrackedFrame, written: TrackedFrame) -> None:
     for name in ("id", "captured_ns", "captured_unix_ns", "rgb"):
         assert_array_equal(getattr(found.frame, name), getattr(written.frame, name))
     for name in ("frame_id", "ids", "xy", "visible", "occlusion", "uncertainty", "dropped", "width", "height"):
@@ -61,14 +61,14 @@ def same(found: Step, written: Step) -> None:
 
 
 @pytest.fixture
-def steps(make_frames: Callable[..., Pictures]) -> list[Step]:
+def steps(make_frames: Callable[..., Pictures]) -> list[TrackedFrame]:
     return [
         step(rgb, 3 * i, points)
         for i, (rgb, points) in enumerate(zip(make_frames(7, HEIGHT, WIDTH), (3, 1, 0, 7, 7, 0, 2), strict=True))
     ]
 
 
-def test_what_was_written_comes_back_to_the_bit(tmp_path: Path, steps: list[Step]) -> None:
+def test_what_was_written_comes_back_to_the_bit(tmp_path: Path, steps: list[TrackedFrame]) -> None:
     record(tmp_path / "a", steps).close("the run ended", 5)
     recording = Recording(tmp_path / "a")
     found = list(recording.steps())
@@ -81,7 +81,9 @@ def test_what_was_written_comes_back_to_the_bit(tmp_path: Path, steps: list[Step
     assert (manifest.end, manifest.unrecorded) == ("the run ended", 5)
 
 
-def test_points_come_back_with_their_frames_and_those_without_a_track_do_not(tmp_path: Path, steps: list[Step]) -> None:
+def test_points_come_back_with_their_frames_and_those_without_a_track_do_not(
+    tmp_path: Path, steps: list[TrackedFrame]
+) -> None:
     record(tmp_path / "a", steps).close("")
     named = [[queries.ids.tolist() for queries in one.named] for one in Recording(tmp_path / "a").steps()]
     assert named == [[[2]], [[0]], [], [[6]], [[6]], [], [[1]]]
@@ -90,7 +92,7 @@ def test_points_come_back_with_their_frames_and_those_without_a_track_do_not(tmp
     }  # fmt: skip
 
 
-def test_a_lossy_video_is_told_frame_by_frame(tmp_path: Path, steps: list[Step]) -> None:
+def test_a_lossy_video_is_told_frame_by_frame(tmp_path: Path, steps: list[TrackedFrame]) -> None:
     record(tmp_path / "a", steps, "mjpeg").close("")
     found = list(Recording(tmp_path / "a").steps())
     assert len(found) == len(steps)
@@ -116,7 +118,7 @@ def test_what_a_killed_program_leaves_is_readable_up_to_the_cut(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("name", ["frames", "tracks", "queries"])
-def test_a_table_may_be_cut_anywhere(tmp_path: Path, steps: list[Step], name: str) -> None:
+def test_a_table_may_be_cut_anywhere(tmp_path: Path, steps: list[TrackedFrame], name: str) -> None:
     record(tmp_path / "a", steps).close("")
     path = table_path(tmp_path / "a", name)
     whole = path.read_bytes()
@@ -126,7 +128,7 @@ def test_a_table_may_be_cut_anywhere(tmp_path: Path, steps: list[Step], name: st
             same(one, other)
 
 
-def test_tables_that_disagree_are_refused(tmp_path: Path, steps: list[Step]) -> None:
+def test_tables_that_disagree_are_refused(tmp_path: Path, steps: list[TrackedFrame]) -> None:
     record(tmp_path / "a", steps).close("")
     record(tmp_path / "b", steps[1:]).close("")
     shutil.copy(table_path(tmp_path / "b", "tracks"), tmp_path / "a")
@@ -135,7 +137,7 @@ def test_tables_that_disagree_are_refused(tmp_path: Path, steps: list[Step]) -> 
 
 
 def test_a_disk_that_fills_ends_the_recording_with_one_note_and_what_there_is_can_be_read(
-    tmp_path: Path, steps: list[Step]
+    tmp_path: Path, steps: list[TrackedFrame]
 ) -> None:
     notes: list[str] = []
     free = iter([RESERVE * 9, RESERVE * 2, RESERVE * 2])

@@ -27,7 +27,7 @@ from online_tapir.recording.reader import RecordedStep, Recording
 from online_tapir.recording.replay import Comparer, replay
 from online_tapir.recording.tables import Settings, table_path
 from online_tapir.recording.video import VIDEO
-from online_tapir.recording.writer import RecordingWriter, Step
+from online_tapir.recording.writer import RecordingWriter, TrackedFrame
 from online_tapir.records import Frame, Tracks
 from online_tapir.sinks.background import WriterSink
 from online_tapir.testing import run
@@ -87,11 +87,11 @@ class ListWriter:
     """Keeps the steps it is given."""
 
     def __init__(self) -> None:
-        self.steps: list[Step] = []
+        self.steps: list[TrackedFrame] = []
 
     def begin(self, source: object) -> None: ...
 
-    def write(self, step: Step) -> None:
+    def write(self, step: TrackedFrame) -> None:
         self.steps.append(step)
 
     def close(self, end: str, unrecorded: int = 0) -> None: ...
@@ -145,7 +145,7 @@ def test_frames_and_points_that_are_missing_are_said(tmp_path: Path, make_model:
     writer = RecordingWriter(tmp_path / "b", SETTINGS)
     for step in kept:
         if step.frame.id not in (4, 8):  # points are named on both, and answered on frames 6 and 10
-            writer.write(Step(step.frame, step.tracks, step.named, (step.frame.id > 4) + (step.frame.id > 8)))
+            writer.write(TrackedFrame(step.frame, step.tracks, step.named, (step.frame.id > 4) + (step.frame.id > 8)))
     writer.close("the run ended", 2)
     comparison = replay(Recording(tmp_path / "b"), tracker(make_model()))
     assert (comparison.frames, comparison.unrecorded, comparison.left_out) == (11, 2, 3)
@@ -181,7 +181,7 @@ def test_a_replay_ends_when_told(tmp_path: Path, make_model: Make) -> None:
 
 def test_a_writer_that_fails_ends_the_replay_with_a_sentence(tmp_path: Path, make_model: Make) -> None:
     class Full(ListWriter):
-        def write(self, step: Step) -> None:
+        def write(self, step: TrackedFrame) -> None:
             raise OSError("no room")
 
     with pytest.raises(PublishError, match="cannot write frame 0: no room"):

@@ -10,7 +10,7 @@ import pytest
 from online_tapir.camera import SyntheticCamera
 from online_tapir.live.stream import Stream
 from online_tapir.recording.tables import Source
-from online_tapir.recording.writer import Step
+from online_tapir.recording.writer import TrackedFrame
 from online_tapir.records import Frame, Queries, Tracks
 from online_tapir.sinks.background import LEAST_BACKLOG, WriterSink
 from online_tapir.testing import FakeTracker
@@ -24,7 +24,7 @@ class ListWriter:
 
     def __init__(self, fails_at: int | None = None) -> None:
         self.source: Source | None = None
-        self.steps: list[Step] = []
+        self.steps: list[TrackedFrame] = []
         self.closed: tuple[str, int] | None = None
         self.go = threading.Event()
         self.began = threading.Event()
@@ -33,7 +33,7 @@ class ListWriter:
     def begin(self, source: Source) -> None:
         self.source = source
 
-    def write(self, step: Step) -> None:
+    def write(self, step: TrackedFrame) -> None:
         self.began.set()
         assert self.go.wait(LONG)
         if len(self.steps) == self._fails_at:

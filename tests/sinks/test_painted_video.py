@@ -11,7 +11,7 @@ from online_tapir.drawing.painting import Palette
 from online_tapir.errors import ConfigError, PublishError
 from online_tapir.recording.tables import Source
 from online_tapir.recording.video import read_video
-from online_tapir.recording.writer import Step
+from online_tapir.recording.writer import TrackedFrame
 from online_tapir.records import Frame, Tracks
 from online_tapir.sinks.painted_video import LONGEST_STILL_S, PaintedVideo
 
@@ -20,15 +20,15 @@ WIDTH, HEIGHT = 97, 65
 FILMED = Source("desk", "", live=True, fps=10.0)
 
 
-def step(frame_id: int, time_ms: int, level: int = 0) -> Step:
+def step(frame_id: int, time_ms: int, level: int = 0) -> TrackedFrame:
     rgb = np.full((HEIGHT, WIDTH, 3), level, np.uint8)
     one = np.zeros(1, np.float32)
     xy = np.array([[48.5, 32.5]], np.float32)
     tracks = Tracks(frame_id, time_ms * MS, 0, WIDTH, HEIGHT, np.array([5], np.int32), xy, np.array([True]), one, one)
-    return Step(Frame(frame_id, time_ms * MS, 0, rgb), tracks)
+    return TrackedFrame(Frame(frame_id, time_ms * MS, 0, rgb), tracks)
 
 
-def painted(path: Path, source: Source, steps: list[Step]) -> list[NDArray[np.uint8]]:
+def painted(path: Path, source: Source, steps: list[TrackedFrame]) -> list[NDArray[np.uint8]]:
     video = PaintedVideo(path)
     video.begin(source)
     for one in steps:

@@ -26,7 +26,7 @@ from online_tapir.errors import PublishError
 from online_tapir.records import Frame, Inspection, Stage, Tracks
 from online_tapir.window import click as window_module
 from online_tapir.window.click import ClickWindow, OnMouse, check_windows
-from online_tapir.window.scene import HELP, KEYS, Fit, Moment, Standing, View, paint_view
+from online_tapir.window.scene import HELP, KEYS, Fit, Shown, Standing, View, paint_view
 
 LEFT, RIGHT = cv2.EVENT_LBUTTONDOWN, cv2.EVENT_RBUTTONDOWN
 LONG = 60.0  # seconds; only a broken program takes so long
@@ -34,13 +34,13 @@ XY = np.array([[10, 10], [40, 30]], np.float32)
 STOOD_FOR = SimpleNamespace(ids=np.arange(2), inspected=None)  # a tracker
 
 
-def moment(frame_id: int = 5, width: int = 49, height: int = 33) -> Moment:
+def moment(frame_id: int = 5, width: int = 49, height: int = 33) -> Shown:
     """A frame with points 0 and 1 on it."""
     rgb, two = np.full((height, width, 3), 90, np.uint8), np.zeros(2, np.float32)
     tracks = Tracks(
         frame_id, frame_id, frame_id, width, height, np.arange(2, dtype=np.int32), XY, np.array([True, False]), two, two
     )
-    return Moment(Frame(frame_id, frame_id, frame_id, rgb), tracks, 29.9)
+    return Shown(Frame(frame_id, frame_id, frame_id, rgb), tracks, 29.9)
 
 
 def view(**changes: Any) -> View:

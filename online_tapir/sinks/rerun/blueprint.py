@@ -11,7 +11,6 @@ import rerun as rr
 import rerun.blueprint as rrb
 
 from online_tapir.drawing.query_patches import SIDE
-from online_tapir.sinks.rerun.versions import known
 
 PLOT_SECONDS = 20
 PLOT_FRAMES = 600
@@ -153,5 +152,4 @@ def _window() -> list[rrb.VisibleTimeRange]:
 
 
 def _time_panel() -> rrb.TimePanel:
-    wanted: dict[str, Any] = {"timeline": "frame", "play_state": "following"}  # rerun 0.24 supports neither
-    return rrb.TimePanel(state="collapsed", **known(rrb.TimePanel.__init__, wanted))
+    return rrb.TimePanel(state="collapsed", timeline="frame", play_state="following")

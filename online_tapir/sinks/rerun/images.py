@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import rerun as rr
 
-from online_tapir.drawing.inspection_pictures import Overlay, Size
+from online_tapir.drawing.inspection_pictures import Overlay, WidthHeight
 from online_tapir.drawing.painting import Picture
 
 WHITE = (240, 240, 245)
@@ -56,18 +56,18 @@ def smaller(rgb: Picture, longest: int | None) -> Picture:
     return np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def size_within(size: Size, longest: int | None) -> Size:
+def size_within(size: WidthHeight, longest: int | None) -> WidthHeight:
     """Shrinks a size in proportion until its longer side is at most `longest`; never enlarges it."""
     scale = 1.0 if longest is None else min(1.0, longest / max(size))
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def stretched(size: Size, over: Size) -> rr.Transform3D:
+def stretched(size: WidthHeight, over: WidthHeight) -> rr.Transform3D:
     """Scales a picture of `size` to a space of size `over`, corner to corner; its sibling entities are not affected."""
     return rr.Transform3D(scale=[over[0] / size[0], over[1] / size[1], 1.0])
 
 
-def caption(text: str, size: Size) -> rr.Points2D:
+def caption(text: str, size: WidthHeight) -> rr.Points2D:
     """A line of text at the top of a picture of `size`."""
     invisible = rr.Radius.ui_points(0.0)
     return rr.Points2D([(size[0] / 2, 0)], colors=WHITE, radii=invisible, labels=[text], show_labels=True)

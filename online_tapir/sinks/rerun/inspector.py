@@ -24,7 +24,7 @@ from online_tapir.drawing.inspection_pictures import (
 from online_tapir.drawing.painting import RIM, RIM_WIDTH, TRAIL_FRAMES, TRAIL_NS, Picture
 from online_tapir.drawing.query_patches import QueryPatch
 from online_tapir.records import Correlations, Inspection, Stage, Tracks
-from online_tapir.sinks.pace import Pace
+from online_tapir.sinks.rate_limit import RateLimit
 from online_tapir.sinks.rerun.blueprint import CLOSE_UP_SIDE, OVERLAYS, STAGE_CURVES, VERDICT
 from online_tapir.sinks.rerun.images import WHITE, caption, size_within, smaller, stretched, translucent
 
@@ -58,7 +58,7 @@ class Inspector:
         self._compressed = compressed
         self._id: int | None = None
         self._described: list[str] = []  # the stages whose curves have been given their colours
-        self._again = Pace(AGAIN_FPS)
+        self._again = RateLimit(AGAIN_FPS)
         self._past: deque[Past] = deque(maxlen=TRAIL_FRAMES)  # the last second, newest last
 
     def draw(self, rgb: Picture, tracks: Tracks, query: QueryPatch | None) -> None:
@@ -87,7 +87,7 @@ class Inspector:
 
     def _clear(self) -> None:
         self._past.clear()
-        self._again = Pace(AGAIN_FPS)
+        self._again = RateLimit(AGAIN_FPS)
         for entity in ("camera/inspector", "inspector"):
             self._log(entity, rr.Clear(recursive=True))
 

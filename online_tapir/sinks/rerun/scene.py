@@ -14,12 +14,11 @@ from online_tapir.drawing.inspection_pictures import correlations_size
 from online_tapir.drawing.look import Look
 from online_tapir.drawing.painting import COLOR_KEYS, RIM, RIM_WIDTH, Palette, Trails
 from online_tapir.records import Tracks
-from online_tapir.sinks.pace import Pace
+from online_tapir.sinks.rate_limit import RateLimit
 from online_tapir.sinks.rerun.blueprint import CURVES, Layout, blueprint
 from online_tapir.sinks.rerun.images import caption, photograph, smaller, stretched
 from online_tapir.sinks.rerun.inspector import Inspector
 from online_tapir.sinks.rerun.moment import Moment
-from online_tapir.sinks.rerun.versions import known
 
 JPEG_QUALITY = 85
 POINT_RADII = {True: 4.5, False: 3.0}  # by `visible`; screen pixels, at any zoom
@@ -38,7 +37,7 @@ class Scene:
         self._look = look
         self._flush_every = flush_every
         self._stall_seconds = stall_seconds
-        self._pictures, self._captions = Pace(look.fps), Pace(CAPTION_FPS)
+        self._pictures, self._captions = RateLimit(look.fps), RateLimit(CAPTION_FPS)
         self._trails = Trails()
         self._palette = Palette(look.color)
         self._inspector = Inspector(self._recording, compressed=look.compressed)
@@ -145,4 +144,4 @@ class Scene:
             self._recording.log(entity, rr.SeriesLines(colors=color, names=title, widths=1.5), static=True)
 
     def _flush(self) -> None:  # flush has no time-out before rerun 0.26
-        self._recording.flush(**known(rr.RecordingStream.flush, {"timeout_sec": self._stall_seconds}))
+        self._recording.flush(timeout_sec=self._stall_seconds)

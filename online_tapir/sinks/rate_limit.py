@@ -3,7 +3,7 @@
 EARLY = 0.25  # tolerance, as a share of the period: jitter does not thin out a source that has the wanted rate
 
 
-class Pace:
+class RateLimit:
     """Picks moments from a stream, at most `per_second` of them a second."""
 
     def __init__(self, per_second: float | None) -> None:

@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 
-from online_tapir.sinks.pace import Pace
+from online_tapir.sinks.rate_limit import RateLimit
 
 S = 1_000_000_000
 
 
 def taken(times_ns: list[int], per_second: float | None) -> list[int]:
-    pace = Pace(per_second)
+    pace = RateLimit(per_second)
     return [time_ns for time_ns in times_ns if pace.due(time_ns)]
 
 

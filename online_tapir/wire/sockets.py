@@ -1,0 +1,61 @@
+"""The lifecycle that clients of a run share: sockets with a context of their own, closed in every way that ends one."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import zmq
+
+from online_tapir.errors import ConfigError
+from online_tapir.wire import security
+
+
+class ClientSockets:
+    """Sockets connected to one address. `close`, `with` and garbage collection close them."""
+
+    def __init__(self, address: str, purpose: str) -> None:
+        """`purpose` completes "cannot ... ADDRESS" in the error of an address that is not one."""
+        self.address = address
+        self._purpose = purpose
+        self._sockets: list[zmq.Socket[bytes]] = []
+        self._context = zmq.Context()
+
+    def _connect(
+        self, kind: int, keys: Path | str | None, options: Mapping[Any, Any], topic: bytes | None = None
+    ) -> zmq.Socket[bytes]:
+        """Connects another socket, closing all where that fails. Raises ConfigError for an invalid address or keys."""
+        try:
+            socket = self._context.socket(kind)
+            self._sockets.append(socket)
+            security.authenticate(socket, keys)
+            for option, value in {**options, zmq.IPV6: int("[" in self.address)}.items():
+                socket.setsockopt(option, value)
+            if topic is not None:
+                socket.setsockopt(zmq.SUBSCRIBE, topic)
+            socket.connect(self.address)
+        except ConfigError:
+            self.close()
+            raise
+        except zmq.ZMQError as error:
+            self.close()
+            raise ConfigError(
+                f"cannot {self._purpose} {self.address!r}: {error}; write tcp://HOST:PORT or ipc://PATH"
+            ) from error
+        return socket
+
+    def close(self) -> None:
+        """Closes the sockets. May be called twice."""
+        for socket in self._sockets:  # by name: in a garbage cycle the context no longer knows them, and term waits
+            socket.close(linger=0)
+        self._context.term()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_context"):  # missing if the arguments were refused
+            self.close()
