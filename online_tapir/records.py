@@ -90,6 +90,7 @@ class Tracks:
     model: str = ""
     times: StageTimes = field(default_factory=StageTimes)
     published_unix_ns: int = 0
+    model_frame_id: int = -1  # the frame that the model last saw of these points; -1: none, or unknown
     inspection: Inspection | None = None  # of the inspected point; never published
 
 

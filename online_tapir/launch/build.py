@@ -15,6 +15,7 @@ from online_tapir.control.protocol import DEFAULT_ADDRESS as CONTROL_ADDRESS
 from online_tapir.control.server import ControlServer
 from online_tapir.errors import CameraError, ConfigError
 from online_tapir.files import refuse_overwriting
+from online_tapir.flow.tracker import FlowTracker
 from online_tapir.launch import sizes
 from online_tapir.launch.config import (
     DEFAULT_POINTS,
@@ -70,12 +71,15 @@ def opened(config: LiveConfig, status: Status, stop: threading.Event) -> Iterato
         window = _window(config.viewer)
         if window is not None:
             sinks.append(window)
-        tracker = make_tracker(config.model, config.points)
+        model_alone = make_tracker(config.model, config.points)
+        tracker: Tracker | FlowTracker = model_alone
+        camera = _first_opening(config.source, open_source)
+        if config.model.flow == "on" or (config.model.flow == "auto" and camera.live):
+            tracker = held.enter_context(closing(with_flow(model_alone, camera.live)))
         _resume(tracker, saved, config.output, report)
         keeper = _keeper(config.output, tracker, report)
         if keeper is not None:
             sinks.append(held.enter_context(keeper))
-        camera = _first_opening(config.source, open_source)
         report(f"{camera.description}; model {tracker.model.config.name} on {tracker.device}")
         if isinstance(camera, DemoCamera):
             sinks.append(DemoTruth(camera.scene, status.judge))
@@ -151,6 +155,14 @@ def make_tracker(model: ModelConfig, points: PointsConfig) -> Tracker:
     )
 
 
+def with_flow(tracker: Tracker, live: bool) -> FlowTracker:
+    """The same tracker with optical flow between its answers; frame by frame for a recording."""
+    import cv2
+
+    cv2.setNumThreads(1)  # flow takes a millisecond or two, and torch wants the other cores
+    return FlowTracker(tracker, waits=not live)
+
+
 def _opener(source: SourceConfig, report: Report) -> Callable[[], Camera]:
     return partial(
         open_camera,
@@ -201,7 +213,7 @@ def _state_to_resume(output: OutputConfig) -> Path | None:
     return output.resume
 
 
-def _resume(tracker: Tracker, saved: Path | None, output: OutputConfig, report: Report) -> None:
+def _resume(tracker: Tracker | FlowTracker, saved: Path | None, output: OutputConfig, report: Report) -> None:
     if saved is not None:
         state = tracker.load_state(saved)
         when = datetime.fromtimestamp(state.saved_unix_ns / 1e9).astimezone().isoformat(" ", "seconds")
@@ -210,7 +222,7 @@ def _resume(tracker: Tracker, saved: Path | None, output: OutputConfig, report: 
         report(f"{output.resume} does not exist yet: this run begins without saved points")
 
 
-def _keeper(output: OutputConfig, tracker: Tracker, report: Report) -> StateKeeper | None:
+def _keeper(output: OutputConfig, tracker: Tracker | FlowTracker, report: Report) -> StateKeeper | None:
     if output.save_state is None:
         return None
     return StateKeeper(output.save_state, tracker, every_s=output.save_state_every, report=report)

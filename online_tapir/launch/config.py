@@ -134,6 +134,13 @@ class ModelConfig:
             validator=Count,
         ),
     ] = None
+    flow: Annotated[
+        Literal["auto", "on", "off"],
+        Parameter(
+            help="Sparse optical flow between the model's answers: every frame is answered at once, however slow the "
+            "model is. auto: for live sources. off: only the model's own answers."
+        ),
+    ] = "auto"
     require_kernels: Annotated[bool, Parameter(help="Refuse a device without the custom kernels.", negative=())] = False
     pipeline: Annotated[
         bool,

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from online_tapir.errors import OnlineTapirError, StateError
+from online_tapir.flow.tracker import FlowTracker
 from online_tapir.live.sink import Sink
 from online_tapir.mailbox import Closed, Mailbox
 from online_tapir.records import Tracks
@@ -53,7 +54,7 @@ class StateKeeper(Sink):
     def __init__(
         self,
         path: Path,
-        tracker: Tracker,
+        tracker: Tracker | FlowTracker,
         *,
         every_s: float | None = None,
         report: Callable[[str], None] = print,

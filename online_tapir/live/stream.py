@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from online_tapir.camera import Camera, Capture, Health, Reconnect
+from online_tapir.flow.tracker import FlowTracker
 from online_tapir.live.recovery import Recovery
 from online_tapir.points.placement import NOWHERE, PointSource
 from online_tapir.points.replenish import PATIENCE_FRAMES, Replenisher
@@ -59,7 +60,7 @@ class Stream:
     def __init__(
         self,
         camera: Camera,
-        tracker: Tracker,
+        tracker: Tracker | FlowTracker,
         stop: threading.Event,
         *,
         points: PointSource = NOWHERE,

@@ -341,10 +341,13 @@ def _config_of(fields: Any, state: dict[str, Tensor]) -> TapirConfig:
     config = TapirConfig(**values)
     for field in dataclass_fields(TapirConfig):
         told = getattr(config, field.name)
-        if _kind(told) != _kind(field.default):
+        if _kind(told) not in (_kind(field.default), {int} if field.default == () else None):
             raise TypeError(f"{field.name} is {str(told)[:40]}")
     layers = (*config.blocks, config.extra_convs, config.mixer_depth, config.pyramid_levels)
-    widths = (config.stem_width, *config.widths, config.match_width, config.mixer_width, config.mixer_expansion)
+    widths = (
+        *(config.stem_width, *config.widths, *config.grid_widths),
+        *(config.match_width, config.mixer_width, config.mixer_expansion),
+    )
     if min(layers) < 0 or sum(layers) > len(state) or min(*config.blocks, *widths) < 1:
         raise ValueError(f"layers {layers} of widths {widths} do not match its {len(state)} tensors")
     held, needed = sum(tensor.numel() for tensor in state.values()), _main_weights(config)
@@ -357,8 +360,9 @@ def _main_weights(config: TapirConfig) -> int:
     """Counts the weights of the layers that grow quadratically with the widths: nearly all of a model's."""
     around = 3 * 3
     sources = (config.stem_width, *config.widths[:-1])
-    groups = zip(sources, config.widths, config.blocks, strict=True)
-    convs = sum(around * (source * width + (2 * blocks - 1) * width**2) for source, width, blocks in groups)
+    blocks = (1, 1, 1, 1) if config.trunk == "lean" else config.blocks
+    groups = zip(sources, config.widths, blocks, strict=True)
+    convs = sum(around * (source * width + (2 * count - 1) * width**2) for source, width, count in groups)
     extra = config.extra_convs * 2 * around * EXTRA_EXPANSION * config.lowres_channels**2
     head = around * 2 * config.match_width**2
     mixer = config.mixer_depth * 2 * config.mixer_expansion * config.mixer_width**2

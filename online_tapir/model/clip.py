@@ -24,14 +24,19 @@ class ClipTracks:
     refined: list[Estimate]  # after each iteration
 
 
-def track_clip(model: Tapir, clip: Tensor, xy: Tensor, query_frame: Tensor) -> ClipTracks:
+def track_clip(
+    model: Tapir, clip: Tensor, xy: Tensor, query_frame: Tensor, *, backbone_bf16: bool = False
+) -> ClipTracks:
     """Tracks points through clips [B, T, 3, H, W] in [-1, 1] at the working resolution, H and W multiples of 8.
 
     xy [B, N, 2] are in pixels of that resolution, each on frame query_frame [B, N]. The estimates [BT, N] on frames
     before a point's query are meaningless.
     """
     batch, frames = clip.shape[:2]
-    grids: Grids = model.backbone(clip.flatten(0, 1))
+    with torch.autocast(clip.device.type, torch.bfloat16, enabled=backbone_bf16):
+        grids: Grids = model.backbone(clip.flatten(0, 1))
+    if backbone_bf16:
+        grids = Grids(grids.size, tuple(level.float() for level in grids.levels), grids.pooled)
     first_frame = torch.arange(batch, device=xy.device)[:, None] * frames
     queries = describe(grids, (first_frame + query_frame).flatten(), xy.flatten(0, 1), grids.size)
     walk = _Walk(model, queries.view(*xy.shape[:2], -1), xy, query_frame)

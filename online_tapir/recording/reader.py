@@ -56,7 +56,7 @@ class Recording:
                     return  # the picture in which it was cut off
                 if (points["frame_id"].to_numpy() != frame.id).any():
                     raise ConfigError(f"{self.folder} is a damaged recording: its tables disagree at frame {frame.id}")
-                tracks = _tracks(frame, points, row["dropped"], manifest)
+                tracks = _tracks(frame, points, row, manifest)
                 yield RecordedStep(frame, tracks, named.get(frame.id, ()), row["unrecorded"], exact)
 
     def _queries_by_answer(self) -> dict[int, list[Queries]]:
@@ -73,7 +73,7 @@ class Recording:
         return queries
 
 
-def _tracks(frame: Frame, points: pa.RecordBatch, dropped: int, manifest: Manifest) -> Tracks:
+def _tracks(frame: Frame, points: pa.RecordBatch, row: dict[str, Any], manifest: Manifest) -> Tracks:
     def column(name: str) -> NDArray[Any]:
         values: NDArray[Any] = points[name].to_numpy(zero_copy_only=False)
         return values
@@ -89,7 +89,8 @@ def _tracks(frame: Frame, points: pa.RecordBatch, dropped: int, manifest: Manife
         visible=column("visible"),
         occlusion=column("occlusion"),
         uncertainty=column("uncertainty"),
-        dropped=dropped,
+        dropped=row["dropped"],
+        model_frame_id=frame.id if row["model_frame_id"] is None else row["model_frame_id"],
         camera=manifest.camera.name,
         model=manifest.model,
     )

@@ -47,6 +47,7 @@ class Comparison:
     unrecorded: int  # frames that were tracked, but are not in the recording
     points: int
     left_out: int  # points that were added on a frame that is missing
+    carried: int  # frames whose recorded positions optical flow had carried from an earlier answer of the model
     resumed: int  # points that the run restored from a saved state instead of adding; not replayed either
     identical: bool  # bit for bit, in all that was recorded of the points
     median_px: float | None
@@ -67,6 +68,11 @@ class Comparison:
             if self.changed_pictures
             else "every picture that was read is the one that was tracked, bit for bit",
         ]
+        if self.carried:
+            lines.append(
+                f"{self.carried} frames were answered by optical flow before the model saw them; a replay tracks every "
+                f"frame by the model, so they differ"
+            )
         if self.resumed:
             lines.append(
                 f"{self.resumed} more points came from a saved state: they were not added in this run, so they "
@@ -100,6 +106,7 @@ class Comparer:
         self._alike: list[NDArray[np.bool_]] = []
         self._frames = self._changed = self._unrecorded = 0
         self._identical = True
+        self._carried = 0  # frames whose recorded positions flow had carried
         self._model = ""
 
     def add(self, step: RecordedStep, tracks: Tracks) -> None:
@@ -116,6 +123,7 @@ class Comparer:
         self._changed += not step.exact
         self._unrecorded = step.unrecorded
         self._model = tracks.model
+        self._carried += step.tracks.model_frame_id != step.frame.id
 
     def comparison(self, left_out: int, resumed: int = 0, expected: int | None = None) -> Comparison:
         """`expected` frames should have been added; None: whatever was added is all."""
@@ -145,6 +153,7 @@ class Comparer:
             unrecorded=self._unrecorded,
             points=len(per_point),
             left_out=left_out,
+            carried=self._carried,
             resumed=resumed,
             identical=self._identical and bool(per_point),
             median_px=median_px,

@@ -41,6 +41,7 @@ TABLES = {
             ("dropped", pa.int64()),  # by the source, so far in total
             ("unrecorded", pa.int64()),  # tracked but not recorded because writing was too slow, so far in total
             ("crc32", pa.uint32()),  # of the RGB bytes as tracked
+            ("model_frame_id", pa.int64()),  # the frame that the model last saw; null in recordings from before flow
         ]
     ),
     "tracks": pa.schema(
@@ -64,6 +65,7 @@ TABLES = {
         ]
     ),
 }
+LEAST_COLUMNS = {"frames": 8, "tracks": 9, "queries": 5}  # of the first version; later ones add columns behind them
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,14 +191,16 @@ def batches(folder: Path, name: str) -> Iterator[pa.RecordBatch]:
             stream = pa.ipc.open_stream(file)
         except (pa.ArrowInvalid, OSError):  # cut before its first row
             return
-        if not stream.schema.equals(TABLES[name]):
+        written, wanted = stream.schema, TABLES[name]
+        if not written.equals(pa.schema(list(wanted)[: max(len(written), LEAST_COLUMNS[name])])):
             raise ConfigError(f"{path} has other columns than version {VERSION} of a recording")
         while True:
             try:
                 batch = stream.read_next_batch()
             except (StopIteration, pa.ArrowInvalid, OSError):  # the end, or the cut
                 return
-            yield batch
+            missing = [pa.nulls(batch.num_rows, field.type) for field in list(wanted)[len(written) :]]
+            yield pa.record_batch([*batch.columns, *missing], schema=wanted) if missing else batch
 
 
 def _record(kind: type[Any], body: dict[str, Any]) -> Any:

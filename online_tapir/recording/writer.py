@@ -116,6 +116,7 @@ class RecordingWriter:
             [tracks.dropped],
             [step.unrecorded],
             [zlib.crc32(np.ascontiguousarray(frame.rgb).data)],
+            [tracks.model_frame_id],
         )
 
     def close(self, end: str, unrecorded: int = 0) -> None:

@@ -49,16 +49,22 @@ class Ledger:
 
     def add(self, xy: NDArray[np.float32], frame_id: int | None) -> Ids:
         """Queues points xy [P, 2]; returns their ids [P]. QueryError where there is no room."""
+        ids = np.arange(self.next_id, self.next_id + len(xy), dtype=np.int32)
+        self.adopt(ids, xy, frame_id)
+        return ids
+
+    def adopt(self, ids: Ids, xy: NDArray[np.float32], frame_id: int | None) -> None:
+        """Queues points under ids [P] that ascend and are above all ids before. QueryError where there is no room."""
         there = len(self.ids)
         if there + len(xy) > self.capacity:
             raise QueryError(
                 f"{len(xy)} points asked for beside the {there} there are, but there is room for {self.capacity}; "
                 f"remove some or raise --max-points"
             )
-        ids = np.arange(self.next_id, self.next_id + len(xy), dtype=np.int32)
-        self.next_id += len(xy)
+        if len(ids):
+            assert ids[0] >= self.next_id, "ids are never reused"
+            self.next_id = int(ids[-1]) + 1
         self.queries.append(Query(ids, xy.copy(), frame_id))
-        return ids
 
     def check(self, ids: NDArray[np.integer[Any]]) -> None:
         """QueryError where one of these points does not exist."""

@@ -119,6 +119,11 @@ class Tracker:
         return self._window.ids
 
     @property
+    def window(self) -> int:
+        """How many frames' features are kept."""
+        return self._window.capacity
+
+    @property
     def device(self) -> torch.device:
         """Where the model's weights are, and the points' state."""
         return self._device
@@ -146,6 +151,10 @@ class Tracker:
         if where is not None:
             check_inside(points, where.size[1], where.size[0])
         return self._points.add(points, frame_id)
+
+    def adopt(self, ids: NDArray[np.int32], xy: NDArray[np.float32], frame_id: int | None = None) -> None:
+        """Queues points under ids [P] that another ledger gave out; they are above all ids before them."""
+        self._points.adopt(ids, np.asarray(xy, np.float32), frame_id)
 
     @torch.inference_mode()
     def remove(self, ids: ArrayLike) -> None:
@@ -241,6 +250,7 @@ class Tracker:
             seen = inspection(asked.inspected, sight, config, asked.size)
         return Tracks(
             frame_id=asked.frame.id,
+            model_frame_id=asked.frame.id,
             captured_ns=asked.frame.captured_ns,
             captured_unix_ns=asked.frame.captured_unix_ns,
             width=asked.size[1],

@@ -49,7 +49,7 @@ class TrainConfig:
     seed: Annotated[
         int, Parameter(help="Seed of the first clip; later clips use the seeds after it.", validator=Seed)
     ] = 0
-    bf16: Annotated[bool, Parameter(help="Train in bfloat16 autocast.", negative=())] = False
+    bf16: Annotated[bool, Parameter(help="Compute the backbone in bfloat16, the rest in float32.", negative=())] = False
     compile: Annotated[
         bool,
         Parameter(help="Compile the backbone for faster steps: needs half a minute and a C++ compiler.", negative=()),

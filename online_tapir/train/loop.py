@@ -112,10 +112,9 @@ def _step(progress: Progress, config: TrainConfig, clips: Clips) -> float:
     xy = _at_query(clips)
     for group in progress.optimizer.param_groups:
         group["lr"] = config.learning_rate * learning_rate_share(progress.step, config)
-    with torch.autocast(xy.device.type, torch.bfloat16, enabled=config.bf16):
-        tracks = track_clip(model, clips.frames, xy, clips.query_frame)
-        assert tracks.grids.size == size
-        loss = clip_loss(tracks, Truth.of(clips), model.config.softmax_temperature, LossWeights())
+    tracks = track_clip(model, clips.frames, xy, clips.query_frame, backbone_bf16=config.bf16)
+    assert tracks.grids.size == size
+    loss = clip_loss(tracks, Truth.of(clips), model.config.softmax_temperature, LossWeights())
     progress.optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

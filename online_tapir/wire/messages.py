@@ -10,6 +10,7 @@ A message is ONE ZeroMQ part (CONFLATE, and with it "newest wins", does not supp
     version            int          1; a reader refuses a higher version and ignores unknown keys
     camera             str          the same as in the topic
     frame_id           int >= 0     the source's frame number; gaps are frames that were not tracked
+    model_frame_id     int          the frame that the model last saw of these points, -1 for none; optional
     captured_ns        int          when the frame was grabbed, monotonic clock of that machine, nanoseconds
     captured_unix_ns   int          the same moment on its wall clock
     published_unix_ns  int          when the message was sent, wall clock
@@ -101,6 +102,7 @@ def encode(tracks: Tracks) -> bytes:
         "version": VERSION,
         "camera": tracks.camera,
         "frame_id": tracks.frame_id,
+        "model_frame_id": tracks.model_frame_id,
         "captured_ns": tracks.captured_ns,
         "captured_unix_ns": tracks.captured_unix_ns,
         "published_unix_ns": tracks.published_unix_ns,
@@ -129,6 +131,7 @@ def decode(message: bytes) -> Tracks:
         raise WireError(f"visible holds {visible.max()}, not only 0 and 1")
     return Tracks(
         frame_id=_count(body, "frame_id"),
+        model_frame_id=_integer(body, "model_frame_id") if "model_frame_id" in body else -1,
         captured_ns=_integer(body, "captured_ns"),
         captured_unix_ns=_integer(body, "captured_unix_ns"),
         published_unix_ns=_integer(body, "published_unix_ns"),

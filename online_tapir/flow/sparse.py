@@ -1,0 +1,147 @@
+"""Sparse pyramidal Lucas-Kanade flow with a forward-backward check, on the luminance of frames.
+
+(B. Lucas, T. Kanade 1981; J.-Y. Bouguet 2001; forward-backward error: Z. Kalal et al. 2010.)
+"""
+
+from dataclasses import dataclass, replace
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from online_tapir.records import Frame
+
+WINDOW = (21, 21)  # pixels around a point that must move alike
+LEVELS = 2  # of the pyramid above the frame itself: the dense flow has found the rest
+LONGEST_SIDE = 960  # pixels; larger frames are halved until they fit
+CRITERIA = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 20, 0.01)
+COARSE_SIDE = 160  # pixels of the longer side, on which dense flow says where to begin
+COARSE_ERROR = 1.0  # pixels of the small frames between a point and where dense flow backwards puts it
+LEAST_CONTINUITY = 0.6  # correlation of whole frames, one warped onto the other: a cut to another scene has less
+PLAIN = 4.0  # squared grey levels: frames that vary less have nothing in common
+JUMP = 4.0  # grey levels that mean or contrast of two frames differ by, above which they are matched
+LEAST_SIDE = 24  # pixels, below which dense flow has no pyramid
+LARGEST_ERROR = 1.5  # pixels of the flow's own image between a point and where flow backwards puts it
+FLATTEST = 1e-6  # the least eigenvalue of a patch's gradients that flow is trusted on
+
+Points = NDArray[np.float32]  # [N, 2] image pixels, raster coordinates
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FlowFrame:
+    """A frame as flow sees it."""
+
+    id: int
+    grey: NDArray[np.uint8]  # [h, w] luminance; OpenCV's Python binding takes no pyramids that were built before
+    small: NDArray[np.uint8]  # the same, no larger than COARSE_SIDE
+    shrunk: int  # the frame's size over that of `grey`
+    size: tuple[int, int]  # of the frame: width, height
+
+    @classmethod
+    def of(cls, frame: Frame) -> "FlowFrame":
+        grey = cv2.cvtColor(frame.rgb, cv2.COLOR_RGB2GRAY)
+        height, width = grey.shape
+        shrunk = 1
+        while max(height, width) > LONGEST_SIDE * shrunk:
+            shrunk *= 2
+        if shrunk > 1:
+            grey = cv2.resize(grey, (width // shrunk, height // shrunk), interpolation=cv2.INTER_AREA)
+        less = min(1.0, COARSE_SIDE / max(grey.shape))
+        small_size = (max(LEAST_SIDE, round(grey.shape[1] * less)), max(LEAST_SIDE, round(grey.shape[0] * less)))
+        small = cv2.resize(grey, small_size, interpolation=cv2.INTER_AREA)
+        return cls(frame.id, np.asarray(grey, np.uint8), np.asarray(small, np.uint8), shrunk, (width, height))
+
+
+def carry(source: FlowFrame, target: FlowFrame, xy: Points) -> tuple[Points, NDArray[np.bool_]]:
+    """Where points xy [N, 2] of `source` are on `target`, and which of them passed the check [N].
+
+    Coarse dense flow says where Lucas-Kanade begins, so that it also follows fast and blurred motion. Points outside
+    the picture are not carried, and neither are any between frames of different sizes: they keep their positions, and
+    do not pass.
+    """
+    target = _as_bright_as(source, target)
+    inside = ((xy >= 0) & (xy < source.size)).all(axis=1) & np.isfinite(xy).all(axis=1)
+    passed = np.zeros(len(xy), np.bool_)
+    if source.size != target.size or not inside.any():
+        return xy.copy(), passed
+    start = ((xy[inside] / source.shrunk) - 0.5).astype(np.float32)[:, None]  # OpenCV's first pixel lies at (0, 0)
+    forwards, backwards = _dense(source, target), _dense(target, source)
+    if _continuity(source, target, backwards) < LEAST_CONTINUITY:
+        return xy.copy(), passed
+    coarse = _at(forwards, source, start)
+    there, found = _flow(source, target, start, start + coarse)
+    back, again = _flow(target, source, there, there - coarse)
+    good = found & again & (np.linalg.norm(back - start, axis=2)[:, 0] < LARGEST_ERROR)
+    rough = start + coarse
+    agrees = np.linalg.norm(coarse + _at(backwards, target, rough), axis=2)[:, 0] < COARSE_ERROR / _scale(source)[0]
+    there[~good] = rough[~good]  # where the fine flow fails, the coarse one is better than none
+    moved = ((there[:, 0] + 0.5) * source.shrunk).astype(np.float32)
+    within = ((moved >= 0) & (moved < source.size)).all(axis=1)
+    good = (good | agrees) & within
+    carried = xy.astype(np.float32, copy=True)
+    indices = np.flatnonzero(inside)[good]
+    carried[indices] = moved[good]
+    passed[indices] = True
+    return carried, passed
+
+
+def _as_bright_as(source: FlowFrame, target: FlowFrame) -> FlowFrame:
+    """`target` with the mean and the contrast of `source`, if the exposure jumped: flow follows equal brightness."""
+    (mean, deviation), (new_mean, new_deviation) = (
+        (float(frame.small.mean()), float(frame.small.std())) for frame in (source, target)
+    )
+    if abs(new_mean - mean) < JUMP and abs(new_deviation - deviation) < JUMP:
+        return target
+    gain = deviation / max(new_deviation, 1.0)
+    table = np.clip((np.arange(256) - new_mean) * gain + mean, 0, 255).astype(np.uint8)
+    return replace(target, grey=np.asarray(cv2.LUT(target.grey, table)), small=np.asarray(cv2.LUT(target.small, table)))
+
+
+def _continuity(source: FlowFrame, target: FlowFrame, backwards: NDArray[np.float32]) -> float:
+    """Correlation of the target with the source warped onto it, -1 to 1: low after a cut, and for a black frame."""
+    height, width = target.small.shape
+    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    warped = cv2.remap(
+        source.small, x + backwards[..., 0], y + backwards[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
+    one, other = (values.astype(np.float32) - values.mean() for values in (warped, target.small))
+    length = float(np.linalg.norm(one) * np.linalg.norm(other))
+    return float((one * other).sum() / max(length, PLAIN * one.size))
+
+
+def _dense(source: FlowFrame, target: FlowFrame) -> NDArray[np.float32]:
+    """Dense inverse search (T. Kroeger et al. 2016) between the small frames: [h, w, 2] of their pixels."""
+    search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    return np.asarray(search.calc(source.small, target.small, np.empty((0, 0), np.float32)), np.float32)
+
+
+def _scale(frame: FlowFrame) -> NDArray[np.float32]:
+    """The size of `small` over that of `grey`, (x, y)."""
+    (height, width), (rows, columns) = frame.small.shape, frame.grey.shape
+    return np.array([width / columns, height / rows], np.float32)
+
+
+def _at(dense: NDArray[np.float32], frame: FlowFrame, xy: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Dense flow at points [N, 1, 2] of `grey` (OpenCV's coordinates): [N, 1, 2] of its pixels."""
+    height, width = dense.shape[:2]
+    scale = _scale(frame)
+    column, row = np.floor((xy[:, 0] + 0.5) * scale).astype(int).clip(0, (width - 1, height - 1)).T
+    return np.asarray(dense[row, column] / scale, np.float32)[:, None]
+
+
+def _flow(
+    source: FlowFrame, target: FlowFrame, start: NDArray[np.float32], guess: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Where points [N, 1, 2] (OpenCV's coordinates of `grey`) go, searched for from `guess`, and which were found."""
+    there, found, _ = cv2.calcOpticalFlowPyrLK(
+        source.grey,
+        target.grey,
+        start,
+        guess.astype(np.float32, copy=True),
+        winSize=WINDOW,
+        maxLevel=LEVELS,
+        criteria=CRITERIA,
+        flags=cv2.OPTFLOW_USE_INITIAL_FLOW,
+        minEigThreshold=FLATTEST,
+    )
+    return np.asarray(there, np.float32), np.asarray(found[:, 0], np.bool_)

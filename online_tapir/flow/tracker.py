@@ -1,0 +1,350 @@
+"""A tracker that answers every frame at once: flow in the caller's thread, the model in its own over the newest frame.
+
+It has the face of `tracking.Tracker`. `submit` carries the points to the frame by flow and offers the frame to the
+model; `collect` takes in the answers that have come and gives the points on that frame. Where the model keeps up with
+the frames, `collect` waits for its answer, and the caller never sees one that is late.
+"""
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from online_tapir.errors import QueryError
+from online_tapir.flow.fusion import Fusion
+from online_tapir.model.tapir import Tapir
+from online_tapir.points.placement import check_inside
+from online_tapir.records import Frame, Tracks
+from online_tapir.tracking.ledger import Ledger, Query
+from online_tapir.tracking.state_file import SavedState
+from online_tapir.tracking.tracker import Tracker
+
+T = TypeVar("T")
+
+KEEPS_UP = 0.4  # of the time between frames: a model that needs less is waited for
+PATIENCE = 0.8  # of the time between frames: for no longer than this
+RECENT = 15  # frames and answers that these are measured over
+CLOSE_SECONDS = 5.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Named:
+    """Points that the model is still to be told of."""
+
+    ids: NDArray[np.int32]
+    xy: NDArray[np.float32]  # [P, 2] on the frame that they were named on
+    frame_id: int
+    now: NDArray[np.float32]  # [P, 2] on the newest frame, by flow
+
+    def on(self, now: NDArray[np.float32] | None) -> "_Named":
+        return self if now is None else replace(self, now=now)
+
+    def without(self, ids: NDArray[np.int32]) -> "_Named":
+        keep = ~np.isin(self.ids, ids)
+        return _Named(self.ids[keep], self.xy[keep], self.frame_id, self.now[keep])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Offer:
+    """A frame for the model, and the points that are new to it."""
+
+    frame: Frame
+    named: list[_Named]
+
+
+class FlowTracker:
+    """Follows points at the rate of the frames, whatever the model's own rate is.
+
+    `step` waits for the model on every frame: for recordings, and wherever time does not matter. `submit` and `collect`
+    do not. Use from one thread; `close` ends the model's. An error of the model is raised by the next call.
+    """
+
+    overlaps = False
+
+    def __init__(
+        self,
+        tracker: Tracker,
+        fusion: Fusion | None = None,
+        *,
+        waits: bool = False,
+        clock: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        """With `waits` every `collect` waits for the model, as a recording can."""
+        self._tracker = tracker
+        self._fusion = fusion or Fusion()
+        self._waits = waits
+        self._clock = clock
+        self._points = Ledger(tracker.max_points)
+        self._inspected: int | None = None
+        self._named: list[_Named] = []  # points that the model is still to be told of
+        self._submitted: deque[Frame] = deque()
+        self._last: Frame | None = None
+        self._seen: deque[int] = deque(maxlen=tracker.window)  # frames that came, which a query may name
+        self._intervals: deque[int] = deque(maxlen=RECENT)  # between frames, nanoseconds
+        self._model_ns: deque[int] = deque(maxlen=RECENT)  # that the model needed for a frame
+        self._template: Tracks | None = None  # the model's newest answer
+        self._changed = threading.Condition()
+        self._tasks: deque[Callable[[], None]] = deque()  # between two frames of the model
+        self._offered: _Offer | None = None  # the newest frame, for the model to take
+        self._answers: deque[Tracks] = deque()
+        self._error: BaseException | None = None
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="model", daemon=True)
+        self._thread.start()
+
+    @property
+    def model(self) -> Tapir:
+        return self._tracker.model
+
+    @property
+    def device(self) -> torch.device:
+        return self._tracker.device
+
+    @property
+    def max_points(self) -> int:
+        return self._tracker.max_points
+
+    @property
+    def ids(self) -> NDArray[np.int32]:
+        """The points that are tracked or wait for the next frame, ascending."""
+        return self._points.ids
+
+    @property
+    def frame_ids(self) -> list[int]:
+        """The frames that a query may name, oldest first."""
+        return list(self._seen)
+
+    @property
+    def in_flight(self) -> int:
+        return len(self._submitted)
+
+    @property
+    def oldest_in_flight(self) -> Frame:
+        if not self._submitted:
+            raise RuntimeError("no frame is in flight; submit one first")
+        return self._submitted[0]
+
+    def add(self, xy: ArrayLike, frame_id: int | None = None) -> NDArray[np.int32]:
+        """As `Tracker.add`: the next `collect` answers for the points, on a past frame from where flow carries them."""
+        points = np.asarray(xy, np.float32)
+        if points.ndim != 2 or points.shape[1] != 2:
+            raise QueryError(f"points come as [P, 2], x before y; these are {list(points.shape)}")
+        if frame_id is not None and frame_id not in self._seen:
+            known = f"{self._seen[0]} to {self._seen[-1]}" if self._seen else "none yet"
+            raise QueryError(f"frame {frame_id} has left the window; name one of those that came: {known}")
+        if self._last is not None:
+            check_inside(points, self._last.rgb.shape[1], self._last.rgb.shape[0])
+        return self._points.add(points, frame_id)
+
+    def remove(self, ids: ArrayLike) -> None:
+        """As `Tracker.remove`."""
+        wanted = np.unique(np.asarray(ids, np.int32))
+        self._points.remove(wanted)
+        self._fusion.keep(self._points.ids)
+        with self._changed:
+            self._named = [named.without(wanted) for named in self._named]
+            if self._offered is not None:
+                self._offered = replace(self._offered, named=[one.without(wanted) for one in self._offered.named])
+        self._tell(lambda: self._tracker.remove(np.intersect1d(wanted, self._tracker.ids)))
+
+    def clear(self) -> None:
+        """As `Tracker.clear`."""
+        self._points.clear()
+        self._fusion.keep(self._points.ids)
+        with self._changed:
+            self._named = []
+            if self._offered is not None:
+                self._offered = replace(self._offered, named=[])
+        self._tell(self._tracker.clear)
+
+    @property
+    def inspected(self) -> int | None:
+        there = self._inspected is not None and self._inspected in self._points.ids
+        return self._inspected if there else None
+
+    def inspect(self, id: int | None) -> None:
+        """As `Tracker.inspect`; what the model saw comes with its answers, so it may be of a frame that has passed."""
+        if id is not None:
+            self._points.check(np.array([id], np.int64))
+        self._inspected = id
+
+    def step(self, frame: Frame) -> Tracks:
+        """Tracks every point on the next frame, and waits for the model's answer for that very frame."""
+        self.submit(frame)
+        self._wait_for_answer(frame.id, None)
+        return self.collect()
+
+    def submit(self, frame: Frame) -> None:
+        """Carries the points to `frame` and offers it to the model."""
+        self._raise_error()
+        for query in [query for query in self._points.queries if query.frame_id is None]:
+            try:
+                check_inside(query.xy, frame.rgb.shape[1], frame.rgb.shape[0])
+            except QueryError:
+                self._points.queries.remove(query)
+                raise
+        if self._last is not None:
+            self._intervals.append(frame.captured_ns - self._last.captured_ns)
+        self._take_in_answers()
+        self._fusion.carry(frame)
+        self._seen.append(frame.id)
+        self._last = frame
+        for frame_id, queries in self._points.late():
+            self._begin(queries, frame_id)
+        self._begin(self._points.waiting(), frame.id)
+        self._submitted.append(frame)
+        with self._changed:
+            self._named = [named.on(self._fusion.where(named.ids, frame.id)) for named in self._named]
+            self._offered = _Offer(frame, list(self._named))
+            self._changed.notify_all()
+
+    def collect(self) -> Tracks:
+        """The points on the oldest frame in flight, which is the newest there is."""
+        frame = self._submitted.popleft()
+        if self._waits:
+            self._wait_for_answer(frame.id, None)
+        elif patience_ns := self._patience_ns():
+            self._wait_for_answer(frame.id, patience_ns / 1e9)
+        self._raise_error()
+        self._take_in_answers()
+        height, width = frame.rgb.shape[:2]
+        blank = self._template or _blank(self.model.config.name)
+        inspection = blank.inspection if blank.inspection and blank.inspection.id == self.inspected else None
+        tracks = replace(
+            blank,
+            frame_id=frame.id,
+            captured_ns=frame.captured_ns,
+            captured_unix_ns=frame.captured_unix_ns,
+            width=width,
+            height=height,
+            inspection=inspection,
+        )
+        return self._fusion.now(tracks)
+
+    def saved_state(self) -> SavedState:
+        """As `Tracker.saved_state`; waits until the model is between two frames."""
+        return self._ask(self._tracker.saved_state)
+
+    def load_state(self, path: str | Path) -> SavedState:
+        """As `Tracker.load_state`. The points appear with the model's first answer."""
+        saved = self._ask(lambda: self._tracker.load_state(path))
+        nothing = Query(np.empty(0, np.int32), np.empty((0, 2), np.float32), None)
+        self._points.restore(self._tracker.ids, saved.next_id, nothing)
+        return saved
+
+    def close(self) -> None:
+        """Ends the model's thread, after the frame that it is at. May be called twice."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._thread.join(CLOSE_SECONDS)
+
+    def _begin(self, queries: list[Query], frame_id: int) -> None:
+        for query in queries:
+            self._points.seat([query])
+            self._fusion.add(query.ids, query.xy, frame_id)
+            with self._changed:
+                self._named.append(_Named(query.ids, query.xy, frame_id, query.xy))
+
+    def _take_in_answers(self) -> None:
+        with self._changed:
+            answers, self._answers = self._answers, deque()
+        for answer in answers:
+            self._template = answer
+            restored = np.setdiff1d(np.intersect1d(answer.ids, self._points.rows), self._fusion.ids)
+            if len(restored):  # points of a state that was loaded are first seen in an answer
+                places = answer.xy[np.searchsorted(answer.ids, restored)]
+                self._fusion.add(restored.astype(np.int32), places, answer.frame_id)
+            self._fusion.correct(answer)
+
+    def _patience_ns(self) -> int:
+        """How long a frame waits for the model: not at all, unless the model keeps up with the frames."""
+        if len(self._intervals) < 2 or not self._model_ns:
+            return 0
+        interval = int(np.median(self._intervals))
+        return round(PATIENCE * interval) if np.median(self._model_ns) < KEEPS_UP * interval else 0
+
+    def _wait_for_answer(self, frame_id: int, seconds: float | None) -> None:
+        def has_come() -> bool:
+            return self._error is not None or any(answer.frame_id >= frame_id for answer in self._answers)
+
+        with self._changed:
+            self._changed.wait_for(has_come, seconds)
+
+    def _tell(self, task: Callable[[], None]) -> None:
+        with self._changed:
+            self._tasks.append(task)
+            self._changed.notify_all()
+
+    def _ask(self, question: Callable[[], T]) -> T:
+        """What `question` returns or raises in the model's thread."""
+        self._raise_error()
+        answer: list[T] = []
+        errors: list[BaseException] = []
+        done = threading.Event()
+
+        def ask() -> None:
+            try:
+                answer.append(question())
+            except BaseException as error:
+                errors.append(error)
+            done.set()
+
+        self._tell(ask)
+        while not done.wait(0.05):
+            self._raise_error()
+        if errors:
+            raise errors[0]
+        return answer[0]
+
+    def _raise_error(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _run(self) -> None:
+        """The model's thread: tasks in their order, then the newest frame, again and again."""
+        try:
+            while True:
+                with self._changed:
+                    self._changed.wait_for(lambda: self._closing or self._tasks or self._offered is not None)
+                    if self._closing:
+                        return
+                    tasks, self._tasks = self._tasks, deque()
+                    offer, self._offered = self._offered, None
+                    if offer is not None:
+                        self._named = [named for named in self._named if named not in offer.named]
+                for task in tasks:
+                    task()
+                if offer is not None:
+                    self._track(offer)
+        except BaseException as error:
+            with self._changed:
+                self._error = error
+                self._changed.notify_all()
+
+    def _track(self, offer: _Offer) -> None:
+        started_ns, frame = self._clock(), offer.frame
+        for named in offer.named:
+            exact = named.frame_id in self._tracker.frame_ids
+            self._tracker.adopt(named.ids, named.xy if exact else named.now, named.frame_id if exact else None)
+        wanted = self._inspected
+        self._tracker.inspect(wanted if wanted is not None and wanted in self._tracker.ids else None)
+        answer = self._tracker.step(frame)
+        with self._changed:
+            self._answers.append(answer)
+            self._model_ns.append(self._clock() - started_ns)
+            self._changed.notify_all()
+
+
+def _blank(model: str) -> Tracks:
+    """Tracks before the model's first answer."""
+    none = np.empty(0, np.float32)
+    ids, xy, visible = np.empty(0, np.int32), none.reshape(0, 2), none > 0
+    return Tracks(-1, 0, 0, 0, 0, ids, xy, visible, none, none, model=model)

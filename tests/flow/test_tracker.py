@@ -1,0 +1,171 @@
+"""A tracker with two paths keeps what the plain one promises: ids, late points, removal, saved states, errors."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from online_tapir.errors import QueryError
+from online_tapir.flow.tracker import FlowTracker
+from online_tapir.model.tapir import Tapir
+from online_tapir.records import Frame, Tracks
+from online_tapir.testing import Grid, ListSink, SyntheticCamera, run, sliding_pictures
+from online_tapir.tracking.tracker import Tracker
+
+PICTURES = sliding_pictures(24, 96, 128)
+XY = np.array([[60, 40], [80, 60]], np.float32)
+LONG = 30.0
+
+
+def frame(number: int) -> Frame:
+    return Frame(number, number * 33_000_000, number * 33_000_000, PICTURES[number])
+
+
+class SlowTracker(Tracker):
+    """The model's answers come when the test lets them."""
+
+    def __init__(self, model: Tapir, **how: Any) -> None:
+        super().__init__(model, **how)
+        self.go = threading.Semaphore(0)
+        self.done = threading.Semaphore(0)
+
+    def step(self, rgb: Any) -> Tracks:
+        assert self.go.acquire(timeout=LONG)
+        tracks = super().step(rgb)
+        self.done.release()
+        return tracks
+
+
+@pytest.fixture
+def slow(make_model: Callable[..., Tapir]) -> Iterator[tuple[SlowTracker, FlowTracker]]:
+    inner = SlowTracker(make_model(), max_points=8, window=6)
+    with closing(FlowTracker(inner)) as tracker:
+        yield inner, tracker
+        inner.go.release(100)
+
+
+@pytest.fixture
+def patient(make_model: Callable[..., Tapir]) -> Iterator[FlowTracker]:
+    with closing(FlowTracker(Tracker(make_model(), max_points=8, window=6), waits=True)) as tracker:
+        yield tracker
+
+
+def answer(tracker: FlowTracker, number: int) -> Tracks:
+    tracker.submit(frame(number))
+    return tracker.collect()
+
+
+def test_every_frame_is_answered_though_the_model_never_is(slow: tuple[SlowTracker, FlowTracker]) -> None:
+    _, tracker = slow
+    ids = tracker.add(XY)
+    for number in range(6):
+        tracks = answer(tracker, number)
+        assert (tracks.frame_id, tracks.model_frame_id) == (number, -1)
+        assert_array_equal(tracks.ids, ids)
+        assert_allclose(tracks.xy, XY + number * np.array([-3, -1]), atol=0.3)
+
+
+def test_the_model_takes_the_newest_frame_and_its_answer_is_said_with_its_number(
+    slow: tuple[SlowTracker, FlowTracker],
+) -> None:
+    inner, tracker = slow
+    tracker.add(XY)
+    for number in range(4):
+        answer(tracker, number)
+    inner.go.release(2)  # what it had taken, and then the newest
+    tracker._wait_for_answer(3, LONG)
+    assert answer(tracker, 4).model_frame_id == 3
+
+
+def test_where_the_model_answers_in_time_its_frames_are_all_seen(patient: FlowTracker) -> None:
+    patient.add(XY)
+    for number in range(5):
+        tracks = answer(patient, number)
+        assert tracks.model_frame_id == tracks.frame_id == number
+
+
+def test_ids_are_those_of_a_plain_tracker_whatever_is_added_and_removed(
+    patient: FlowTracker, make_model: Callable[..., Tapir]
+) -> None:
+    plain = Tracker(make_model(), max_points=8, window=6)
+    for number in range(8):
+        for tracker in (plain, patient):
+            if number in (0, 3):
+                tracker.add(XY)
+            if number == 2:
+                tracker.remove([0])
+            if number == 5:
+                tracker.add(XY[:1], frame_id=3)
+            if number == 6:
+                tracker.clear()
+            if number == 7:
+                tracker.add(XY)
+        expected, found = plain.step(frame(number)), answer(patient, number)
+        assert_array_equal(found.ids, expected.ids)
+        assert_array_equal(patient.ids, plain.ids)
+
+
+def test_a_late_point_is_in_the_very_next_answer_where_flow_carries_it(slow: tuple[SlowTracker, FlowTracker]) -> None:
+    _, tracker = slow
+    for number in range(5):
+        answer(tracker, number)
+    (id,) = tracker.add(XY[:1] + 2 * np.array([-3, -1], np.float32), frame_id=2)
+    tracks = answer(tracker, 5)
+    assert tracks.ids.tolist() == [id]
+    assert_allclose(tracks.xy, XY[:1] + 5 * np.array([-3, -1]), atol=0.3)
+    with pytest.raises(QueryError, match="has left the window"):
+        tracker.add(XY[:1], frame_id=99)
+
+
+def test_what_does_not_fit_or_is_outside_is_refused_as_by_a_plain_tracker(patient: FlowTracker) -> None:
+    with pytest.raises(QueryError, match="room for 8"):
+        patient.add(np.full((9, 2), 20))
+    patient.add([[500, 5]])
+    with pytest.raises(QueryError, match="outside"):
+        patient.submit(frame(0))
+    with pytest.raises(QueryError, match="no point 7"):
+        patient.remove([7])
+
+
+def test_an_error_of_the_model_is_raised_by_the_next_call(slow: tuple[SlowTracker, FlowTracker]) -> None:
+    inner, tracker = slow
+    tracker.add(XY)
+
+    def fails(rgb: Any) -> Tracks:
+        raise ValueError("the model broke")
+
+    inner.step = fails  # type: ignore[method-assign]
+    tracker.submit(frame(0))
+    tracker._wait_for_answer(0, LONG)
+    with pytest.raises(ValueError, match="the model broke"):
+        tracker.collect()
+
+
+def test_points_go_on_from_a_saved_state(
+    patient: FlowTracker, make_model: Callable[..., Tapir], tmp_path: Path
+) -> None:
+    patient.add(XY)
+    for number in range(3):
+        answer(patient, number)
+    from online_tapir.tracking import state_file
+
+    state_file.write(tmp_path / "points", patient.saved_state())
+    with closing(FlowTracker(Tracker(make_model(), max_points=8, window=6), waits=True)) as second:
+        second.load_state(tmp_path / "points")
+        assert second.ids.tolist() == [0, 1]
+        assert answer(second, 0).ids.tolist() == [0, 1]
+        assert second.add(XY).tolist() == [2, 3]
+
+
+def test_a_live_run_with_flow_answers_every_frame_in_order(make_model: Callable[..., Tapir]) -> None:
+    sink = ListSink()
+    with closing(FlowTracker(Tracker(make_model(), max_points=8, window=6))) as tracker:
+        follower: Any = tracker
+        run(SyntheticCamera(PICTURES), follower, Grid(3, 2), [sink])
+    assert [tracks.frame_id for tracks in sink.tracks] == list(range(24))
+    assert {tuple(tracks.ids) for tracks in sink.tracks} == {(0, 1, 2, 3, 4, 5)}
