@@ -79,7 +79,7 @@ def test_the_model_takes_the_newest_frame_and_its_answer_is_said_with_its_number
         answer(tracker, number)
     inner.go.release(2)  # what it had taken, and then the newest
     tracker._wait_for_answer(3, LONG)
-    assert answer(tracker, 4).model_frame_id == 3
+    assert answer(tracker, 4).model_frame_id in (3, 4)  # 1 and 2 were replaced before it took them
 
 
 def test_where_the_model_answers_in_time_its_frames_are_all_seen(patient: FlowTracker) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from online_tapir.errors import ConfigError
 from online_tapir.recording.tables import (
+    LEAST_COLUMNS,
     MANIFEST,
     TABLES,
     Manifest,
@@ -38,8 +39,18 @@ def write_queries(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", TABLES)
-def test_the_columns_of_version_1_never_change(name: str) -> None:
-    assert ", ".join(f"{field.name}: {field.type}" for field in TABLES[name]) == COLUMNS[name]
+def test_the_columns_of_version_1_never_change_and_new_ones_come_behind_them(name: str) -> None:
+    columns = [f"{field.name}: {field.type}" for field in TABLES[name]]
+    assert ", ".join(columns[: LEAST_COLUMNS[name]]) == COLUMNS[name]
+
+
+def test_a_table_of_the_first_version_is_read_with_nulls_for_what_it_lacks(tmp_path: Path) -> None:
+    first = pa.schema(list(TABLES["frames"])[: LEAST_COLUMNS["frames"]])
+    row = pa.record_batch([pa.array([7], field.type) for field in first], schema=first)
+    with pa.OSFile(str(table_path(tmp_path, "frames")), "wb") as file, pa.ipc.new_stream(file, first) as stream:
+        stream.write_batch(row)
+    (found,) = read_table(tmp_path, "frames").to_pylist()
+    assert (found["crc32"], found["model_frame_id"]) == (7, None)
 
 
 def test_a_table_is_a_plain_arrow_stream(tmp_path: Path) -> None:
