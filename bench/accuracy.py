@@ -9,7 +9,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from bench.report import Count, JsonFile, PlotFile, finish, run
+from bench.command import Count, JsonFile, PlotFile, run
+from bench.report import finish
 from online_tapir.evaluation.compare import WARM_UP_STEPS
 from online_tapir.train.command import evaluate_models
 

@@ -23,7 +23,8 @@ from cyclopts.validators import Number
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bench.report import BenchError, Count, JsonFile, PlotFile, Spread, commit, finish, print_table, run
+from bench.command import BenchError, Count, JsonFile, PlotFile, run
+from bench.report import Spread, commit, finish, print_table
 from online_tapir.model import haiku, public
 from online_tapir.model.checkpoint import load_model, read_tensors
 from online_tapir.model.config import TapirConfig, preset

@@ -22,7 +22,8 @@ from rich.console import Console
 from rich.table import Table
 from triton.compiler import ASTSource
 
-from bench.report import BenchError, Count, JsonFile, finish, run
+from bench.command import BenchError, Count, JsonFile, run
+from bench.report import finish
 from tapir_kernels import gpu
 from tapir_kernels.gpu.launch import INTERPRETED, OPTIONS, TARGETS, CompileCase
 

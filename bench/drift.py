@@ -12,7 +12,8 @@ from typing import Annotated
 import numpy as np
 from cyclopts import Parameter
 
-from bench.report import Count, JsonFile, PlotFile, Spread, finish, print_table, run
+from bench.command import Count, JsonFile, PlotFile, run
+from bench.report import Spread, finish, print_table
 from online_tapir.camera.demo import DemoScene
 from online_tapir.model.checkpoint import load_model
 from online_tapir.points.placement import Corners

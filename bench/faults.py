@@ -29,7 +29,8 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.table import Table
 
-from bench.report import MIB, BenchError, Count, JsonFile, finish, run
+from bench.command import BenchError, Count, JsonFile, run
+from bench.report import MIB, finish
 from bench.stalled import free_port, rerun_server
 from online_tapir.cli.app import USER_ERROR
 from online_tapir.control import protocol

@@ -22,8 +22,9 @@ from cyclopts.validators import Number
 from rich.console import Console
 from rich.table import Table
 
+from bench.command import BenchError, Count, JsonFile, run
 from bench.fuzz_targets import SETTLED, TARGETS
-from bench.report import ROOT, BenchError, Count, JsonFile, finish, run
+from bench.report import ROOT, finish
 
 GROWTH = 1.05, 32.0  # of memory; both must be exceeded: a ratio, and MiB that libFuzzer's corpus may add
 INTERVAL = "a case: one call of a reader, from its bytes to its result or error, including writing the file"

@@ -30,19 +30,8 @@ import torch
 from cyclopts import Parameter
 from numpy.typing import NDArray
 
-from bench.report import (
-    MIB,
-    BenchError,
-    Count,
-    Distribution,
-    JsonFile,
-    PlotFile,
-    Spread,
-    finish,
-    pixels,
-    print_table,
-    run,
-)
+from bench.command import BenchError, Count, JsonFile, PlotFile, pixels, run
+from bench.report import MIB, Distribution, Spread, finish, print_table
 from bench.stalled import deaf_subscriber, free_port, rerun_server
 from online_tapir.live.status import percentile
 from online_tapir.model.checkpoint import choose_device

@@ -14,7 +14,8 @@ import torch
 from cyclopts import Parameter
 from numpy.typing import NDArray
 
-from bench.report import BenchError, Count, JsonFile, finish, run
+from bench.command import BenchError, Count, JsonFile, run
+from bench.report import finish
 from online_tapir.model.checkpoint import load_model
 from online_tapir.model.grids import describe
 from online_tapir.model.tapir import Tapir

@@ -17,7 +17,8 @@ import psutil  # type: ignore[import-untyped]
 import torch
 from cyclopts import Parameter
 
-from bench.report import MIB, BenchError, Count, JsonFile, PlotFile, Spread, finish, pixels, print_table, run
+from bench.command import BenchError, Count, JsonFile, PlotFile, pixels, run
+from bench.report import MIB, Spread, finish, print_table
 from online_tapir.camera import open_camera
 from online_tapir.live.sink import Sink
 from online_tapir.live.status import Status

@@ -16,8 +16,9 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.cases import FRAME, OpTime, op_cases, timed
+from bench.command import Count, JsonFile, run
 from bench.rates import Limits
-from bench.report import Count, JsonFile, finish, run
+from bench.report import finish
 from online_tapir.model.checkpoint import DTYPES, choose_device
 from online_tapir.model.config import preset
 from tapir_kernels import backend

@@ -19,7 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
-from bench.report import BenchError, run
+from bench.command import BenchError, run
 
 Document = Mapping[str, Any]
 Run = Mapping[str, Any]

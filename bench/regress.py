@@ -19,8 +19,9 @@ from cyclopts.validators import Number
 from rich.console import Console
 from rich.table import Table
 
+from bench.command import BenchError, JsonFile, PlotFile, run
 from bench.plots import Document, read
-from bench.report import BenchError, JsonFile, PlotFile, finish, run
+from bench.report import finish
 
 Better = Literal["lower", "higher"]
 

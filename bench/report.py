@@ -8,40 +8,28 @@ import json
 import os
 import platform
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, is_dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import psutil  # type: ignore[import-untyped]
 import torch
-from cyclopts import App, Parameter
-from cyclopts.validators import Number
 from numpy.typing import ArrayLike
 from rich.console import Console
 from rich.table import Table
 
-from online_tapir.errors import OnlineTapirError
+from bench.plots import draw
 from online_tapir.live.status import percentile
 
-Count = Number(gte=1)
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("torch", "triton", "numpy", "opencv-python", "rerun-sdk", "pyzmq", "msgpack")
 OPENMP = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
 MIB = 2**20
 RANKS = (*range(100), 99.5, 99.9, 100)  # per cent, at which a distribution is stored
-
-# Flags that the benches share.
-JsonFile = Annotated[Path | None, Parameter(help="Write the JSON document to this file, too.")]
-PlotFile = Annotated[Path | None, Parameter(help="Draw the figures into this .svg or .png.")]
-
-
-class BenchError(OnlineTapirError):
-    """A bench cannot produce its figures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,29 +141,7 @@ def finish(
         json_file.write_text(line + "\n", encoding="utf-8")
     print(line, flush=True)  # before drawing, so that a failed picture loses no figures
     if plot_file is not None:
-        from bench.plots import draw
-
         draw([json.loads(line)], plot_file)
-
-
-def pixels(size: str) -> tuple[int, int]:
-    """Width and height of WIDTHxHEIGHT."""
-    try:
-        width, height = map(int, size.split("x"))
-    except ValueError:
-        raise BenchError(f"size {size!r} is not WIDTHxHEIGHT; write 640x480, for instance") from None
-    return width, height
-
-
-def run(bench: Callable[..., None], words: Sequence[str] | None = None) -> None:
-    """Runs a bench with command-line arguments `words`; an error is printed as one line, with exit code 2."""
-    app = App()
-    app.default(bench)
-    try:
-        app(sys.argv[1:] if words is None else words)
-    except OnlineTapirError as error:
-        print(error, file=sys.stderr)
-        sys.exit(2)
 
 
 def _git(folder: Path, *words: str) -> str:

@@ -25,8 +25,9 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 from numpy.typing import NDArray
 
+from bench.command import BenchError, Count, JsonFile, PlotFile, pixels, run
 from bench.compare import MARGIN, made_up, ours, scattered, sliding_texture
-from bench.report import BenchError, Count, JsonFile, PlotFile, Spread, finish, pixels, print_table, run
+from bench.report import Spread, finish, print_table
 from online_tapir.evaluation.baselines import DenseFlow, LucasKanade, PointTracker
 from online_tapir.model.checkpoint import choose_device, load_model
 from online_tapir.model.config import preset

@@ -35,8 +35,9 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 from numpy.typing import NDArray
 
+from bench.command import BenchError, Count, JsonFile, pixels, run
 from bench.memory import Sampler, figures
-from bench.report import BenchError, Count, JsonFile, Spread, finish, pixels, print_table, run
+from bench.report import Spread, finish, print_table
 from bench.stub import StubTracker
 from online_tapir.camera import Camera, Reconnect, SyntheticCamera, open_camera
 from online_tapir.camera.demo import DemoCamera

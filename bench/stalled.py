@@ -15,7 +15,7 @@ from subprocess import DEVNULL
 import psutil  # type: ignore[import-untyped]
 import zmq
 
-from bench.report import BenchError
+from bench.command import BenchError
 from online_tapir.sinks.rerun.mode import find_viewer
 
 PATIENCE_S = 10.0  # for a viewer to start listening

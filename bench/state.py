@@ -14,7 +14,8 @@ from typing import Annotated, TypeVar
 
 from cyclopts import Parameter
 
-from bench.report import MIB, Count, JsonFile, Spread, finish, print_table, run
+from bench.command import Count, JsonFile, run
+from bench.report import MIB, Spread, finish, print_table
 from online_tapir.camera.demo import DemoScene
 from online_tapir.model.checkpoint import load_model
 from online_tapir.points.placement import Corners

@@ -23,7 +23,8 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 from numpy.typing import NDArray
 
-from bench.report import BenchError, Count, JsonFile, PlotFile, Spread, finish, pixels, print_table, run
+from bench.command import BenchError, Count, JsonFile, PlotFile, pixels, run
+from bench.report import Spread, finish, print_table
 from online_tapir.evaluation import scores as metrics
 from online_tapir.records import Tracks
 from online_tapir.testing import FakeTracker, SyntheticCamera

@@ -12,7 +12,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from bench.report import run
+from bench.command import run
 
 ROOT = Path(__file__).parents[1] / "online_tapir"
 PACKAGE = "online_tapir"

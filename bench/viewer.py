@@ -23,7 +23,8 @@ import psutil  # type: ignore[import-untyped]
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from bench.report import MIB, BenchError, Count, JsonFile, Spread, finish, pixels, print_table, run
+from bench.command import BenchError, Count, JsonFile, pixels, run
+from bench.report import MIB, Spread, finish, print_table
 from online_tapir.camera.demo import DemoScene
 from online_tapir.drawing.look import LIVE_SIDE, Look
 from online_tapir.drawing.query_patches import QueryPatches

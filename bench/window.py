@@ -23,8 +23,9 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 from numpy.typing import NDArray
 
+from bench.command import BenchError, Count, JsonFile, PlotFile, pixels, run
 from bench.compare import scattered
-from bench.report import BenchError, Count, JsonFile, PlotFile, Spread, finish, pixels, print_table, run
+from bench.report import Spread, finish, print_table
 from bench.scale import model, to_and_fro
 from online_tapir.model.checkpoint import choose_device
 from online_tapir.tracking.tracker import Tracker

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from bench import compare
+from bench.command import BenchError
 from bench.compare import Settings, main, public_model, public_state
-from bench.report import BenchError
 from online_tapir.model.config import PRESETS, TapirConfig
 
 TINY_PUBLIC = TapirConfig(name="tapir", widths=(8, 8, 8, 8), stem_width=8, extra_convs=0, mixer_width=16, mixer_depth=2)

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from bench import faults
+from bench.command import BenchError
 from bench.faults import Settings, Trials, Unexpected, Wire, main, program, tried
-from bench.report import BenchError
 
 
 def good() -> None:

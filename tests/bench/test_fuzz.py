@@ -10,9 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bench import fuzz
+from bench.command import BenchError
 from bench.fuzz import Settings, flags, judged, main
 from bench.fuzz_targets import TARGETS, Findings, Target
-from bench.report import BenchError
 from online_tapir.errors import WireError
 from online_tapir.model import checkpoint
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from bench import inspect
+from bench.command import BenchError
 from bench.inspect import Settings, Took, Trial
-from bench.report import BenchError
 from online_tapir.records import Inspection, Tracks
 from online_tapir.tracking.tracker import Tracker
 

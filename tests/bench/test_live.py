@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from bench import live, stalled
+from bench.command import BenchError
 from bench.live import (
     NOT_THE_MODEL,
     Case,
@@ -23,7 +24,7 @@ from bench.live import (
     spreads_ms,
     summary,
 )
-from bench.report import BenchError, Spread
+from bench.report import Spread
 from online_tapir.records import StageTimes, Tracks
 
 MS = 1_000_000

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from bench.command import BenchError
 from bench.memory import Sample, Settings, figures, main
-from bench.report import BenchError
 
 
 def test_the_end_is_held_against_the_first_sample_after_warm_up() -> None:

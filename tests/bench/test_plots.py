@@ -10,7 +10,7 @@ import pytest
 from matplotlib.axes import Axes
 
 from bench import plots
-from bench.report import BenchError, run
+from bench.command import BenchError, run
 from tests.bench import documents
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bench import regress
-from bench.report import BenchError, run
+from bench.command import BenchError, run
 from tests.bench import documents
 
 RUNS = (30.0, "nothing"), (60.0, "nothing")

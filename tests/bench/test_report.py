@@ -8,19 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.report import (
-    RANKS,
-    BenchError,
-    Distribution,
-    Spread,
-    commit,
-    finish,
-    machine,
-    pixels,
-    print_table,
-    run,
-    versions,
-)
+from bench.command import BenchError, pixels, run
+from bench.report import RANKS, Distribution, Spread, commit, finish, machine, print_table, versions
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bench import scale
-from bench.report import BenchError
+from bench.command import BenchError
 from bench.scale import Curve, Setting, Settings, fit, main, to_and_fro, top_over_fit
 from online_tapir.evaluation.baselines import LucasKanade
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from bench import soak
+from bench.command import BenchError
 from bench.memory import Sample, Sampler, figures
-from bench.report import BenchError
 from bench.soak import Account, Settings, laws, main, watch
 from bench.stub import StubTracker
 from online_tapir.records import Frame

@@ -6,7 +6,7 @@ import psutil  # type: ignore[import-untyped]
 import pytest
 
 from bench import stalled
-from bench.report import BenchError
+from bench.command import BenchError
 from bench.stalled import RerunServer, free_port, rerun_server
 
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from bench import viewer
-from bench.report import BenchError
+from bench.command import BenchError
 from bench.viewer import Sample, Settings, figures, main
 from online_tapir.sinks.rerun import viewer as rerun
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from bench.report import BenchError
+from bench.command import BenchError
 from bench.window import Settings, Trial, figures, main, missed
 
 
