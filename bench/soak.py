@@ -58,6 +58,7 @@ FLAT = 1.05
 MORE_NOW_AND_THEN = 2  # threads and open files, briefly
 SAMPLES = 200
 PICTURES = 32  # that the synthetic camera loops over
+JOIN_NS = 300_000_000  # after the user has heard a heartbeat, for its other socket to join, too
 PATIENCE_S = 30.0  # for the user's report
 INTERVAL = "from the second to the last frame; the loop waits for its user after the first; warm_up frames are excluded"
 
@@ -118,12 +119,15 @@ class Gate(Sink):
 
     def __init__(self, ready: threading.Event) -> None:
         self._ready = ready
+        self._ready_ns: int | None = None
         self._open = False
 
     def serve(self, stream: "Stream") -> None:
         if self._open or stream.frame is None:
             return
-        self._open = self._ready.is_set()
+        if self._ready_ns is None and self._ready.is_set():
+            self._ready_ns = time.monotonic_ns()
+        self._open = self._ready_ns is not None and time.monotonic_ns() - self._ready_ns > JOIN_NS
         if self._open:
             stream.resume()
         else:

@@ -44,12 +44,12 @@ def tiny_model() -> "Tapir":
 
 def one_frame_stream(points: int = 4096) -> "Stream":
     """A stream that has tracked frame 0, of SIZE, with room for `points` points and none added."""
-    from online_tapir.camera import SyntheticCamera
+    from online_tapir.camera import Capture, SyntheticCamera
     from online_tapir.live.stream import Stream
 
     rgb = np.zeros((SIZE[1], SIZE[0], 3), np.uint8)
     tracker: Any = StubTracker(max_points=points)
-    stream = Stream(SyntheticCamera([rgb]), tracker, threading.Event())
+    stream = Stream(Capture(SyntheticCamera([rgb])), tracker, threading.Event())
     frame = Frame(0, 0, 0, rgb)
     stream.published(frame, tracker.step(frame))
     return stream

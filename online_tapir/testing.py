@@ -252,13 +252,16 @@ def run(
 ) -> "Stream":
     """Runs a camera through a tracker into sinks until it ends, as the program does; returns its stream.
 
-    `how` are further arguments of `Stream`: replenish, heartbeat_s, inspect, reopen, report, ...
+    `how` are further arguments of `Stream` and of its `Capture`: replenish, heartbeat_s, inspect, reopen, report, ...
     """
+    from online_tapir.camera.capture import Capture
     from online_tapir.live.run import Run
     from online_tapir.live.stream import Stream
 
     stop = stop or threading.Event()
     follower: Any = tracker
-    stream = Stream(camera, follower, stop, points=points, **how)
+    source = {name: how.pop(name) for name in ("reopen", "reconnect") if name in how}
+    capture = Capture(camera, report=how.get("report", print), **source)
+    stream = Stream(capture, follower, stop, points=points, **how)
     Run([stream], list(sinks), stop, frames=frames, pipeline=pipeline).go()
     return stream

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from online_tapir.camera import Awaited, Camera, Reconnect, can_come_back, open_camera
+from online_tapir.camera import Awaited, Camera, Capture, Reconnect, can_come_back, open_camera
 from online_tapir.camera.demo import DemoCamera
 from online_tapir.control.protocol import DEFAULT_ADDRESS as CONTROL_ADDRESS
 from online_tapir.control.server import ControlServer
@@ -83,8 +83,9 @@ def opened(config: LiveConfig, status: Status, stop: threading.Event) -> Iterato
         report(f"{camera.description}; model {tracker.model.config.name} on {tracker.device}")
         if isinstance(camera, DemoCamera):
             sinks.append(DemoTruth(camera.scene, status.judge))
+        reopen = open_source if can_come_back(config.source.camera) else None
         stream = Stream(
-            camera,
+            Capture(camera, reopen=reopen, reconnect=_reconnect(config.source), report=report),
             tracker,
             stop,
             points=points,
@@ -92,8 +93,6 @@ def opened(config: LiveConfig, status: Status, stop: threading.Event) -> Iterato
             heartbeat_s=config.network.heartbeat,
             keeper=keeper,
             inspect=config.points.inspect,
-            reopen=open_source if can_come_back(config.source.camera) else None,
-            reconnect=_reconnect(config.source),
             shows_inspection=lambda: any(sink.shows_inspection for sink in sinks),
             report=report,
         )

@@ -1,7 +1,6 @@
 """One camera's stream in a run: its capture, its points and its newest frame. Not thread-safe."""
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,7 +9,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from online_tapir.camera import Camera, Capture, Health, Reconnect
+from online_tapir.camera import Camera, Capture, Health
+from online_tapir.clock import Clock, SystemClock
 from online_tapir.flow.tracker import FlowTracker
 from online_tapir.live.recovery import Recovery
 from online_tapir.points.placement import NOWHERE, PointSource
@@ -53,13 +53,13 @@ class Keeper(Protocol):
 class Stream:
     """A camera and a tracker of its points.
 
-    `points` are placed on the first frame. Point `inspect` is inspected as soon as it exists. `reopen` opens the source
-    again after it failed, as `reconnect` says; the points are kept until then. `report` gets lines for people.
+    `points` are placed on the first frame. Point `inspect` is inspected as soon as it exists. While the source is away
+    the points are kept. `report` gets lines for people.
     """
 
     def __init__(
         self,
-        camera: Camera,
+        capture: Capture,
         tracker: Tracker | FlowTracker,
         stop: threading.Event,
         *,
@@ -68,17 +68,13 @@ class Stream:
         heartbeat_s: float = 1.0,
         keeper: Keeper | None = None,
         inspect: int | None = None,
-        reopen: Callable[[], Camera] | None = None,
-        reconnect: Reconnect | None = None,
         shows_inspection: Callable[[], bool] = lambda: True,
         report: Callable[[str], None] = print,
-        monotonic_ns: Callable[[], int] = time.monotonic_ns,
-        unix_ns: Callable[[], int] = time.time_ns,
+        clock: Clock | None = None,
     ) -> None:
-        self.camera = camera
+        self.capture = capture
         self.tracker = tracker
         self.stop = stop  # ends the run
-        self.capture = Capture(camera, reopen=reopen, reconnect=reconnect, report=report)
         self.heartbeat_s = heartbeat_s
         self.keeper = keeper  # None: this run does not save its points
         self.shows_inspection = shows_inspection  # whether anybody would see an inspected point now
@@ -87,12 +83,11 @@ class Stream:
         self.tracks: Tracks | None = None
         self.skipped = 0  # frames that came while paused
         self.requests = 0  # answered or refused
-        self.health = Health("streaming", monotonic_ns())  # of the source, as last seen
         self._points = points
         self._replenisher = Replenisher(0) if replenish else None
         self._report = report
-        self._monotonic_ns = monotonic_ns
-        self._unix_ns = unix_ns
+        self._clock = clock or SystemClock()
+        self.health = Health("streaming", self._clock.monotonic_ns())  # of the source, as last seen
         self._submitted = 0  # frames
         self._collected = 0
         self._named: list[tuple[int, Queries]] = []  # with the number of the first frame that has their tracks
@@ -101,10 +96,14 @@ class Stream:
         self._inspected: int | None = None  # on the frame before
         self._publish_ns = 0  # that the sinks took for the frame before
         self._paused_ns: int | None = None
-        self._spoke_ns = monotonic_ns()  # when a frame or a heartbeat was last sent
+        self._spoke_ns = self._clock.monotonic_ns()  # when a frame or a heartbeat was last sent
         self._recovery = Recovery(report)
         if len(tracker.ids):
             self._recovery.resumed(tracker.ids)
+
+    @property
+    def camera(self) -> Camera:
+        return self.capture.camera
 
     @property
     def name(self) -> str:
@@ -132,7 +131,7 @@ class Stream:
             return None
         frame = self.capture.mailbox.poll()
         if frame is not None and not self.camera.live:  # it waited for us: that is not latency
-            frame = replace(frame, captured_ns=self._monotonic_ns(), captured_unix_ns=self._unix_ns())
+            frame = replace(frame, captured_ns=self._clock.monotonic_ns(), captured_unix_ns=self._clock.unix_ns())
         if frame is None or not self.paused:
             return frame
         self.skipped += 1
@@ -167,7 +166,7 @@ class Stream:
     def published(self, frame: Frame, tracks: Tracks, took_ns: int = 0) -> None:
         """The sinks have published a frame in `took_ns`; replaces lost points, if this stream replenishes."""
         self.frame, self.tracks, self._publish_ns = frame, tracks, took_ns
-        self._spoke_ns = self._monotonic_ns()
+        self._spoke_ns = self._clock.monotonic_ns()
         self._recovery.tracked(tracks)
         if self._replenisher is not None:
             self._name(self._replenisher.renew(self.tracker, frame, tracks))
@@ -212,7 +211,7 @@ class Stream:
 
     def pause(self) -> None:
         if not self.paused:
-            self._paused_ns = self._monotonic_ns()
+            self._paused_ns = self._clock.monotonic_ns()
 
     def resume(self) -> None:
         self._paused_ns = None
@@ -224,7 +223,7 @@ class Stream:
 
     def heartbeat(self) -> Heartbeat:
         """The state now, and how long it has lasted."""
-        now_ns, now_unix_ns = self._monotonic_ns(), self._unix_ns()
+        now_ns, now_unix_ns = self._clock.monotonic_ns(), self._clock.unix_ns()
         since_ns = self.health.since_ns if self._paused_ns is None else self._paused_ns
         return Heartbeat(
             camera=self.name,
@@ -239,7 +238,7 @@ class Stream:
         self.health = self.capture.health
         if self.state != "streaming" and self.tracks is not None:
             self._recovery.lost(self.tracks)
-        now_ns = self._monotonic_ns()
+        now_ns = self._clock.monotonic_ns()
         if now_ns - self._spoke_ns < self.heartbeat_s * 1e9:
             return None
         self._spoke_ns = now_ns

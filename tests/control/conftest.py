@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from online_tapir.camera import SyntheticCamera
+from online_tapir.camera import Capture, SyntheticCamera
 from online_tapir.control.server import ControlServer
 from online_tapir.errors import QueryError
 from online_tapir.live.state_keeper import Outcome
@@ -79,7 +79,7 @@ def stream() -> Stream:
     """Frame 5 of 49x33 has been tracked, without a point."""
     rgb, none = np.zeros((33, 49, 3), np.uint8), np.zeros(0, np.float32)
     tracker: Any = ListTracker(100_000)
-    stream = Stream(SyntheticCamera([rgb]), tracker, threading.Event())
+    stream = Stream(Capture(SyntheticCamera([rgb])), tracker, threading.Event())
     tracks = Tracks(5, 5, 5, 49, 33, np.zeros(0, np.int32), none.reshape(0, 2), none.astype(bool), none, none)
     stream.published(Frame(5, 5, 5, rgb), tracks)
     return stream

@@ -11,7 +11,8 @@ import pytest
 from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 
-from online_tapir.camera import SyntheticCamera
+from online_tapir.camera import Capture, SyntheticCamera
+from online_tapir.clock import StepClock
 from online_tapir.control.commands import obey
 from online_tapir.control.protocol import ControlError, Request
 from online_tapir.live.state_keeper import StateKeeper
@@ -31,13 +32,12 @@ class Run:
     def __init__(self, model: Tapir, pictures: list[NDArray[np.uint8]], *, replenish: bool = False) -> None:
         tracker = Tracker(model, max_points=ROOM, window=WINDOW)
         self.stream = Stream(
-            SyntheticCamera(pictures[:1]),
+            Capture(SyntheticCamera(pictures[:1])),
             tracker,
             threading.Event(),
             points=Listed(XY),
             replenish=replenish,
-            monotonic_ns=lambda: 5_000_000_000,
-            unix_ns=lambda: 100_000_000_000,
+            clock=StepClock(5_000_000_000, 100_000_000_000),
         )
         self._pictures = pictures
         self._next = 0

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from online_tapir.camera import Health, SyntheticCamera
+from online_tapir.camera import Capture, Health, SyntheticCamera
 from online_tapir.clock import StepClock
 from online_tapir.live.recovery import Recovery
 from online_tapir.live.stream import Stream
@@ -38,13 +38,12 @@ class Silence:
         self.clock, self.heartbeats, self.notes = StepClock(5 * SECOND, 1_000 * SECOND), list[Heartbeat](), list[str]()
         tracker: Any = Points(resumed)
         self.stream = Stream(
-            SyntheticCamera([PICTURE], name="desk"),
+            Capture(SyntheticCamera([PICTURE], name="desk")),
             tracker,
             threading.Event(),
             heartbeat_s=heartbeat_s,
             report=self.notes.append,
-            monotonic_ns=self.clock.monotonic_ns,
-            unix_ns=self.clock.unix_ns,
+            clock=self.clock,
         )
 
     def goes_on(self, seconds: float, health: Health) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from online_tapir.camera import Reconnect, SyntheticCamera
+from online_tapir.camera import Capture, Reconnect, SyntheticCamera
 from online_tapir.camera.demo import DemoCamera, DemoScene
 from online_tapir.clock import StepClock
 from online_tapir.errors import CameraError, QueryError
@@ -460,8 +460,7 @@ def test_the_latency_of_a_recording_is_without_the_readers_queue(make_frames: Ca
             clock.sleep(0.1)
             return super().collect()
 
-    times = {"monotonic_ns": clock.monotonic_ns, "unix_ns": clock.unix_ns}
-    run(SyntheticCamera(make_frames(5)), Slow(), sinks=[sink], **times)
+    run(SyntheticCamera(make_frames(5)), Slow(), sinks=[sink], clock=clock)
     assert [tracks.captured_ns for tracks in sink.tracks] == [5_000 + i * 100_000_000 for i in range(5)]
     assert [tracks.captured_unix_ns for tracks in sink.tracks] == [1_000_000 + i * 100_000_000 for i in range(5)]
 
@@ -469,7 +468,8 @@ def test_the_latency_of_a_recording_is_without_the_readers_queue(make_frames: Ca
 def test_a_live_frame_keeps_the_moment_of_its_grab(make_frames: Callable[..., Pictures]) -> None:
     (picture,) = make_frames(1)
     tracker: Any = FakeTracker()
-    stream = Stream(SyntheticCamera([picture], live=True), tracker, threading.Event(), monotonic_ns=lambda: 9)
+    capture = Capture(SyntheticCamera([picture], live=True))
+    stream = Stream(capture, tracker, threading.Event(), clock=StepClock(9))
     frame = Frame(0, 3, 4, picture)
     stream.capture.mailbox.offer(frame)
     assert stream.take() is frame

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from online_tapir.camera import SyntheticCamera
+from online_tapir.camera import Capture, SyntheticCamera
 from online_tapir.live.stream import Stream
 from online_tapir.recording.tables import Source
 from online_tapir.recording.writer import TrackedFrame
@@ -83,7 +83,7 @@ def test_every_step_is_written_in_order_and_the_writer_is_told_what_is_filmed(
 ) -> None:
     sink, writer = open_sink()
     tracker: Any = FakeTracker()
-    sink.begin(Stream(SyntheticCamera([RGB], name="desk", live=True, fps=7), tracker, threading.Event()))
+    sink.begin(Stream(Capture(SyntheticCamera([RGB], name="desk", live=True, fps=7)), tracker, threading.Event()))
     for frame_id in range(LEAST_BACKLOG):
         sink.named("desk", [named_on(frame_id)])
         publish(sink, frame_id)

@@ -64,7 +64,7 @@ def served() -> Iterator[Metrics]:
 @pytest.fixture
 def watched(served: Metrics) -> tuple[Capture, Stream]:
     tracker: Any = FakeTracker()
-    stream = Stream(SyntheticCamera([RGB], live=True), tracker, threading.Event())
+    stream = Stream(Capture(SyntheticCamera([RGB], live=True)), tracker, threading.Event())
     served.begin(stream)
     return stream.capture, stream
 
