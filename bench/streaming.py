@@ -1,9 +1,9 @@
-"""Streaming accuracy: what a subscriber holds in time is worth, for this program and for what people use otherwise.
+"""Streaming accuracy: how good a subscriber's newest message is, for this program and for common alternatives.
 
-Clips with exact truth are filmed by a camera that does not wait, at real rates. A subscriber in another process keeps
+Clips with exact truth are played at real rates by a camera that does not wait. A subscriber in another process keeps
 the newest message. At the end of every frame's own period that message is scored against *that* frame's truth (Li,
-Wang, Ramanan: Towards Streaming Perception, ECCV 2020). Also measured: the same messages scored against the frames they
-are of, their latency, and the share of frames that were answered within their own period.
+Wang, Ramanan: Towards Streaming Perception, ECCV 2020). Also measured: the same messages scored against their own
+frames, their latency, and the share of frames answered within their own period.
 
 Two kinds of clips: `photographs` move as planes, as if a camera panned over a picture; `scenes` are the validation
 scenes, with sprites that move fast in front of each other.
@@ -33,7 +33,7 @@ from online_tapir.wire.subscriber import Subscription, subscribe
 
 NS = 1_000_000_000
 SEED = 1_000_000_021  # of the clips; training uses seeds below
-CANDIDATES = 4  # points drawn for each that is kept: those that are visible on the first frame
+CANDIDATES = 4  # points drawn per point kept; only points visible on the first frame are kept
 SETTLE_S = 1.0  # for a subscriber to join, and for the last message to arrive
 PATIENCE_S = 120.0
 TRACKERS = ("small", "small, flow off", "LK, recovering", "DIS flow", "still")
@@ -42,14 +42,14 @@ INTERVAL = "from the second frame of each clip to its last; starting the program
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What is filmed, and who tracks it."""
+    """Which clips are played, and which trackers track them."""
 
     photos: Annotated[Path | None, Parameter(help="Folder of photographs. [default: procedural textures]")] = None
     clips: Annotated[int, Parameter(help="Clips of each kind.", validator=Count)] = 3
-    frames: Annotated[int, Parameter(help="Frames of a clip.", validator=Number(gte=10))] = 72
-    fps: Annotated[tuple[int, ...], Parameter(help="Rates of the camera.")] = (30,)
-    size: Annotated[str, Parameter(help="Of the frames.")] = "256x256"
-    points: Annotated[int, Parameter(help="Points of a clip.", validator=Count)] = 64
+    frames: Annotated[int, Parameter(help="Frames per clip.", validator=Number(gte=10))] = 72
+    fps: Annotated[tuple[int, ...], Parameter(help="Frame rates of the camera.")] = (30,)
+    size: Annotated[str, Parameter(help="Frame size.")] = "256x256"
+    points: Annotated[int, Parameter(help="Points per clip.", validator=Count)] = 64
     trackers: Annotated[tuple[str, ...], Parameter(help="Some of: " + "; ".join(TRACKERS))] = TRACKERS
     threads: Annotated[int | None, Parameter(help="CPU threads of the model.", validator=Count)] = None
 
@@ -108,7 +108,7 @@ def main(
 
 
 def make_clips(settings: Settings) -> Iterator[Clip]:
-    """The clips, rendered: the same arguments give the same clips."""
+    """Renders the clips; the same settings give the same clips."""
     from online_tapir.scenes.clips import SceneConfig
     from online_tapir.scenes.clips import make_clips as render
     from online_tapir.scenes.textures import TextureBank
@@ -134,7 +134,7 @@ def make_clips(settings: Settings) -> Iterator[Clip]:
 
 
 class Program:
-    """A tracker that runs in a process of its own and publishes; scores clips by what is heard of it."""
+    """A tracker that publishes from its own process; scores clips by the messages received from it."""
 
     def __init__(self, name: str, settings: Settings) -> None:
         context = multiprocessing.get_context("spawn")
@@ -155,7 +155,7 @@ class Program:
         self._process.kill()
 
     def score(self, clip: Clip, fps: int) -> Result:
-        """Films the clip at a rate, and scores what was heard."""
+        """Plays the clip at a frame rate, and scores the messages received."""
         time.sleep(SETTLE_S)
         self._heard.clear()
         name, self._next = f"clip-{self._next}", self._next + 1
@@ -180,15 +180,16 @@ def scored(clip: Clip, fps: int, heard: Sequence[Heard]) -> Result:
         raise BenchError("the first frame of a clip was not tracked; is this machine too busy to measure on?")
     count, frames = clip.visible.shape
     period_ns = NS / fps
-    begun_ns = float(np.median([one.tracks.captured_ns - one.tracks.frame_id * period_ns for one in heard]))
+    ids = [one.tracks.frame_id for one in heard]
+    begun_ns = [one.tracks.captured_ns - one.tracks.frame_id * period_ns for one in heard]  # a late camera shifts it
+    ends_ns = np.interp(np.arange(frames), ids, begun_ns) + (np.arange(frames) + 1) * period_ns
     held_xy, held_visible = np.empty((count, frames, 2), np.float32), np.zeros((count, frames), np.bool_)
     own_xy, own_visible, own = held_xy.copy(), held_visible.copy(), np.zeros(frames, np.bool_)
     held_xy[:] = clip.xy[:, :1]
     in_time, newest = 0, 0
     for frame_id in range(frames):
-        end_ns = begun_ns + (frame_id + 1) * period_ns
-        while newest < len(heard) and heard[newest].received_ns <= end_ns:
-            in_time += heard[newest].tracks.frame_id == frame_id
+        while newest < len(heard) and heard[newest].received_ns <= ends_ns[frame_id]:
+            in_time += 0 < heard[newest].tracks.frame_id == frame_id
             newest += 1
         if newest:
             tracks = heard[newest - 1].tracks
@@ -201,7 +202,7 @@ def scored(clip: Clip, fps: int, heard: Sequence[Heard]) -> Result:
         _score(clip, held_xy, held_visible, after),
         _score(clip, own_xy, own_visible, after & own),
         [(one.received_ns - one.tracks.captured_ns) / 1e6 for one in heard if one.tracks.frame_id],
-        in_time - 1,
+        in_time,
         frames - 1,
     )
 
@@ -237,7 +238,7 @@ def in_words(row: dict[str, Any]) -> str:
 
 
 def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Streaming Average Jaccard over the camera's rate, one panel a kind of clip."""
+    """Streaming Average Jaccard over the camera's rate, one panel per kind of clip."""
     from matplotlib.figure import Figure
 
     kinds = sorted({row["kind"] for row in rows})
@@ -256,7 +257,7 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
 
 class Peer(FakeTracker):
-    """OpenCV's trackers with the face of ours: each takes the newest frame, as a user would run them live."""
+    """Gives OpenCV's trackers the interface of ours: each takes the newest frame, as a user would run it live."""
 
     def __init__(self, inner: Any) -> None:
         super().__init__()
@@ -275,7 +276,7 @@ class Peer(FakeTracker):
 
 
 def serve(name: str, threads: int | None, pipe: Connection) -> None:
-    """The tracker's process: films each clip that comes through the pipe, and publishes."""
+    """The tracker's process: plays each clip that comes through the pipe, and publishes."""
     import os
 
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the program does
@@ -300,7 +301,7 @@ def serve(name: str, threads: int | None, pipe: Connection) -> None:
 
 
 def maker(name: str) -> Callable[[], Any]:
-    """What makes the tracker of this name, warmed up."""
+    """Returns a function that makes the named tracker; the model is warmed up."""
     from online_tapir.evaluation.baselines import DenseFlow, LucasKanadeWithRecovery
     from online_tapir.launch.build import with_flow
     from online_tapir.model.checkpoint import load_model

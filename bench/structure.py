@@ -1,4 +1,4 @@
-"""Draws the rooms of the package and the imports between them, and counts what a reader would stumble over.
+"""Draws the package's folders (rooms) and the imports between them, and prints figures of its structure.
 
 `python -m bench.structure` prints the imports from room to room and the figures; `--svg FILE` draws them.
 """
@@ -16,7 +16,7 @@ from bench.command import run
 
 ROOT = Path(__file__).parents[1] / "online_tapir"
 PACKAGE = "online_tapir"
-# Imports go from a room to rooms of lines above it, or within itself; `base` are the files at the top of the package.
+# A room may import itself and the rooms of lines above it; `base` is the files at the top of the package.
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("base",),
     ("wire", "model", "drawing", "points"),
@@ -48,7 +48,7 @@ def modules() -> dict[str, Path]:
 
 
 def imports() -> Iterator[Import]:
-    """Every import from one module of the package to another, wherever in a file it stands."""
+    """Every import from one module of the package to another, anywhere in a file."""
     known = modules()
     for name, path in known.items():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -79,7 +79,7 @@ def between_rooms() -> dict[str, set[str]]:
     found: dict[str, set[str]] = defaultdict(set)
     for one in imports():
         source, target = room(one.source), room(one.target)
-        if source != target and one.source != PACKAGE:  # the public face imports lazily, from where things live
+        if source != target and one.source != PACKAGE:  # the package itself imports lazily from everywhere
             found[source].add(target)
     return dict(found)
 

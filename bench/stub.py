@@ -56,7 +56,7 @@ def one_frame_stream(points: int = 4096) -> "Stream":
 
 
 class StubTracker(FakeTracker):
-    """A tracker without its work: points stay where they were added, and every third is hidden."""
+    """A tracker that does no work: points stay where they were added, and every third is hidden."""
 
     def collect(self) -> Tracks:
         tracks = super().collect()

@@ -1,4 +1,4 @@
-"""The command `online-tapir`, and `python -m online_tapir`. Imports nothing slow before Ctrl-C is dealt with."""
+"""The command `online-tapir`, and `python -m online_tapir`. Handles Ctrl-C before it imports anything slow."""
 
 import signal
 import sys
@@ -7,7 +7,7 @@ import sys
 def main() -> None:
     """Runs the command line. Ctrl-C while the program is still loading ends it at once, without a traceback."""
     handler = signal.getsignal(signal.SIGINT)
-    if handler is signal.default_int_handler:  # otherwise someone has chosen: a background job ignores Ctrl-C
+    if handler is signal.default_int_handler:  # otherwise a handler was chosen: background jobs ignore Ctrl-C
         signal.signal(signal.SIGINT, signal.SIG_DFL)
     from online_tapir.cli.app import main as run
 

@@ -1,4 +1,4 @@
-"""Files that are replaced whole, and files that must not be: the same rules for everything that writes."""
+"""Replaces files atomically, and refuses to overwrite the wrong ones: one set of rules for every writer."""
 
 import os
 from collections.abc import Iterator, Mapping
@@ -10,16 +10,16 @@ from online_tapir.errors import ConfigError
 
 
 def beside(path: Path) -> Path:
-    """Where a new version of `path` is written before it takes its place."""
+    """Where a new version of `path` is written before it replaces `path`."""
     return path.parent / f"{path.name}.partial"
 
 
 @contextmanager
 def replacing(path: Path, *, sync: bool = False) -> Iterator[Path]:
-    """Write to the path that this gives; at the end of the `with` the file takes the place of `path`, all at once.
+    """Yields a path to write to; at the end of the `with`, that file atomically replaces `path`.
 
-    Where the block raises, `path` stays as it was. With `sync` the content is on the disk before it takes its place.
-    Raises OSError where something cannot be written.
+    If the block raises, `path` stays as it was. With `sync`, the content is on the disk before it replaces `path`.
+    Raises OSError if something cannot be written.
     """
     partial = beside(path)
     try:
@@ -48,7 +48,7 @@ def make_folder(folder: Path) -> None:
 
 
 def refuse_unwritable(flag: str, path: Path) -> None:
-    """ConfigError where `path` cannot be written; leaves what is there as it is. Ask before the work, not after it."""
+    """Raises ConfigError if `path` cannot be written; leaves its content alone. Call it before long work, not after."""
     existed = path.exists()
     try:
         with path.open("ab"):

@@ -1,4 +1,4 @@
-"""How much a tracker holds: defaults and bounds, for those who must not load torch to know them."""
+"""Default and largest sizes of a tracker, in a module without heavy imports."""
 
 DEFAULT_MAX_POINTS = 256
 MOST_POINTS = 65_536

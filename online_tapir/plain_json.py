@@ -1,11 +1,11 @@
-"""Values as JSON can hold them."""
+"""Makes values representable in JSON."""
 
 import math
 from typing import Any
 
 
 def without_nan(value: Any, digits: int | None = None) -> Any:
-    """`value`, of dicts, lists and numbers, with null for what is not a finite number; floats rounded to `digits`."""
+    """A copy of `value` (dicts, lists, numbers) with None for NaN and infinities, and floats rounded to `digits`."""
     if isinstance(value, dict):
         return {key: without_nan(item, digits) for key, item in value.items()}
     if isinstance(value, list | tuple):

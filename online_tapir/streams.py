@@ -1,4 +1,4 @@
-"""Standard streams that cannot end a program: one that is full, closed or whose reader left loses what is written."""
+"""Standard streams that cannot end the program: output to one that is full, closed or without a reader is lost."""
 
 import os
 import sys
@@ -9,9 +9,9 @@ FAILED = (OSError, ValueError)  # a full disk, a pipe without a reader, a termin
 
 
 class Watched:
-    """A text stream that remembers the `error` with which a write failed; the rest is the stream's own.
+    """Wraps a text stream and remembers the `error` of a failed write.
 
-    With `forgiven` such an error is no failure of the program: what is written is a log.
+    If `forgiven`, such an error does not fail the program: the output is only a log.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -38,7 +38,7 @@ class Watched:
 
 
 class Forgiving:
-    """A text stream whose `write` and `flush` never raise; the rest is the stream's own."""
+    """Wraps a text stream so that `write` and `flush` never raise."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -59,9 +59,9 @@ class Forgiving:
 
 
 def open_standard_streams() -> None:
-    """Opens /dev/null in the place of standard streams that the caller closed (`2>&-`).
+    """Opens /dev/null for standard streams that the caller closed (`2>&-`).
 
-    Otherwise the next file or socket would get that number, and whatever writes errors would write into it.
+    Otherwise the next file or socket would get that descriptor, and error messages would be written into it.
     """
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         try:
@@ -73,9 +73,9 @@ def open_standard_streams() -> None:
 
 
 def settle(stream: TextIO) -> OSError | ValueError | None:
-    """Flushes a standard stream; returns why it could not be, and then lets nothing be flushed at exit.
+    """Flushes a standard stream; if that fails, redirects it to /dev/null and returns the error.
 
-    The interpreter would complain about that, and exit with 120.
+    Otherwise the interpreter would fail to flush it at exit, complain and exit with 120.
     """
     try:
         stream.flush()

@@ -1,4 +1,4 @@
-"""What tests of tracking programs need, ours and yours: no camera, no weights, no network, no waiting.
+"""Helpers for tests of tracking programs, ours and yours: no camera, no weights, no network, no waiting.
 
     sink = ListSink()
     run(SyntheticCamera(sliding_pictures(7)), FakeTracker(), Grid(3, 2), [MySink(), sink])
@@ -92,7 +92,7 @@ class FakeTracker:
 
     def __init__(self, moves: Moves = stays, *, max_points: int = 4096, window: int = 32) -> None:
         self.max_points = max_points
-        self.added = 0  # points, ever
+        self.added = 0  # points so far
         self.inspected: int | None = None
         self._moves = moves
         self._queries: dict[int, tuple[NDArray[np.float32], int | None]] = {}
@@ -227,7 +227,7 @@ def tiny_config(**changes: Any) -> "TapirConfig":
 
 
 def tiny_model(config: "TapirConfig | None" = None, seed: int = 0) -> "Tapir":
-    """A model with random weights, the same for the same seed, whose every part matters to its outputs."""
+    """A model with random weights, determined by the seed; every part of it affects the outputs."""
     import torch
 
     from online_tapir.model.tapir import Tapir

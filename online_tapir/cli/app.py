@@ -1,4 +1,4 @@
-"""The command line: `online-tapir` itself tracks; sub-commands stand beside it. A user's error exits with 2.
+"""The command line: `online-tapir` alone tracks; everything else is a sub-command. User errors exit with 2.
 
 Each command imports what it needs when it runs, so that `online-tapir listen` starts without torch.
 """
@@ -41,8 +41,8 @@ def _version() -> str:
 app = App(
     name="online-tapir",
     help="Follow points on live video: published over ZeroMQ, shown in Rerun.\n\n"
-    "Every flag below can also stand in a TOML file (`--config FILE.toml`, keys as the flags without dashes before "
-    "them) or in an environment variable. `--debug` shows the traceback of an error.",
+    "Every flag below can also be set in a TOML file (`--config FILE.toml`; keys are flag names without the leading "
+    "dashes) or in an environment variable. `--debug` shows the traceback of an error.",
     version=_version,
 )
 app.default(live)
@@ -56,21 +56,21 @@ app.register_install_completion_command()
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a command line and exits: 0 when all went well, 2 for a user's error, 130 for an early Ctrl-C."""
-    # OpenMP's threads spin while they wait, and beside other work on the same cores that costs a frame seconds. They
-    # are told to sleep sooner, which costs nothing on idle cores but must be said before torch is loaded.
+    # OpenMP threads spin while they wait; next to other work on the same cores, that can delay a frame by seconds.
+    # This makes them sleep sooner, at no cost on idle cores. It must be set before torch is loaded.
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     open_standard_streams()
     out = Watched(sys.stdout)
     with redirect_stdout(cast(TextIO, out)):
         try:
             code = _run(list(sys.argv[1:] if arguments is None else arguments))
-        except (OSError, SystemExit):  # rich exits when nobody reads
+        except (OSError, SystemExit):  # rich exits when a pipe's reader has left
             if out.error is None:
                 raise
             code = 0
     unflushed = settle(sys.stdout)
     unwritten = None if out.forgiven else out.error or unflushed
-    if unwritten is not None and not isinstance(unwritten, BrokenPipeError):  # a reader that leaves is no error
+    if unwritten is not None and not isinstance(unwritten, BrokenPipeError):  # a reader that leaves is not an error
         _complain(f"the standard output could not be written: {unwritten}")
         code = USER_ERROR
     settle(sys.stderr)
@@ -97,7 +97,7 @@ def _run(words: list[str]) -> int:
 
 
 def _with_settings(words: list[str]) -> list[str]:
-    """The words without `--config FILE`, whose settings stand behind them and before the environment's."""
+    """The words without `--config FILE`; its settings rank below the command line and the environment."""
     app.config = [Env("ONLINE_TAPIR_", command=False)]
     for place, word in enumerate(words):
         if word != "--config" and not word.startswith("--config="):
@@ -106,13 +106,13 @@ def _with_settings(words: list[str]) -> list[str]:
         file = word.partition("=")[2] if joined else "".join(words[place + 1 : place + 2])
         if not Path(file).is_file():
             raise ConfigError(f"--config {file}: there is no such file; give a TOML file of flags")
-        app.config = [Toml(file, must_exist=True, use_commands_as_keys=False), *app.config]
+        app.config = [*app.config, Toml(file, must_exist=True, use_commands_as_keys=False)]
         return words[:place] + words[place + (1 if joined else 2) :]
     return words
 
 
 def _suggestion(error: Exception, words: Sequence[str]) -> str | None:
-    """What was probably meant by a mistyped sub-command."""
+    """The error message for a mistyped sub-command, with a suggestion; None for other errors."""
     if not isinstance(error, UnusedCliTokensError) or not words or words[0].startswith("-"):
         return None
     commands = [name for name in app if not name.startswith("-")]

@@ -38,7 +38,7 @@ Message = TypeVar("Message", bound=Tracks | Heartbeat)
 POINT_COLUMNS = ("id", "x", "y", "visible", "occlusion", "uncertainty")
 CSV_COLUMNS = ("camera", "frame_id", "captured_unix_ns", *POINT_COLUMNS)
 REFRESH_NS = 100_000_000
-HINT_MS = 3000  # of silence at the start, after which the reason is looked for
+HINT_MS = 3000  # of silence at the start before the reason is diagnosed
 XY_DECIMALS, PROBABILITY_DECIMALS = 3, 4
 
 
@@ -146,7 +146,7 @@ class Heard:
         self._last, self._silence = tracks, None
 
     def beat(self, heartbeat: Heartbeat) -> None:
-        if self._last is None or heartbeat.published_unix_ns >= self._last.published_unix_ns:  # else it is out of date
+        if self._last is None or heartbeat.published_unix_ns >= self._last.published_unix_ns:  # or else outdated
             self._silence = heartbeat
 
     def show(self, most_rows: int) -> Group:

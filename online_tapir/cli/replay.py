@@ -1,4 +1,4 @@
-"""`online-tapir replay`: a recording tracked again, and compared."""
+"""`online-tapir replay`: tracks a recording again and compares the tracks."""
 
 from contextlib import ExitStack
 from dataclasses import replace
@@ -21,24 +21,22 @@ if TYPE_CHECKING:
 
 
 def replay(
-    folder: Annotated[Path, Parameter(help="What --record wrote.")],
+    folder: Annotated[Path, Parameter(help="Folder that --record wrote.")],
     *,
-    model: Annotated[
-        str | None, Parameter(help="Preset or .safetensors file. [default: what was recorded, and how]")
-    ] = None,
-    weights: Annotated[Path | None, Parameter(help="Weights to use in place of the preset's own.")] = None,
+    model: Annotated[str | None, Parameter(help="Preset or .safetensors file. [default: as recorded]")] = None,
+    weights: Annotated[Path | None, Parameter(help="Weights to use instead of the preset's own.")] = None,
     device: Annotated[str, Parameter(help="auto, cpu, cuda, ...")] = "auto",
-    dtype: Annotated[Literal["float32", "bfloat16", "float16"] | None, Parameter(help="What to compute in.")] = None,
-    iterations: Annotated[int | None, Parameter(help="Refinements a frame.", validator=Number(gte=1, lte=4))] = None,
-    resolution: Annotated[str | None, Parameter(help="Where points are refined: 512x384, or `frame`.")] = None,
+    dtype: Annotated[Literal["float32", "bfloat16", "float16"] | None, Parameter(help="Number format.")] = None,
+    iterations: Annotated[int | None, Parameter(help="Refinements per frame.", validator=Number(gte=1, lte=4))] = None,
+    resolution: Annotated[str | None, Parameter(help="Resolution to refine at: 512x384, or `frame`.")] = None,
     threads: Annotated[int | None, Parameter(help="CPU threads of the model.", validator=Number(gte=1))] = None,
     frames: Annotated[int | None, Parameter(help="Stop after this many frames.", validator=Number(gte=1))] = None,
-    json: Annotated[bool, Parameter(help="One JSON object on the standard output.", negative=())] = False,
+    json: Annotated[bool, Parameter(help="Print the comparison as a JSON object.", negative=())] = False,
     out: Annotated[Path | None, Parameter(help="New folder to record the frames and the new tracks into.")] = None,
-    save_video: Annotated[Path | None, Parameter(help="Video of the new tracks, painted: FILE.mp4.")] = None,
+    save_video: Annotated[Path | None, Parameter(help="Video to paint the new tracks into: FILE.mp4.")] = None,
     overwrite: Annotated[bool, Parameter(help="Replace the file of --save-video if it exists.", negative=())] = False,
 ) -> None:
-    """Track a recording again, by any model, and compare the tracks with the recorded ones."""
+    """Track a recording again, with any model, and compare the tracks with the recorded ones."""
     import torch
     from rich.progress import Progress
 
@@ -64,7 +62,7 @@ def replay(
         resolution=resolution,
         threads=sizes.threads(threads),
     )
-    if settings.threads is not None:  # of a recording, perhaps made on a larger machine
+    if settings.threads is not None:  # the recording may be from a machine with more CPUs
         settings = replace(settings, threads=min(settings.threads, sizes.usable_cpus()))
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)

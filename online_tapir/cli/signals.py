@@ -1,4 +1,4 @@
-"""How a signal ends a run: gently, so that what is open is closed and saved."""
+"""Ends a run on a signal, so that everything open is saved and closed."""
 
 import signal
 import threading

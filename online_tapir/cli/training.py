@@ -1,4 +1,4 @@
-"""`online-tapir eval`, `train`, `distil` and `scenes`: where the small model comes from, and what it is worth."""
+"""`online-tapir eval`, `train`, `distil` and `scenes`: score models, train the small one, draw its training clips."""
 
 from json import dumps
 from pathlib import Path
@@ -14,15 +14,15 @@ from online_tapir.train.config import DistilConfig, TrainConfig
 def evaluate(
     models: Annotated[list[str] | None, Parameter(help="Presets or .safetensors files. [default: small]")] = None,
     *,
-    photos: Annotated[Path | None, Parameter(help="Folder of photographs to make validation scenes of.")] = None,
+    photos: Annotated[Path | None, Parameter(help="Folder of photographs to render validation scenes from.")] = None,
     dataset: Annotated[Path | None, Parameter(help="A TAP-Vid .pkl or .npz to score on, query-first.")] = None,
     strided: Annotated[bool, Parameter(help="Query every fifth frame of the data set instead.", negative=())] = False,
     clips: Annotated[int, Parameter(help="Validation scenes.", validator=Number(gte=1))] = 16,
-    frames: Annotated[int, Parameter(help="Frames of a scene.", validator=Number(gte=2))] = 24,
+    frames: Annotated[int, Parameter(help="Frames per scene.", validator=Number(gte=2))] = 24,
     device: Annotated[str, Parameter(help="auto, cpu, cuda, ...")] = "auto",
-    json: Annotated[Path | None, Parameter(help="Write the figures to this file, too.")] = None,
+    json: Annotated[Path | None, Parameter(help="Also write the scores to this file.")] = None,
 ) -> None:
-    """Score models beside OpenCV's trackers: Average Jaccard, position and occlusion accuracy, re-detection, time."""
+    """Score models next to OpenCV's trackers: Average Jaccard, position and occlusion accuracy, re-detection, time."""
     from online_tapir.train.command import evaluate_models
 
     if json is not None:
@@ -35,21 +35,19 @@ def evaluate(
 
 
 def train(
-    out: Annotated[
-        Path, Parameter(help="Folder of the checkpoint and the log; a stage that was stopped goes on from it.")
-    ],
+    out: Annotated[Path, Parameter(help="Folder for the checkpoint and the log; a stopped stage is resumed from it.")],
     *,
     config: Annotated[TrainConfig, Parameter(name="*")] = TrainConfig(),  # noqa: B008  frozen
     start: Annotated[
-        str | None, Parameter(help="Weights to begin from: a preset or a .safetensors file. [default: random ones]")
+        str | None, Parameter(help="Weights to start from: a preset or a .safetensors file. [default: random]")
     ] = None,
     textures: Annotated[
-        Path | None, Parameter(help="Folder of photographs; procedural textures are always there.")
+        Path | None, Parameter(help="Folder of photographs; procedural textures are used in any case.")
     ] = None,
     validation: Annotated[Path | None, Parameter(help="Folder of other photographs to validate on.")] = None,
     width: Annotated[
         float,
-        Parameter(help="So many times the channels of `small`, from random weights.", validator=Number(gt=0, lte=16)),
+        Parameter(help="Multiple of the channels of `small`, from random weights.", validator=Number(gt=0, lte=16)),
     ] = 1.0,
     device: Annotated[str, Parameter(help="auto, cpu, cuda, ...")] = "auto",
 ) -> None:
@@ -60,18 +58,18 @@ def train(
 
 
 def scenes(
-    out: Annotated[Path, Parameter(help="Folder of the pictures.")],
+    out: Annotated[Path, Parameter(help="Folder for the pictures.")],
     *,
     textures: Annotated[
-        Path | None, Parameter(help="Folder of photographs; procedural textures are always there.")
+        Path | None, Parameter(help="Folder of photographs; procedural textures are used in any case.")
     ] = None,
     clips: Annotated[int, Parameter(help="Clips to draw.", validator=Number(gte=1))] = 4,
-    frames: Annotated[int, Parameter(help="Frames of a clip.", validator=Number(gte=2))] = 24,
+    frames: Annotated[int, Parameter(help="Frames per clip.", validator=Number(gte=2))] = 24,
     size: Annotated[int, Parameter(help="Side of a clip in pixels.", validator=Number(gte=64))] = 256,
-    points: Annotated[int, Parameter(help="Points followed in a clip.", validator=Number(gte=1))] = 40,
+    points: Annotated[int, Parameter(help="Points tracked per clip.", validator=Number(gte=1))] = 40,
     seed: Annotated[int, Parameter(help="First seed of the clips.")] = 0,
 ) -> None:
-    """Draw what `train` learns from, with the truth over it: OUT/scenes.jpg and OUT/scenes.mp4."""
+    """Draw clips that `train` learns from, with their ground truth: OUT/scenes.jpg and OUT/scenes.mp4."""
     from online_tapir.scenes.clips import SceneConfig
     from online_tapir.train.command import draw_scenes
 
@@ -79,13 +77,13 @@ def scenes(
 
 
 def distil(
-    out: Annotated[Path, Parameter(help="Folder of the checkpoint and the log; a stopped run is resumed from it.")],
+    out: Annotated[Path, Parameter(help="Folder for the checkpoint and the log; a stopped run is resumed from it.")],
     *,
     textures: Annotated[Path, Parameter(help="Folder of photographs.")],
     config: Annotated[DistilConfig, Parameter(name="*")] = DistilConfig(),  # noqa: B008  frozen
-    teacher: Annotated[str, Parameter(help="Whose grids are taught: a preset or a .safetensors file.")] = "small",
+    teacher: Annotated[str, Parameter(help="Model whose grids are taught: a preset or a .safetensors file.")] = "small",
 ) -> None:
-    """Teach a lean backbone the grids of an older model; `online-tapir train --start OUT/small.safetensors` goes on."""
+    """Teach a lean backbone an older model's grids; `online-tapir train --start OUT/small.safetensors` continues."""
     from online_tapir.train.command import distil_model
 
     distil_model(out, config, teacher, textures)

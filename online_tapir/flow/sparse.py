@@ -11,18 +11,18 @@ from numpy.typing import NDArray
 
 from online_tapir.records import Frame
 
-WINDOW = (21, 21)  # pixels around a point that must move alike
-LEVELS = 2  # of the pyramid above the frame itself: the dense flow has found the rest
+WINDOW = (21, 21)  # patch around a point, pixels
+LEVELS = 2  # pyramid levels above the frame itself; coarse dense flow covers larger motion
 LONGEST_SIDE = 960  # pixels; larger frames are halved until they fit
 CRITERIA = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 20, 0.01)
-COARSE_SIDE = 160  # pixels of the longer side, on which dense flow says where to begin
-COARSE_ERROR = 1.0  # pixels of the small frames between a point and where dense flow backwards puts it
-LEAST_CONTINUITY = 0.6  # correlation of whole frames, one warped onto the other: a cut to another scene has less
-PLAIN = 4.0  # squared grey levels: frames that vary less have nothing in common
-JUMP = 4.0  # grey levels that mean or contrast of two frames differ by, above which they are matched
-LEAST_SIDE = 24  # pixels, below which dense flow has no pyramid
-LARGEST_ERROR = 1.5  # pixels of the flow's own image between a point and where flow backwards puts it
-FLATTEST = 1e-6  # the least eigenvalue of a patch's gradients that flow is trusted on
+COARSE_SIDE = 160  # longer side of the frames for dense flow, which initialises Lucas-Kanade; pixels
+COARSE_ERROR = 1.0  # largest forward-backward error of dense flow, pixels of the small frames
+LEAST_CONTINUITY = 0.6  # correlation of a frame with the one before, warped onto it; a scene cut has less
+PLAIN = 4.0  # variance, squared grey levels; flatter frames get a lower correlation
+JUMP = 4.0  # change of mean or contrast, grey levels, from which brightness is matched
+LEAST_SIDE = 24  # pixels that dense flow needs for its pyramid
+LARGEST_ERROR = 1.5  # largest forward-backward error of Lucas-Kanade, pixels of `grey`
+FLATTEST = 1e-6  # smallest eigenvalue of a patch's gradient matrix for which flow is trusted
 
 Points = NDArray[np.float32]  # [N, 2] image pixels, raster coordinates
 
@@ -32,7 +32,7 @@ class FlowFrame:
     """A frame as flow sees it."""
 
     id: int
-    grey: NDArray[np.uint8]  # [h, w] luminance; OpenCV's Python binding takes no pyramids that were built before
+    grey: NDArray[np.uint8]  # [h, w] luminance; OpenCV's Python binding does not accept prebuilt pyramids
     small: NDArray[np.uint8]  # the same, no larger than COARSE_SIDE
     shrunk: int  # the frame's size over that of `grey`
     size: tuple[int, int]  # of the frame: width, height
@@ -53,11 +53,11 @@ class FlowFrame:
 
 
 def carry(source: FlowFrame, target: FlowFrame, xy: Points) -> tuple[Points, NDArray[np.bool_]]:
-    """Where points xy [N, 2] of `source` are on `target`, and which of them passed the check [N].
+    """Carries points xy [N, 2] from `source` to `target`; also returns which of them passed the checks [N].
 
-    Coarse dense flow says where Lucas-Kanade begins, so that it also follows fast and blurred motion. Points outside
-    the picture are not carried, and neither are any between frames of different sizes: they keep their positions, and
-    do not pass.
+    Coarse dense flow initialises Lucas-Kanade, so that it also follows fast and blurred motion. Points that do not pass
+    keep their positions: those outside the picture, those that flow loses, and all of them after a scene cut or
+    between frames of different sizes.
     """
     target = _as_bright_as(source, target)
     inside = ((xy >= 0) & (xy < source.size)).all(axis=1) & np.isfinite(xy).all(axis=1)
@@ -86,7 +86,7 @@ def carry(source: FlowFrame, target: FlowFrame, xy: Points) -> tuple[Points, NDA
 
 
 def _as_bright_as(source: FlowFrame, target: FlowFrame) -> FlowFrame:
-    """`target` with the mean and the contrast of `source`, if the exposure jumped: flow follows equal brightness."""
+    """`target` with the mean and the contrast of `source`, if the exposure jumped: flow assumes constant brightness."""
     (mean, deviation), (new_mean, new_deviation) = (
         (float(frame.small.mean()), float(frame.small.std())) for frame in (source, target)
     )
@@ -132,7 +132,7 @@ def _at(dense: NDArray[np.float32], frame: FlowFrame, xy: NDArray[np.float32]) -
 def _flow(
     source: FlowFrame, target: FlowFrame, start: NDArray[np.float32], guess: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Where points [N, 1, 2] (OpenCV's coordinates of `grey`) go, searched for from `guess`, and which were found."""
+    """Lucas-Kanade from `guess`: where points [N, 1, 2] (OpenCV's coordinates of `grey`) go, and which were found."""
     there, found, _ = cv2.calcOpticalFlowPyrLK(
         source.grey,
         target.grey,

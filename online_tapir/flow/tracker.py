@@ -1,8 +1,8 @@
-"""A tracker that answers every frame at once: flow in the caller's thread, the model in its own over the newest frame.
+"""A tracker that answers every frame at once: flow in the caller's thread, the model in its own on the newest frame.
 
-It has the face of `tracking.Tracker`. `submit` carries the points to the frame by flow and offers the frame to the
-model; `collect` takes in the answers that have come and gives the points on that frame. Where the model keeps up with
-the frames, `collect` waits for its answer, and the caller never sees one that is late.
+Its interface is that of `tracking.Tracker`. `submit` carries the points to the frame by flow and offers it to the
+model; `collect` applies the model's answers that have arrived and returns the points on that frame. If the model keeps
+up with the frames, `collect` waits for its answer, so that no answer is late.
 """
 
 import threading
@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
-from online_tapir.errors import QueryError
-from online_tapir.flow.fusion import Fusion
+from online_tapir.errors import FrameError, QueryError, StateError
+from online_tapir.flow.fusion import REMEMBERED, Fusion
 from online_tapir.model.tapir import Tapir
 from online_tapir.points.placement import check_inside
 from online_tapir.records import Frame, Tracks
@@ -28,15 +28,15 @@ from online_tapir.tracking.tracker import Tracker
 
 T = TypeVar("T")
 
-KEEPS_UP = 0.4  # of the time between frames: a model that needs less is waited for
-PATIENCE = 0.8  # of the time between frames: for no longer than this
-RECENT = 15  # frames and answers that these are measured over
+KEEPS_UP = 0.4  # a model that needs less than this share of the frame interval is waited for
+PATIENCE = 0.8  # share of the frame interval that `collect` waits at most
+RECENT = 15  # frames and answers over which both times are measured
 CLOSE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Named:
-    """Points that the model is still to be told of."""
+    """New points that the model has not received yet."""
 
     ids: NDArray[np.int32]
     xy: NDArray[np.float32]  # [P, 2] on the frame that they were named on
@@ -60,10 +60,10 @@ class _Offer:
 
 
 class FlowTracker:
-    """Follows points at the rate of the frames, whatever the model's own rate is.
+    """Tracks points at the camera's frame rate, even if the model is slower.
 
-    `step` waits for the model on every frame: for recordings, and wherever time does not matter. `submit` and `collect`
-    do not. Use from one thread; `close` ends the model's. An error of the model is raised by the next call.
+    `step` waits for the model on every frame, for recordings and when latency does not matter; `submit` and `collect`
+    do not. Use it from one thread; `close` ends the model's thread. The next call raises an error of the model.
     """
 
     overlaps = False
@@ -76,22 +76,22 @@ class FlowTracker:
         waits: bool = False,
         clock: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        """With `waits` every `collect` waits for the model, as a recording can."""
+        """With `waits`, every `collect` waits for the model's answer: for recordings."""
         self._tracker = tracker
-        self._fusion = fusion or Fusion()
+        self._fusion = fusion or Fusion(remembered=max(REMEMBERED, tracker.window + 1))  # one more: the next frame
         self._waits = waits
         self._clock = clock
         self._points = Ledger(tracker.max_points)
         self._inspected: int | None = None
-        self._named: list[_Named] = []  # points that the model is still to be told of
+        self._named: list[_Named] = []  # new points that the model has not received yet
         self._submitted: deque[Frame] = deque()
         self._last: Frame | None = None
-        self._seen: deque[int] = deque(maxlen=tracker.window)  # frames that came, which a query may name
+        self._seen: deque[int] = deque(maxlen=tracker.window)  # ids of recent frames, which a query may name
         self._intervals: deque[int] = deque(maxlen=RECENT)  # between frames, nanoseconds
-        self._model_ns: deque[int] = deque(maxlen=RECENT)  # that the model needed for a frame
+        self._model_ns: deque[int] = deque(maxlen=RECENT)  # time that the model took per frame
         self._template: Tracks | None = None  # the model's newest answer
         self._changed = threading.Condition()
-        self._tasks: deque[Callable[[], None]] = deque()  # between two frames of the model
+        self._tasks: deque[Callable[[], None]] = deque()  # run by the model's thread between two frames
         self._offered: _Offer | None = None  # the newest frame, for the model to take
         self._answers: deque[Tracks] = deque()
         self._error: BaseException | None = None
@@ -132,7 +132,7 @@ class FlowTracker:
         return self._submitted[0]
 
     def add(self, xy: ArrayLike, frame_id: int | None = None) -> NDArray[np.int32]:
-        """As `Tracker.add`: the next `collect` answers for the points, on a past frame from where flow carries them."""
+        """As `Tracker.add`: the next `collect` includes the points; flow carries them from a past frame to now."""
         points = np.asarray(xy, np.float32)
         if points.ndim != 2 or points.shape[1] != 2:
             raise QueryError(f"points come as [P, 2], x before y; these are {list(points.shape)}")
@@ -151,7 +151,7 @@ class FlowTracker:
         with self._changed:
             self._named = [named.without(wanted) for named in self._named]
             if self._offered is not None:
-                self._offered = replace(self._offered, named=[one.without(wanted) for one in self._offered.named])
+                self._offered = replace(self._offered, named=list(self._named))
         self._tell(lambda: self._tracker.remove(np.intersect1d(wanted, self._tracker.ids)))
 
     def clear(self) -> None:
@@ -170,7 +170,7 @@ class FlowTracker:
         return self._inspected if there else None
 
     def inspect(self, id: int | None) -> None:
-        """As `Tracker.inspect`; what the model saw comes with its answers, so it may be of a frame that has passed."""
+        """As `Tracker.inspect`; the inspection comes with the model's answers, so it may be of an earlier frame."""
         if id is not None:
             self._points.check(np.array([id], np.int64))
         self._inspected = id
@@ -184,6 +184,10 @@ class FlowTracker:
     def submit(self, frame: Frame) -> None:
         """Carries the points to `frame` and offers it to the model."""
         self._raise_error()
+        if self._last is not None and frame.id <= self._last.id:
+            raise FrameError(
+                f"frame {frame.id} came after frame {self._last.id}; give frames in the order of their ids"
+            )
         for query in [query for query in self._points.queries if query.frame_id is None]:
             try:
                 check_inside(query.xy, frame.rgb.shape[1], frame.rgb.shape[0])
@@ -196,9 +200,8 @@ class FlowTracker:
         self._fusion.carry(frame)
         self._seen.append(frame.id)
         self._last = frame
-        for frame_id, queries in self._points.late():
-            self._begin(queries, frame_id)
-        self._begin(self._points.waiting(), frame.id)
+        for query in self._points.waiting():  # in the order of their ids, whichever frames they are on
+            self._begin(query, frame.id if query.frame_id is None else query.frame_id)
         self._submitted.append(frame)
         with self._changed:
             self._named = [named.on(self._fusion.where(named.ids, frame.id)) for named in self._named]
@@ -206,7 +209,7 @@ class FlowTracker:
             self._changed.notify_all()
 
     def collect(self) -> Tracks:
-        """The points on the oldest frame in flight, which is the newest there is."""
+        """The points on the frame in flight. Collect each frame before the next `submit`, which moves the points on."""
         frame = self._submitted.popleft()
         if self._waits:
             self._wait_for_answer(frame.id, None)
@@ -229,29 +232,42 @@ class FlowTracker:
         return self._fusion.now(tracks)
 
     def saved_state(self) -> SavedState:
-        """As `Tracker.saved_state`; waits until the model is between two frames."""
-        return self._ask(self._tracker.saved_state)
+        """As `Tracker.saved_state`; waits until the model has taken the frame on offer, with the new points."""
+        self._raise_error()
+        with self._changed:
+            self._changed.wait_for(lambda: self._offered is None or self._error is not None)
+        saved, queries = self._ask(self._tracker.saved_state), self._points.queries
+        places = (self._fusion.brought(query.xy, query.frame_id) for query in queries)
+        return replace(
+            saved,
+            next_id=self._points.next_id,
+            waiting_ids=np.concatenate([saved.waiting_ids, *(query.ids for query in queries)]),
+            waiting_xy=np.concatenate([saved.waiting_xy, *places]),
+        )
 
     def load_state(self, path: str | Path) -> SavedState:
         """As `Tracker.load_state`. The points appear with the model's first answer."""
+        if self._last is not None or self._points.next_id:
+            raise StateError(
+                "this tracker has had frames or points, and a state is loaded into a new one; make another"
+            )
         saved = self._ask(lambda: self._tracker.load_state(path))
         nothing = Query(np.empty(0, np.int32), np.empty((0, 2), np.float32), None)
         self._points.restore(self._tracker.ids, saved.next_id, nothing)
         return saved
 
     def close(self) -> None:
-        """Ends the model's thread, after the frame that it is at. May be called twice."""
+        """Ends the model's thread after its current frame. May be called twice."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
         self._thread.join(CLOSE_SECONDS)
 
-    def _begin(self, queries: list[Query], frame_id: int) -> None:
-        for query in queries:
-            self._points.seat([query])
-            self._fusion.add(query.ids, query.xy, frame_id)
-            with self._changed:
-                self._named.append(_Named(query.ids, query.xy, frame_id, query.xy))
+    def _begin(self, query: Query, frame_id: int) -> None:
+        self._points.seat([query])
+        self._fusion.add(query.ids, query.xy, frame_id)
+        with self._changed:
+            self._named.append(_Named(query.ids, query.xy, frame_id, query.xy))
 
     def _take_in_answers(self) -> None:
         with self._changed:
@@ -259,13 +275,13 @@ class FlowTracker:
         for answer in answers:
             self._template = answer
             restored = np.setdiff1d(np.intersect1d(answer.ids, self._points.rows), self._fusion.ids)
-            if len(restored):  # points of a state that was loaded are first seen in an answer
+            if len(restored):  # points of a loaded state first appear in an answer
                 places = answer.xy[np.searchsorted(answer.ids, restored)]
                 self._fusion.add(restored.astype(np.int32), places, answer.frame_id)
             self._fusion.correct(answer)
 
     def _patience_ns(self) -> int:
-        """How long a frame waits for the model: not at all, unless the model keeps up with the frames."""
+        """How long `collect` waits for the model's answer; 0 unless the model keeps up with the frames."""
         if len(self._intervals) < 2 or not self._model_ns:
             return 0
         interval = int(np.median(self._intervals))
@@ -273,7 +289,12 @@ class FlowTracker:
 
     def _wait_for_answer(self, frame_id: int, seconds: float | None) -> None:
         def has_come() -> bool:
-            return self._error is not None or any(answer.frame_id >= frame_id for answer in self._answers)
+            return (
+                self._error is not None
+                or self._closing
+                or self._fusion.model_frame_id >= frame_id
+                or any(answer.frame_id >= frame_id for answer in self._answers)
+            )
 
         with self._changed:
             self._changed.wait_for(has_come, seconds)
@@ -284,7 +305,7 @@ class FlowTracker:
             self._changed.notify_all()
 
     def _ask(self, question: Callable[[], T]) -> T:
-        """What `question` returns or raises in the model's thread."""
+        """Calls `question` in the model's thread; returns or raises what it does."""
         self._raise_error()
         answer: list[T] = []
         errors: list[BaseException] = []
@@ -304,12 +325,18 @@ class FlowTracker:
             raise errors[0]
         return answer[0]
 
-    def _raise_error(self) -> None:
+    def raise_error(self) -> None:
+        """Raises the error that ended the model's thread, if one did."""
         if self._error is not None:
             raise self._error
 
+    def _raise_error(self) -> None:
+        self.raise_error()
+        if self._closing:
+            raise RuntimeError("this tracker is closed")
+
     def _run(self) -> None:
-        """The model's thread: tasks in their order, then the newest frame, again and again."""
+        """The model's thread: runs the queued tasks in order, then tracks the newest frame, and repeats."""
         try:
             while True:
                 with self._changed:
@@ -318,6 +345,7 @@ class FlowTracker:
                         return
                     tasks, self._tasks = self._tasks, deque()
                     offer, self._offered = self._offered, None
+                    self._changed.notify_all()
                     if offer is not None:
                         self._named = [named for named in self._named if named not in offer.named]
                 for task in tasks:
@@ -333,7 +361,8 @@ class FlowTracker:
         started_ns, frame = self._clock(), offer.frame
         for named in offer.named:
             exact = named.frame_id in self._tracker.frame_ids
-            self._tracker.adopt(named.ids, named.xy if exact else named.now, named.frame_id if exact else None)
+            now = named.now.clip(0, (frame.rgb.shape[1], frame.rgb.shape[0])).astype(np.float32)
+            self._tracker.adopt(named.ids, named.xy if exact else now, named.frame_id if exact else None)
         wanted = self._inspected
         self._tracker.inspect(wanted if wanted is not None and wanted in self._tracker.ids else None)
         answer = self._tracker.step(frame)

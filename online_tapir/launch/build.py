@@ -1,4 +1,4 @@
-"""A run made from its configuration: opens what the configuration names, in the order in which people wait for it."""
+"""Builds a run from its configuration: opens everything that it names, outputs before the model and the camera."""
 
 import os
 import threading
@@ -55,9 +55,9 @@ Report = Callable[[str], None]
 
 @contextmanager
 def opened(config: LiveConfig, status: Status, stop: threading.Event) -> Iterator[Callable[[], None]]:
-    """What runs `config` until it ends or `stop` is set; everything it needs is open within the `with`.
+    """Opens all that `config` needs for the `with`; yields the function that runs it until it ends or `stop` is set.
 
-    Raises ConfigError for what cannot be asked for; CameraError, WeightsError, PublishError or StateError for what
+    Raises ConfigError for invalid settings; CameraError, WeightsError, PublishError or StateError for what
     cannot be opened.
     """
     report = status.note
@@ -74,8 +74,10 @@ def opened(config: LiveConfig, status: Status, stop: threading.Event) -> Iterato
         model_alone = make_tracker(config.model, config.points)
         tracker: Tracker | FlowTracker = model_alone
         camera = _first_opening(config.source, open_source)
+        opening = held.enter_context(ExitStack())
+        opening.callback(camera.close)  # if anything below fails
         if config.model.flow == "on" or (config.model.flow == "auto" and camera.live):
-            tracker = held.enter_context(closing(with_flow(model_alone, camera.live)))
+            tracker = held.enter_context(_running(with_flow(model_alone, camera.live)))
         _resume(tracker, saved, config.output, report)
         keeper = _keeper(config.output, tracker, report)
         if keeper is not None:
@@ -98,6 +100,7 @@ def opened(config: LiveConfig, status: Status, stop: threading.Event) -> Iterato
         )
         pipeline = config.model.pipeline and tracker.overlaps
         run = Run([stream], [*sinks, status], stop, frames=config.source.frames, pipeline=pipeline)
+        opening.pop_all()  # from here on its capture closes the camera
         yield run.go if window is None else partial(window.beside, run.go, stop)
 
 
@@ -131,7 +134,7 @@ def check(config: LiveConfig) -> None:
             "--model": _file(config.model.model),
             "--weights": config.model.weights,
         },
-        overwrite=True,  # a state replaces the one before; what is no state is refused by the state file itself
+        overwrite=True,  # a state replaces the one before; `state_file` refuses to replace any other file
     )
 
 
@@ -154,8 +157,16 @@ def make_tracker(model: ModelConfig, points: PointsConfig) -> Tracker:
     )
 
 
+@contextmanager
+def _running(tracker: FlowTracker) -> Iterator[FlowTracker]:
+    """Closes the tracker at the end; raises the model's own error if it came after the last frame was collected."""
+    with closing(tracker):
+        yield tracker
+    tracker.raise_error()
+
+
 def with_flow(tracker: Tracker, live: bool) -> FlowTracker:
-    """The same tracker with optical flow between its answers; frame by frame for a recording."""
+    """`tracker` with optical flow between its answers; a recording waits for every answer."""
     import cv2
 
     cv2.setNumThreads(1)  # flow takes a millisecond or two, and torch wants the other cores
@@ -178,14 +189,14 @@ def _opener(source: SourceConfig, report: Report) -> Callable[[], Camera]:
 
 def _reconnect(source: SourceConfig) -> Reconnect:
     return Reconnect(
-        attempts=source.reconnect_attempts if source.reconnect else 0,  # a stall is noticed all the same
+        attempts=source.reconnect_attempts if source.reconnect else 0,  # a stall is still detected
         longest_wait_s=source.reconnect_wait,
         stall_timeout_s=source.stall_timeout,
     )
 
 
 def _first_opening(source: SourceConfig, open_source: Callable[[], Camera]) -> Camera:
-    """The camera; one that is to be waited for stands for a source that is not there yet."""
+    """The camera; a placeholder (`Awaited`) if it cannot be opened yet and should be waited for."""
     wait = source.wait if source.wait is not None else "://" in source.camera
     try:
         return open_source()
@@ -206,7 +217,7 @@ def _points(points: PointsConfig, resumed: bool) -> PointSource:
 
 
 def _state_to_resume(output: OutputConfig) -> Path | None:
-    """The file to continue from; None for the first of those runs that save to a file and continue from it."""
+    """The file to resume from; None if it is also the --save-state file and does not exist yet."""
     if output.resume is not None and output.resume == output.save_state and not output.resume.exists():
         return None
     return output.resume

@@ -13,7 +13,7 @@ from cyclopts.validators import Number
 
 from online_tapir.control.protocol import DEFAULT_ADDRESS as CONTROL_ADDRESS
 from online_tapir.control.protocol import LONGEST_HEARTBEAT_S, SHORTEST_HEARTBEAT_S
-from online_tapir.drawing.look import DEFAULT_COLOR, DEFAULT_MEMORY, LIVE_FPS, LIVE_SIDE, ColorMode
+from online_tapir.drawing.look import DEFAULT_COLOR, DEFAULT_MEMORY, LIVE_FPS, LIVE_SIDE, WEB_SIDE, ColorMode
 from online_tapir.limits import DEFAULT_MAX_POINTS, DEFAULT_WINDOW, MOST_POINTS, MOST_WINDOW
 from online_tapir.recording.codecs import DEFAULT_CODEC, CodecName
 from online_tapir.wire.messages import DEFAULT_ADDRESS
@@ -174,7 +174,7 @@ class ViewerConfig:
         int | None,
         Parameter(
             help="Longer side of these pictures in pixels, at most; points keep their positions. "
-            f"[default: {LIVE_SIDE} for a viewer, all in a file]",
+            f"[default: {LIVE_SIDE}, {WEB_SIDE} in a browser, all in a file]",
             validator=Number(gte=16),
         ),
     ] = None
@@ -210,8 +210,7 @@ class OutputConfig:
     record_video: Annotated[
         CodecName,
         Parameter(
-            help="How the frames are kept. huffyuv and ffv1 lose no bit; ffv1 is smaller by a quarter but takes ten "
-            "times as long, mjpeg is smaller by far but changes the picture."
+            help="How the frames are kept: huffyuv loses no bit, mjpeg is smaller by far but changes the picture."
         ),
     ] = DEFAULT_CODEC
     save_video: Annotated[

@@ -5,7 +5,7 @@ from typing import Literal
 
 from online_tapir.errors import ConfigError
 
-DIGITS = 7  # more are no size, and cost time to read
+DIGITS = 7  # longer numbers are not sizes, and are slow to parse
 
 
 def frame_size(text: str | None, flag: str = "--size") -> tuple[int, int] | None:
@@ -32,7 +32,7 @@ def usable_cpus() -> int:
 
 
 def threads(asked: int | None) -> int | None:
-    """A `--threads`; ConfigError for more than there are CPUs, which only get in each other's way."""
+    """Validates `--threads`; ConfigError for more threads than CPUs, which would only slow each other down."""
     cpus = usable_cpus()
     if asked is not None and not 1 <= asked <= cpus:
         raise ConfigError(f"--threads {asked}: this machine has {cpus} CPUs; give 1 to {cpus}, or leave it out")

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from online_tapir.records import Tracks
 
 FOUND_WITHIN_NS = 1_000_000_000  # after the first new frame
-SAME_SCENE = 0.25  # of the points are visible at a time; of another scene's a tenth or two
+SAME_SCENE = 0.25  # least share of the points visible at a time; in another scene a tenth or two are
 
 
 @dataclass(slots=True)
@@ -52,7 +52,7 @@ class Recovery:
         self._absence = _Absence(set(ids.tolist()), after_ns=None)
 
     def lost(self, last: Tracks) -> None:
-        """The source is away; `last` were its last tracks. May be called repeatedly."""
+        """The source is lost; `last` are its last tracks. May be called repeatedly."""
         if self._absence is not None and self._absence.back_ns is not None:  # it came back and was lost again
             self._conclude(self._absence)
         self._absence = _Absence(_visible(last), last.captured_ns)

@@ -1,4 +1,4 @@
-"""A run, and in it the straight line of a frame: camera's mailbox -> tracker -> sinks, for every stream."""
+"""A run: each frame goes from its camera's mailbox through the tracker to the sinks, for every stream."""
 
 import threading
 import time
@@ -10,7 +10,7 @@ from online_tapir.live.stream import Stream
 from online_tapir.mailbox import Closed
 from online_tapir.records import Frame
 
-POLL_SECONDS = 0.05  # how soon a stop or a request is noticed while no frame comes
+POLL_SECONDS = 0.05  # longest delay before a stop or a request is noticed while no frame comes
 
 
 class Run:
@@ -37,7 +37,7 @@ class Run:
         self._arrived = threading.Event()  # a frame, or the end of a source
 
     def go(self) -> None:
-        """Tracks; closes the cameras at the end, but no sink. Raises the error of a camera that cannot be reopened."""
+        """Runs the loop; closes the cameras, not the sinks. Raises the error of a camera that cannot be reopened."""
         with ExitStack() as opened:
             for stream in self._streams:
                 for sink in self._sinks:
@@ -62,7 +62,7 @@ class Run:
         stream.published(frame, tracks, took_ns=time.monotonic_ns() - started_ns)
 
     def _arrivals(self) -> Iterator[tuple[Stream, Frame]]:
-        """Frames as they come, with their streams in turn, until no source is left or no more frames are wanted."""
+        """Yields frames as they arrive, each stream in turn, until every source has ended or the run stops."""
         left, taken = list(self._streams), 0
         while left and taken != self._frames:
             self._arrived.wait(POLL_SECONDS)

@@ -1,4 +1,4 @@
-"""What plugs into a run: somewhere tracks go, or someone who controls it. Hooks that are not overridden do nothing."""
+"""The base class of what plugs into a run: outputs and controllers. Hooks that are not overridden do nothing."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -11,31 +11,31 @@ if TYPE_CHECKING:
 
 
 class Sink:
-    """The run calls these hooks from its own thread, in the order in which they stand here; none may block.
+    """The run calls these hooks from its own thread, in the order below; none may block.
 
-    A sink that cannot keep up drops. The same sink serves every stream of a run: `tracks.camera` and
+    A sink that cannot keep up drops frames. The same sink serves every stream of a run: `tracks.camera` and
     `heartbeat.camera` are the names of their streams.
     """
 
     @property
     def shows_inspection(self) -> bool:
-        """Whether anybody would see an inspected point through this sink now."""
+        """Whether this sink would show an inspected point now."""
         return False
 
     def begin(self, stream: "Stream") -> None:
         """A stream is about to start; its frames are numbered from 0."""
 
     def serve(self, stream: "Stream") -> object:
-        """Called between frames: does to the stream what was asked since the last call."""
+        """Called between frames: carries out the requests for the stream since the last call."""
 
     def named(self, camera: str, queries: Sequence[Queries]) -> None:
-        """Points that the next published frame of this camera is the first to have tracks of."""
+        """Points whose tracks begin on this camera's next published frame."""
 
     def publish(self, frame: Frame, tracks: Tracks) -> None:
-        """A frame and where its points are. `frame.rgb` is not written to again."""
+        """A frame and its tracks. `frame.rgb` is not modified afterwards."""
 
     def beat(self, heartbeat: Heartbeat) -> None:
-        """A sign of life while no frame comes."""
+        """A heartbeat, sent while no frame comes."""
 
     def close(self) -> None:
         """The run is over. May be called twice."""

@@ -1,7 +1,7 @@
-"""The points of a run, saved beside it: when somebody asks, every so often, and when the run is over.
+"""Saves the points of a run without delaying it: on request, at intervals, and at the end.
 
-Between two frames they are copied, which takes milliseconds; a thread of its own writes the copy, however slow the disk
-is. Of copies that wait for it only the newest is written.
+The points are copied between two frames, which takes milliseconds; a separate thread writes the copy, however slow the
+disk is. If several copies wait for that thread, only the newest is written.
 """
 
 import threading
@@ -30,7 +30,7 @@ CLOSE_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Save:
-    """A copy of the points that was taken: the `number`-th of the run."""
+    """The `number`-th copy of the points taken in this run."""
 
     number: int
     state: SavedState
@@ -38,17 +38,17 @@ class Save:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of the newest save that is done with, and of all before it; number 0: none is."""
+    """The result of the newest finished save, which covers all earlier ones; number 0: none has finished."""
 
     number: int = 0
-    error: str = ""  # "": it is on the disk
+    error: str = ""  # "": it was written
 
 
 class StateKeeper(Sink):
-    """Saves the points of `tracker` to `path` within a `with`, at the end of that, and every `every_s` when served.
+    """Saves the points of `tracker` to `path` on request, every `every_s`, and at the end of the `with`.
 
-    `report` gets a line where that fails, and tracking goes on. Raises StateError where nothing could be written to
-    `path` or something else is there; where the last save fails, at the end, unless another error ends the run.
+    A failed save is reported, and tracking continues. Raises StateError at once if `path` cannot be written or is some
+    other file, and at the end if the last save fails, unless another error ended the run.
     """
 
     def __init__(
@@ -70,21 +70,21 @@ class StateKeeper(Sink):
         self._monotonic_ns = monotonic_ns
         self._write = write
         self._asked = 0
-        self._last: Tracks | None = None  # after which it was saved when that was due
+        self._last: Tracks | None = None  # the tracks at the last save that was due
         self._due_ns = monotonic_ns() + (self._every_ns or 0)
         self._ending = False
         self._box: Mailbox[Save] = Mailbox()
         self._thread = threading.Thread(target=self._run, name="saving the points", daemon=True)
 
     def save(self) -> Save:
-        """Takes a copy of the points to be written, see `outcome`. Raises StateError before the first frame."""
+        """Queues a copy of the points for writing; see `outcome`. Raises StateError before the first frame."""
         save = Save(self._asked + 1, self._tracker.saved_state())
         self._asked = save.number
         self._box.offer(save)
         return save
 
     def serve(self, stream: "Stream") -> None:
-        """Saves if it is time to and anything has been tracked since; called between frames."""
+        """Saves if a save is due and a frame has been tracked since the last one; called between frames."""
         if self._every_ns is None or stream.tracks in (None, self._last) or self._monotonic_ns() < self._due_ns:
             return
         self._due_ns = self._monotonic_ns() + self._every_ns
@@ -96,14 +96,17 @@ class StateKeeper(Sink):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        """Saves for the last time, but for an error of the program's own: half a frame may have been tracked then."""
+        """Saves a last time, except after an unexpected error, which may have left a frame half tracked."""
         self._ending = True
         last = None
-        if error is None or isinstance(error, OnlineTapirError):
-            with suppress(StateError):  # no frame came, or memory ran out: what was saved before stays
-                last = self.save()
-        self._box.close()
-        self._thread.join(CLOSE_SECONDS)
+        try:
+            if error is None or isinstance(error, OnlineTapirError):
+                # No frame came, or the model failed and its error ends the run: what was saved before stays.
+                with suppress(StateError if error is None else OnlineTapirError):
+                    last = self.save()
+        finally:
+            self._box.close()
+            self._thread.join(CLOSE_SECONDS)
         if last is None:
             return
         failure = self.outcome.error
@@ -126,6 +129,6 @@ class StateKeeper(Sink):
             self._write(self._path, save.state)
         except StateError as error:
             return Outcome(save.number, str(error))
-        except Exception as error:  # whatever it is, the tracker goes on
+        except Exception as error:  # a failed save must not stop the tracker
             return Outcome(save.number, f"the points cannot be saved to {self._path}: {error!r}")
         return Outcome(save.number)

@@ -22,7 +22,7 @@ from online_tapir.wire.messages import Heartbeat, State
 
 
 class Save(Protocol):
-    """A copy of the points that was taken: the `number`-th of the run."""
+    """The `number`-th copy of the points taken in this run."""
 
     @property
     def number(self) -> int: ...
@@ -77,7 +77,7 @@ class Stream:
         self.stop = stop  # ends the run
         self.heartbeat_s = heartbeat_s
         self.keeper = keeper  # None: this run does not save its points
-        self.shows_inspection = shows_inspection  # whether anybody would see an inspected point now
+        self.shows_inspection = shows_inspection  # whether any sink would show an inspected point now
         self.patience_frames = PATIENCE_FRAMES
         self.frame: Frame | None = None  # the newest published one
         self.tracks: Tracks | None = None
@@ -91,10 +91,10 @@ class Stream:
         self._submitted = 0  # frames
         self._collected = 0
         self._named: list[tuple[int, Queries]] = []  # with the number of the first frame that has their tracks
-        self._awaited = inspect  # a point that does not exist yet
-        self._announced = False  # that it is awaited
-        self._inspected: int | None = None  # on the frame before
-        self._publish_ns = 0  # that the sinks took for the frame before
+        self._awaited = inspect  # a point to inspect once it exists
+        self._announced = False  # whether that was reported
+        self._inspected: int | None = None  # on the previous frame
+        self._publish_ns = 0  # time that the sinks took for the previous frame
         self._paused_ns: int | None = None
         self._spoke_ns = self._clock.monotonic_ns()  # when a frame or a heartbeat was last sent
         self._recovery = Recovery(report)
@@ -130,7 +130,7 @@ class Stream:
         if self.paused and not self.camera.live:
             return None
         frame = self.capture.mailbox.poll()
-        if frame is not None and not self.camera.live:  # it waited for us: that is not latency
+        if frame is not None and not self.camera.live:  # waiting for the tracker is not latency
             frame = replace(frame, captured_ns=self._clock.monotonic_ns(), captured_unix_ns=self._clock.unix_ns())
         if frame is None or not self.paused:
             return frame
@@ -143,7 +143,7 @@ class Stream:
         return self.tracker.in_flight
 
     def submit(self, frame: Frame) -> None:
-        """Begins to track `frame`; the first one gets the stream's points."""
+        """Starts tracking `frame`; places the stream's points on the first one."""
         if not self._submitted:
             xy = self._points.place(frame.rgb)
             self._name(Queries(self.tracker.add(xy), xy, frame.id))
@@ -164,7 +164,7 @@ class Stream:
         return frame, named, replace(tracks, camera=self.name, dropped=dropped, times=times)
 
     def published(self, frame: Frame, tracks: Tracks, took_ns: int = 0) -> None:
-        """The sinks have published a frame in `took_ns`; replaces lost points, if this stream replenishes."""
+        """Records that the sinks published a frame in `took_ns`; replaces lost points if this stream replenishes."""
         self.frame, self.tracks, self._publish_ns = frame, tracks, took_ns
         self._spoke_ns = self._clock.monotonic_ns()
         self._recovery.tracked(tracks)
@@ -193,11 +193,11 @@ class Stream:
 
     @property
     def replenishing(self) -> int | None:
-        """How many points to keep up; None while lost ones are not replaced."""
+        """How many points to maintain; None if lost ones are not replaced."""
         return None if self._replenisher is None else self._replenisher.want
 
     def replenish(self, points: int | None) -> None:
-        """Keeps up this many points from now on; None: replaces none."""
+        """Maintains this many points from now on; None: lost points are not replaced."""
         self._replenisher = None if points is None else Replenisher(points, self.patience_frames)
 
     def wait_for_hidden(self, frames: int) -> None:
@@ -234,7 +234,7 @@ class Stream:
         )
 
     def heartbeat_due(self) -> Heartbeat | None:
-        """Called again and again while no frame comes: a heartbeat, when nothing was sent for `heartbeat_s`."""
+        """A heartbeat if nothing was sent for `heartbeat_s`, otherwise None. Called repeatedly while no frame comes."""
         self.health = self.capture.health
         if self.state != "streaming" and self.tracks is not None:
             self._recovery.lost(self.tracks)
@@ -248,7 +248,7 @@ class Stream:
         self._named.append((self._submitted, queries))
 
     def _hold(self) -> None:
-        """A stream that replenishes keeps up as many points as there are now."""
+        """If this stream replenishes, the current number of points becomes the number to maintain."""
         if self._replenisher is not None:
             self._replenisher.want = len(self.tracker.ids)
 

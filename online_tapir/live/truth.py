@@ -1,4 +1,4 @@
-"""The demo's truth beside a run: a sink that tells the status how far off each point is."""
+"""A sink that compares the demo's tracks with its ground truth and passes each point's error to the status."""
 
 from collections.abc import Callable, Sequence
 
@@ -15,8 +15,8 @@ Judge = Callable[[Tracks, NDArray[np.float32]], None]
 class DemoTruth(Sink):
     """Compares the tracks of a demo scene with the scene's own truth and passes the errors to `judge`.
 
-    Errors [N] are distances in image pixels: NaN where a point is truly hidden, infinite for points that were never
-    named, because they were restored from another run and where they belong is unknown.
+    Errors [N] are distances in image pixels: NaN where a point is truly hidden, infinite for points
+    restored from another run, whose true positions are unknown.
     """
 
     def __init__(self, scene: DemoScene, judge: Judge) -> None:
@@ -34,7 +34,7 @@ class DemoTruth(Sink):
         self._judge(tracks, self.error_px(tracks))
 
     def error_px(self, tracks: Tracks) -> NDArray[np.float32]:
-        """How far each point of `tracks` is from its truth [N], image pixels (see the class)."""
+        """The error of each point of `tracks` [N], in image pixels (see the class)."""
         there = np.isin(self._ids, tracks.ids)
         self._ids = self._ids[there]  # forgets the points that are gone
         self._anchors = Anchors(self._anchors.layer[there], self._anchors.places[there])

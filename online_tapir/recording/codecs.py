@@ -2,5 +2,5 @@
 
 from typing import Literal
 
-CodecName = Literal["huffyuv", "ffv1", "mjpeg"]
+CodecName = Literal["huffyuv", "mjpeg"]
 DEFAULT_CODEC: CodecName = "huffyuv"

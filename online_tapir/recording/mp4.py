@@ -1,6 +1,6 @@
-"""H.264 video in MP4, which browsers and phones play: written in fragments, so that a file that was cut still plays.
+"""H.264 video in MP4, which browsers and phones play: written in fragments, so that a truncated file still plays.
 
-A fragment is a second of video. What `kill -9` or a power cut leaves plays up to the last whole fragment.
+A fragment is a second of video. After `kill -9` or a power cut, the file plays up to its last whole fragment.
 """
 
 from fractions import Fraction
@@ -24,14 +24,14 @@ CONTAINER = {
 ENCODER = "libx264"
 # superfast takes a fifth less CPU time than veryfast at 1920x1080, for files 1.6 times as large.
 ENCODING = {"preset": "superfast", "crf": "20"}
-BT601 = 6  # the colours' matrix, as H.264 numbers it: players take untagged pictures above 576 lines for BT.709
+BT601 = 6  # H.264's code for the colour matrix; players assume BT.709 for untagged pictures above 576 lines
 
 
 class Mp4Writer:
-    """Pictures RGB uint8 [H, W, 3], all of one size, into a file that is replaced.
+    """Writes pictures, RGB uint8 [H, W, 3], all of one size, to a file; replaces an existing one.
 
-    4:2:0 needs even sides: an odd side gets its last row or column twice. Raises PublishError where the file cannot be
-    made; `write` and `close` raise OSError where it can no longer be written.
+    4:2:0 needs even sides: the last row or column of an odd side is repeated. Raises PublishError if the file cannot be
+    created; `write` and `close` raise OSError if it can no longer be written.
     """
 
     def __init__(self, path: Path, fps: float, width: int, height: int) -> None:
@@ -51,10 +51,10 @@ class Mp4Writer:
             codec.thread_count = 1  # the tracker wants the other cores
             codec.color_range = ColorRange.MPEG
             codec.colorspace = codec.color_primaries = codec.color_trc = BT601
-            self._file.start_encoding()  # makes the file
+            self._file.start_encoding()  # creates the file
         except (FFmpegError, ValueError) as error:  # ValueError: no such encoder
             raise PublishError(
-                f"cannot write {path} as H.264: {error}; see that its folder exists and can be written to, and that "
+                f"cannot write {path} as H.264: {error}; check that its folder exists and is writable, and that "
                 f"PyAV was installed as a wheel (`pip install --only-binary av av`), which has {ENCODER}"
             ) from error
 

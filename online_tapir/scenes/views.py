@@ -1,6 +1,6 @@
 """Pairs of views of one photograph: two warped crops with the homography between them, as a camera would see them.
 
-The second view turns, grows, shrinks and tilts the first one, so that features can be taught to be known again.
+The second view rotates, scales and tilts the first one, so that features can learn to match across such changes.
 """
 
 import math
@@ -25,7 +25,7 @@ Rng = np.random.Generator
 LONGEST_SIDE = 640  # photographs are kept no larger than this
 SIDES = (192, 256, 320)  # of a batch's views, pixels
 TURNED = 0.6  # share of the pairs that turn by any angle; the rest by up to a quarter of a radian
-GROWN = 2.8  # the second view is up to so many times larger or smaller
+GROWN = 2.8  # largest change of scale between the views
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +70,7 @@ class Photographs:
     ) -> tuple[Picture, Picture, Array, Array, NDArray[np.bool_]]:
         pyramid = self._pyramids[int(rng.integers(len(self._pyramids)))]
         rows, columns = pyramid[0].shape[:2]
-        scale = min(rows / height, columns / width) * rng.uniform(0.35, 1.0)  # photograph pixels a view pixel
+        scale = min(rows / height, columns / width) * rng.uniform(0.35, 1.0)  # photograph pixels per view pixel
         reach = np.maximum(0, np.array([columns, rows]) - scale * np.array([width, height])) / 2
         centre = np.array([columns, rows]) / 2 + rng.uniform(-1, 1, 2) * reach
         to_photo = _placed(centre, scale, float(rng.uniform(-0.2, 0.2))) @ _centred(height, width)
@@ -133,12 +133,8 @@ def _inverse(homography: Array) -> Array:
     return np.asarray(np.linalg.inv(homography), np.float64)
 
 
-def _within(xy: Array, width: int, height: int) -> NDArray[np.bool_]:
-    return np.asarray(((xy >= 0) & (xy < (width, height))).all(axis=1))
-
-
 def _warp(pyramid: Sequence[Picture], homography: Array, height: int, width: int) -> Picture:
-    """The view [H, W, 3] of a photograph whose pixels `homography` takes to the photograph's, mirrored at its rim."""
+    """The view [H, W, 3]; `homography` maps its pixels to the photograph's, which is mirrored at its border."""
     middle = np.array([[width / 2, height / 2], [width / 2 + 1, height / 2]])
     step = float(np.linalg.norm(np.diff(_apply(homography, middle), axis=0)))
     level = min(max(0, math.floor(math.log2(max(step, 1e-6)) + 0.3)), len(pyramid) - 1)

@@ -41,7 +41,7 @@ class Ledger:
 
     @property
     def live(self) -> int:
-        """Rows in use; they lie together at the beginning."""
+        """How many rows are in use; they are the first ones."""
         return len(self.rows)
 
     def row_of(self, id: int) -> int:
@@ -54,7 +54,7 @@ class Ledger:
         return ids
 
     def adopt(self, ids: Ids, xy: NDArray[np.float32], frame_id: int | None) -> None:
-        """Queues points under ids [P] that ascend and are above all ids before. QueryError where there is no room."""
+        """Queues points under ids [P], ascending and above all earlier ids. Raises QueryError if there is no room."""
         there = len(self.ids)
         if there + len(xy) > self.capacity:
             raise QueryError(
@@ -96,14 +96,14 @@ class Ledger:
             self.queries.append(waiting)
 
     def late(self) -> list[tuple[int, list[Query]]]:
-        """The queries on frames that have passed, by frame, oldest first; they no longer wait."""
+        """Takes out the queries on past frames and returns them by frame, oldest first."""
         frame_ids = sorted({query.frame_id for query in self.queries if query.frame_id is not None})
         found = [(frame_id, [query for query in self.queries if query.frame_id == frame_id]) for frame_id in frame_ids]
         self.queries = [query for query in self.queries if query.frame_id is None]
         return found
 
     def waiting(self) -> list[Query]:
-        """The queries for the next frame; they no longer wait."""
+        """Takes out the queries for the next frame and returns them."""
         waiting, self.queries = self.queries, []
         return waiting
 

@@ -1,6 +1,6 @@
 """A tracker of many points on one stream: frames in, tracks out, points added and removed between frames.
 
-Knows no camera and no sink, and is not thread-safe: one thread calls it.
+It does not depend on cameras or sinks. Not thread-safe: call it from one thread.
 """
 
 import math
@@ -50,27 +50,27 @@ Resolution = Size | Literal["frame"] | None
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Submitted:
-    """A frame whose tracks were not collected yet."""
+    """A frame whose tracks have not been collected yet."""
 
     frame: Frame
     size: Size
     ids: NDArray[np.int32]  # [N] of the rows that were tracked on it
     inspected: int | None  # one of them
     age_ns: int  # when it was submitted
-    late_ns: int  # that queries on past frames took
+    late_ns: int  # time spent on queries on past frames
 
 
 class Tracker:
-    """Follows points through the frames given to `step`.
+    """Tracks points through the frames given to `step`.
 
-    `max_points` rows are made once, at the first frame; points come and go in them without another allocation. The last
-    `window` frames' features are kept, so that a point may be added on a frame that has passed. `resolution` is where
-    points are refined: None, the model's initial resolution alone; (height, width), one of your own; "frame", the
+    State for `max_points` points is allocated once, at the first frame; adding and removing points allocates nothing.
+    The features of the last `window` frames are kept, so that points can be added on past frames. `resolution` is the
+    resolution to refine points at: None, only the model's initial one; (height, width), only that one; "frame", the
     paper's geometric steps from the initial one to the first frame's own size.
 
-    On a GPU the step is replayed as CUDA graphs, over all `max_points` rows whoever is there; `graphs=False` launches
-    kernel after kernel for the live ones. On a CPU that makes no difference. `require_kernels` refuses a device
-    that runs the ops' reference path, with ConfigError.
+    On a GPU the step is replayed as CUDA graphs over all `max_points` rows; with `graphs=False` each kernel is launched
+    separately, for the live rows only. On a CPU this makes no difference. `require_kernels` raises ConfigError for a
+    device that would run the ops' reference path.
     """
 
     def __init__(
@@ -93,9 +93,9 @@ class Tracker:
         self._graphs = graphs
         self._step: Step | None = None
         self._submitted: deque[Submitted] = deque()
-        self._state: TrackState | None = None  # before the first frame, the rows that were loaded alone
+        self._state: TrackState | None = None  # before the first frame: only the rows that were loaded
         self._refinement: list[Size] = []
-        self._inspected: int | None = None  # or was, before it was removed
+        self._inspected: int | None = None  # may have been removed since
         self._points = Ledger(max_points)
         self._frames = 0
         self._last_frame: RememberedFrame | None = None
@@ -130,19 +130,19 @@ class Tracker:
 
     @property
     def overlaps(self) -> bool:
-        """Whether a second frame submitted before the first is collected saves time."""
+        """Whether submitting a second frame before collecting the first saves time."""
         return self._graphs and self._device.type == "cuda"
 
     @property
     def bytes_per_point(self) -> int:
-        """What the state holds of each point; 0 before the first frame."""
+        """Bytes of state per point; 0 before the first frame."""
         return self._state.bytes_per_point if self._state is not None else 0
 
     def add(self, xy: ArrayLike, frame_id: int | None = None) -> NDArray[np.int32]:
         """Queues points xy [P, 2] (image pixels of frame `frame_id`, or of the next frame); returns their ids [P].
 
-        The next `step` answers for them; a point on a past frame is carried through the window to it first. Raises
-        QueryError where a point is outside the frame, there is no room, or the frame has left the window.
+        The next `step` includes them; points on a past frame are first tracked through the window. Raises
+        QueryError if a point is outside the frame, there is no room, or the frame has left the window.
         """
         points = np.asarray(xy, np.float32)
         if points.ndim != 2 or points.shape[1] != 2:
@@ -153,12 +153,12 @@ class Tracker:
         return self._points.add(points, frame_id)
 
     def adopt(self, ids: NDArray[np.int32], xy: NDArray[np.float32], frame_id: int | None = None) -> None:
-        """Queues points under ids [P] that another ledger gave out; they are above all ids before them."""
+        """Queues points under ids [P] that another ledger assigned; they must be above all earlier ids."""
         self._points.adopt(ids, np.asarray(xy, np.float32), frame_id)
 
     @torch.inference_mode()
     def remove(self, ids: ArrayLike) -> None:
-        """Forgets points. QueryError, and nothing removed, where one of them is not there."""
+        """Removes points. Raises QueryError, and removes none, if one of them does not exist."""
         wanted = np.unique(np.asarray(ids, np.int32))
         for source, target in self._points.remove(wanted):
             assert self._state is not None
@@ -166,29 +166,29 @@ class Tracker:
 
     @property
     def inspected(self) -> int | None:
-        """The point of which `step` says what the model saw, too; None while there is no such point."""
+        """The inspected point, which `tracks.inspection` describes; None if there is none."""
         there = self._inspected is not None and self._inspected in self.ids
         return self._inspected if there else None
 
     def inspect(self, id: int | None) -> None:
-        """From the next frame on `tracks.inspection` is what the model saw of this point, until its removal or None.
+        """From the next frame on, `tracks.inspection` is what the model saw of this point; None inspects no point.
 
-        The tracks are the same to the bit. QueryError where there is no such point.
+        The tracks stay bit-identical. Raises QueryError if there is no such point.
         """
         if id is not None:
             self._points.check(np.array([id], np.int64))
         self._inspected = id
 
     def clear(self) -> None:
-        """Forgets every point; the window of frames stays."""
+        """Removes every point; keeps the window of frames."""
         self._points.clear()
 
     def step(self, rgb: NDArray[np.uint8] | Frame) -> Tracks:
         """Tracks every point on the next frame, uint8 RGB [H, W, 3] or a Frame; any size, any aspect.
 
-        Raises FrameError for what is no such picture or comes out of order, QueryError where a point waiting for this
-        frame is outside it (such points are dropped, the others wait on), ConfigError where the device's memory is too
-        small, RuntimeError where frames were submitted and not collected.
+        Raises FrameError if it is not such a picture or out of order, QueryError if a point waiting for this frame is
+        outside it (all points of that `add` are dropped, the others wait), ConfigError if the device's memory is too
+        small, RuntimeError if submitted frames have not been collected.
         """
         if self._submitted:
             raise RuntimeError(f"{len(self._submitted)} submitted frames were not collected; collect them, then step")
@@ -209,9 +209,9 @@ class Tracker:
 
     @torch.inference_mode()
     def submit(self, rgb: NDArray[np.uint8] | Frame) -> None:
-        """The first half of `step`, which raises what that does: on a GPU, the frame is on its way when this returns.
+        """The first half of `step`, with the same errors. On a GPU, it returns while the frame is still being computed.
 
-        A second frame may be submitted before the first is collected; it is uploaded while that is computed.
+        A second frame may be submitted before the first is collected; it is uploaded while the first is computed.
         """
         if len(self._submitted) == LANES:
             raise RuntimeError(f"{LANES} submitted frames are under way; collect one before you submit another")
@@ -236,7 +236,7 @@ class Tracker:
     def collect(self) -> Tracks:
         """The second half of `step`: the tracks of the oldest frame that was submitted and not collected.
 
-        Points are those there were when it was submitted. RuntimeError where there is no such frame.
+        They are of the points that existed when it was submitted. Raises RuntimeError if there is no such frame.
         """
         if not self._submitted:
             raise RuntimeError("no frame was submitted whose tracks could be collected; submit one first")
@@ -263,10 +263,10 @@ class Tracker:
         )
 
     def save_state(self, path: str | Path) -> SavedState:
-        """Writes what is known of the points to a .safetensors file, for `load_state` of another tracker.
+        """Writes the state of the points to a .safetensors file, for `load_state` of another tracker.
 
-        Frames are not kept. What was there stays until all is written. Raises StateError where it cannot be written,
-        and before the first frame.
+        Frames are not saved. The file is replaced atomically. Raises StateError if it cannot be written, and before
+        the first frame.
         """
         saved = self.saved_state()
         state_file.write(Path(path), saved)
@@ -276,7 +276,7 @@ class Tracker:
     def saved_state(self) -> SavedState:
         """What `save_state` writes, copied to the host, so that another thread may write it (`state_file.write`).
 
-        Points that were named on past frames are carried up to the newest first. A point that overflowed is left out.
+        Points on past frames are first tracked up to the newest. Points whose state overflowed are left out.
         """
         if self._state is None or self._last_frame is None:
             raise StateError("no frame has been tracked yet, so there is no state to save; save it after one")
@@ -297,12 +297,12 @@ class Tracker:
         )
 
     def load_state(self, path: str | Path) -> SavedState:
-        """Goes on with the points that `save_state` wrote, under their ids; says what was read.
+        """Restores the points that `save_state` wrote, with their ids; returns what was read.
 
-        For a new tracker, of the same model, before anything else. To the points the next frame, whatever its number,
-        comes right after the last; what came before can no longer be named. New ids begin where the old ones ended.
-        Raises StateError for a file that is missing, damaged, or does not fit this tracker and its model, ConfigError
-        where the device's memory is too small.
+        Call it on a new tracker of the same model, before anything else. The next frame, whatever its number, counts as
+        the one right after the last; earlier frames can no longer be named. New ids begin where the old ones ended.
+        Raises StateError if the file is missing, damaged or does not fit this tracker and its model, ConfigError if the
+        device's memory is too small.
         """
         if self._frames or self._points.next_id:
             raise StateError(
@@ -335,7 +335,7 @@ class Tracker:
         return Frame(rgb.id, rgb.captured_ns, rgb.captured_unix_ns, rgb_to_rgb8(rgb.rgb))
 
     def _prepared(self, frame: RememberedFrame) -> Step:
-        """What runs a frame; it and the state are made at the first, when the resolutions to refine at are known."""
+        """The step that runs a frame; made with the state at the first frame, which determines the resolutions."""
         if self._step is None:
             refinement, loaded = self._resolutions(frame.size), self._state
             if loaded is not None:
@@ -345,7 +345,7 @@ class Tracker:
                 self.model.config, len(self._refinement), self.max_points, self._device, self._dtype
             )
             self._step = self._make_step(self._state)
-            if loaded is not None:  # only now: on a GPU the step has been tried out on these rows
+            if loaded is not None:  # only now: on a GPU, making the step ran it on these rows
                 count = self._points.live
                 self._state.rows(0, count).copy_(loaded.rows(0, count))
         return self._step
@@ -372,7 +372,7 @@ class Tracker:
         when = "making room" if self._step is None else "on a frame"
         held = (self.max_points * self.bytes_per_point) + self._window.nbytes
         self._step = self._state = None
-        self._submitted.clear()  # their answers went with the step
+        self._submitted.clear()  # their results are lost with the step
         self.clear()
         config, sizes = self.model.config, self.model.sizes(self._refinement)
         meta = TrackState.empty(config, max(1, len(self._refinement)), 1, torch.device("meta"), self._dtype)
@@ -394,7 +394,7 @@ class Tracker:
         )
 
     def _refuse_outside(self, frame: RememberedFrame) -> None:
-        """Drops queries for the next frame that lie outside it, now that its size is known, and says so."""
+        """Raises QueryError if a query for the next frame lies outside it, and drops that query."""
         for query in [query for query in self._points.queries if query.frame_id is None]:
             try:
                 check_inside(query.xy, frame.size[1], frame.size[0])
@@ -403,7 +403,7 @@ class Tracker:
                 raise
 
     def _answer_late_queries(self) -> None:
-        """Begins the points that name a past frame, and carries them through the window up to its newest frame."""
+        """Starts the points on past frames and tracks them through the window up to its newest frame."""
         for frame_id, queries in self._points.late():
             frame = self._window.find(frame_id)
             start = self._points.live
@@ -414,7 +414,7 @@ class Tracker:
         self._begin(self._points.waiting(), frame)
 
     def _begin(self, queries: Sequence[Query], frame: RememberedFrame) -> None:
-        """Gives the points of `queries`, which lie on `frame` of the window, rows of their own after the live ones."""
+        """Starts the points of `queries`, which lie on `frame` of the window, in the rows after the live ones."""
         if not queries:
             return
         assert self._state is not None
@@ -423,7 +423,7 @@ class Tracker:
         self._points.seat(queries)
 
     def _carry(self, start: int, stop: int, frames: Sequence[RememberedFrame]) -> None:
-        """Tracks rows start..stop alone through frames of the window: no backbone runs again."""
+        """Tracks only rows start..stop through frames of the window, without running the backbone again."""
         assert self._state is not None
         state = self._state.rows(start, stop)
         for frame in frames:
@@ -432,7 +432,7 @@ class Tracker:
 
 
 def warm_up(model: Tapir, points: int) -> None:
-    """Tracks `points` points on two made-up frames, so that what happens once (compiling, caching) is over."""
+    """Tracks `points` points on two blank frames, so that one-time work (compiling, caching) is done."""
     tracker = Tracker(model, max_points=points, window=1)
     tracker.add(np.full((points, 2), MIN_SIDE / 2))
     for _ in range(2):

@@ -1,9 +1,9 @@
-"""A lean backbone is taught an older one's grids, and to know points again after they turned or grew.
+"""Distils an older backbone's grids into a lean one, and trains it to match points across rotation and scale.
 
 Two losses on pairs of views of photographs. The fine grid and the first channels of the coarse one are regressed to the
-teacher's unit features; the whole of the coarse grid, and the channels that the teacher lacks alone, find points of the
-first view in the second by cross-entropy over its cells (InfoNCE, arXiv 1807.03748). Batch norm stands behind every
-inner convolution while the backbone is taught, and is folded into it at the end.
+teacher's unit features. The whole coarse grid, and separately the channels that the teacher lacks, learn to find points
+of the first view in the second, by cross-entropy over its cells (InfoNCE, arXiv 1807.03748). During training, a batch
+norm follows every inner convolution; at the end it is folded into the convolution.
 """
 
 import json
@@ -31,9 +31,9 @@ from online_tapir.train.losses import LossWeights, Truth, heat_loss
 from tapir_kernels import PATCH_SAMPLES, cost_volume
 
 CHECKPOINT = "distil.pt"
-TAUGHT = 0.8  # share of the coarse grid's square length that the teacher's channels are given
+TAUGHT = 0.8  # share of a coarse vector's squared length for the teacher's channels
 UNNORMED = ("fine", "coarse")  # the last convolutions, whose outputs are the grids
-REGRESSED = 8.0  # weight of the regression beside the cross-entropies
+REGRESSED = 8.0  # weight of the regression, relative to the cross-entropies
 
 
 def distil(
@@ -44,7 +44,7 @@ def distil(
     out: Path,
     report: Callable[[dict[str, Any]], None],
 ) -> Tapir:
-    """A model of `config` whose backbone was taught `teacher`'s grids, its heads taken over where they fit.
+    """A model of `config`: its backbone is distilled from `teacher`'s grids, its heads are the teacher's.
 
     Resumes from the checkpoint in `out`. `report` gets a record every `report_every` steps.
     """
@@ -128,7 +128,7 @@ def _matching_loss(features: Tensor, pairs: ViewPairs, temperature: float) -> Te
 
 
 def with_norms(module: nn.Module) -> nn.Module:
-    """`module` with a batch norm behind every inner convolution, in place."""
+    """`module` with a batch norm after every inner convolution, in place."""
     for name, child in module.named_children():
         if isinstance(child, Conv) and name not in UNNORMED:
             setattr(module, name, nn.Sequential(child, nn.BatchNorm2d(child.out_channels)))
@@ -138,7 +138,7 @@ def with_norms(module: nn.Module) -> nn.Module:
 
 
 def folded(student: LeanBackbone) -> dict[str, Tensor]:
-    """The weights of a backbone with norms, as those of one without."""
+    """The weights of a backbone with its norms folded into the convolutions."""
     convs: dict[str, nn.Conv2d] = {}
     for name, module in student.eval().named_modules():
         if isinstance(module, nn.Sequential) and isinstance(module[0], Conv) and isinstance(module[1], nn.BatchNorm2d):
@@ -149,10 +149,10 @@ def folded(student: LeanBackbone) -> dict[str, Tensor]:
 
 
 def transplanted(teacher: Tapir, config: TapirConfig, backbone: dict[str, Tensor]) -> Tapir:
-    """A model of `config` with this backbone and the teacher's heads, moved to where their inputs and outputs now are.
+    """A model of `config` with this backbone and the teacher's heads, adapted to the new inputs and outputs.
 
-    What the mixer learnt of grids that the new model has not is left out; its weights for channels that the teacher had
-    not are zero, so they change nothing at first.
+    The mixer's weights for grids that the new model lacks are dropped; its weights for channels that the teacher lacked
+    are zero, so these channels change nothing at first.
     """
     model = Tapir(config)
     old = {name: tensor.float() for name, tensor in teacher.state_dict().items() if not name.startswith("backbone.")}

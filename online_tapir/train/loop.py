@@ -1,7 +1,7 @@
-"""The training loop: clips made where it trains, checkpoints that a stopped run goes on from, averaged weights.
+"""The training loop: clips rendered on the training device, resumable checkpoints, averaged weights.
 
-One run is one stage (a picture size, a clip length); a later stage begins from an earlier one's weights. Publishes no
-weights: `command.train_model` does.
+One run is one stage (a picture size, a clip length); a later stage starts from an earlier one's weights.
+`command.train_model` publishes the weights.
 """
 
 import json
@@ -31,7 +31,7 @@ CHECKPOINT = "checkpoint.pt"
 
 @dataclass(slots=True)
 class Progress:
-    """What a checkpoint holds: where training is and all it needs to go on."""
+    """The state of training, as a checkpoint holds it."""
 
     model: Tapir
     averaged: Tapir
@@ -40,7 +40,7 @@ class Progress:
     seconds: float = 0.0
 
     def save(self, path: Path) -> None:
-        """Replaces the checkpoint, all at once: a stop in the middle does not harm the last one."""
+        """Replaces the checkpoint atomically: an interrupted save leaves the last one intact."""
         parts = {
             "model": self.model.state_dict(),
             "averaged": self.averaged.state_dict(),
@@ -69,7 +69,7 @@ def train(
 ) -> Tapir:
     """Trains from `start`, on its device, until `config.steps`; returns the averaged weights.
 
-    A checkpoint in `out` is gone on from. `report` is given a record every validation; all go to `out`/log.jsonl.
+    Resumes from the checkpoint in `out`. `report` gets a record at every validation; all go to `out`/log.jsonl.
     """
     device = next(start.parameters()).device
     out.mkdir(parents=True, exist_ok=True)
@@ -106,7 +106,7 @@ def _begin(start: Tapir, config: TrainConfig) -> Progress:
 
 
 def _step(progress: Progress, config: TrainConfig, clips: Clips) -> float:
-    """One optimiser step on one batch; its loss, NaN where the step was left out for a gradient that was not finite."""
+    """One optimiser step on one batch. Returns the loss, or NaN if a non-finite gradient made it skip the step."""
     model = progress.model.train()
     size = (clips.frames.shape[3], clips.frames.shape[4])
     xy = _at_query(clips)
@@ -143,7 +143,7 @@ def _at_query(clips: Clips) -> Tensor:
 
 
 def _batches(config: TrainConfig, textures: TextureBank, device: torch.device, step: int) -> Iterator[Clips]:
-    """Fresh clips for ever, each batch served `reuse` times, varied; begins where `step` left off."""
+    """Yields batches of clips endlessly, each `reuse` times with random variations; starts at `step`."""
     scene = SceneConfig(
         height=config.size,
         width=config.size,
@@ -161,7 +161,7 @@ def _batches(config: TrainConfig, textures: TextureBank, device: torch.device, s
 
 
 def _vary(clips: Clips, rng: np.random.Generator) -> Clips:
-    """The same clips mirrored, upside down, backwards or with other colours, at random; the truth goes along."""
+    """The clips randomly mirrored, flipped, reversed in time and with colours permuted; the truth changes with them."""
     frames, xy, visible, query = clips.frames, clips.xy, clips.visible, clips.query_frame
     height, width = frames.shape[3:]
     frames = frames[:, :, torch.from_numpy(rng.permutation(3))]
@@ -175,7 +175,7 @@ def _vary(clips: Clips, rng: np.random.Generator) -> Clips:
 
 
 def validation_clips(textures: TextureBank, count: int, device: torch.device, frames: int = 12) -> Clips:
-    """The clips that stages are compared by: 256x256, the same whatever is trained."""
+    """The clips that all stages are validated on: 256x256, always the same."""
     scene = SceneConfig(height=256, width=256, frames=frames, points=48)
     return make_clips(range(VALIDATION_SEED, VALIDATION_SEED + count), scene, textures, device)
 

@@ -1,4 +1,4 @@
-"""Finds out why nothing arrives from a publisher, on a short connection of its own."""
+"""Finds out why nothing arrives from a publisher, over a separate, short connection."""
 
 import time
 from pathlib import Path
@@ -13,9 +13,9 @@ WAIT_MS = 1500  # more than a publisher's default pause between heartbeats
 
 
 def why_silent(address: str, camera: str | None, keys: Path | str | None, wait_ms: int = WAIT_MS) -> str:
-    """What keeps tracks of `camera` (None: of any) from arriving, and what to do; listens for at most `wait_ms`.
+    """Why no tracks of `camera` (None: of any) arrive, and what to do; listens for at most `wait_ms`.
 
-    Raises ConfigError for keys that are none.
+    Raises ConfigError for invalid keys.
     """
     context = zmq.Context()
     socket = context.socket(zmq.SUB)
@@ -36,7 +36,7 @@ def why_silent(address: str, camera: str | None, keys: Path | str | None, wait_m
                 answered |= event == zmq.EVENT_CONNECTED
                 greeted |= event == zmq.EVENT_HANDSHAKE_SUCCEEDED
                 if event == zmq.EVENT_CONNECT_RETRIED and not answered:
-                    break  # refused; but who hangs up while the keys do not match says why at the next attempt
+                    break  # refused; but a peer that hung up because of the keys says so at the next attempt
                 if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH:
                     return f"{address} does not trust this key; there, `online-tapir keys trust` admits it"
                 if event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL and keys is None:

@@ -102,7 +102,6 @@ def encode(tracks: Tracks) -> bytes:
         "version": VERSION,
         "camera": tracks.camera,
         "frame_id": tracks.frame_id,
-        "model_frame_id": tracks.model_frame_id,
         "captured_ns": tracks.captured_ns,
         "captured_unix_ns": tracks.captured_unix_ns,
         "published_unix_ns": tracks.published_unix_ns,
@@ -117,6 +116,8 @@ def encode(tracks: Tracks) -> bytes:
         "occlusion": _pack(tracks.occlusion, "<f4", (count,)),
         "uncertainty": _pack(tracks.uncertainty, "<f4", (count,)),
     }
+    if tracks.model_frame_id >= 0:
+        body["model_frame_id"] = tracks.model_frame_id
     packed: bytes = msgpack.packb(body)
     return topic(tracks.camera) + packed
 

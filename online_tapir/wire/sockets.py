@@ -1,4 +1,4 @@
-"""The lifecycle that clients of a run share: sockets with a context of their own, closed in every way that ends one."""
+"""The socket lifecycle that all clients of a run share: each has its own context, and always closes its sockets."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +15,7 @@ class ClientSockets:
     """Sockets connected to one address. `close`, `with` and garbage collection close them."""
 
     def __init__(self, address: str, purpose: str) -> None:
-        """`purpose` completes "cannot ... ADDRESS" in the error of an address that is not one."""
+        """`purpose` completes "cannot ... ADDRESS" in the error for an invalid address."""
         self.address = address
         self._purpose = purpose
         self._sockets: list[zmq.Socket[bytes]] = []
@@ -24,7 +24,7 @@ class ClientSockets:
     def _connect(
         self, kind: int, keys: Path | str | None, options: Mapping[Any, Any], topic: bytes | None = None
     ) -> zmq.Socket[bytes]:
-        """Connects another socket, closing all where that fails. Raises ConfigError for an invalid address or keys."""
+        """Connects another socket; closes all if that fails. Raises ConfigError for an invalid address or keys."""
         try:
             socket = self._context.socket(kind)
             self._sockets.append(socket)
@@ -46,7 +46,7 @@ class ClientSockets:
 
     def close(self) -> None:
         """Closes the sockets. May be called twice."""
-        for socket in self._sockets:  # by name: in a garbage cycle the context no longer knows them, and term waits
+        for socket in self._sockets:  # one by one: in a garbage cycle the context no longer knows them, and term waits
             socket.close(linger=0)
         self._context.term()
 

@@ -139,6 +139,15 @@ def test_an_answer_older_than_what_is_remembered_changes_only_what_was_lost() ->
     assert_array_equal(scene.now.visible, [True, False])
 
 
+def test_a_point_that_comes_back_from_hiding_is_carried_and_not_pulled() -> None:
+    scene = begun()
+    scene.carry(3)
+    scene.fusion.correct(scene.answer(3, visible=[True, False]))
+    scene.carry(5)
+    scene.fusion.correct(scene.answer(4))
+    assert distance(scene.now.xy, XY + 8 * STEP) < 0.3
+
+
 def test_where_points_were_is_known_for_remembered_frames_alone() -> None:
     scene = begun()
     scene.carry(20)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from online_tapir.errors import QueryError
+from online_tapir.errors import FrameError, QueryError
 from online_tapir.flow.tracker import FlowTracker
 from online_tapir.model.tapir import Tapir
 from online_tapir.records import Frame, Tracks
@@ -169,3 +169,59 @@ def test_a_live_run_with_flow_answers_every_frame_in_order(make_model: Callable[
         run(SyntheticCamera(PICTURES), follower, Grid(3, 2), [sink])
     assert [tracks.frame_id for tracks in sink.tracks] == list(range(24))
     assert {tuple(tracks.ids) for tracks in sink.tracks} == {(0, 1, 2, 3, 4, 5)}
+
+
+def test_removing_points_while_a_frame_is_on_offer_gives_them_out_once(slow: tuple[SlowTracker, FlowTracker]) -> None:
+    inner, tracker = slow
+    answer(tracker, 0)
+    tracker.add(XY, frame_id=0)
+    answer(tracker, 1)
+    tracker.remove([0])
+    for number in range(2, 6):
+        answer(tracker, number)
+    inner.go.release(100)
+    tracker._wait_for_answer(5, LONG)
+    assert answer(tracker, 6).ids.tolist() == [1]
+
+
+def test_points_named_on_frames_in_any_order_keep_their_ids_in_order(patient: FlowTracker) -> None:
+    for number in range(6):
+        answer(patient, number)
+    patient.add(XY, frame_id=5)
+    patient.add(XY, frame_id=2)
+    assert answer(patient, 6).ids.tolist() == [0, 1, 2, 3]
+    assert answer(patient, 7).ids.tolist() == [0, 1, 2, 3]
+
+
+def test_restored_points_stand_before_those_that_were_added_since(
+    patient: FlowTracker, make_model: Callable[..., Tapir], tmp_path: Path
+) -> None:
+    from online_tapir.tracking import state_file
+
+    patient.add(XY)
+    answer(patient, 0)
+    state_file.write(tmp_path / "points", patient.saved_state())
+    with closing(FlowTracker(Tracker(make_model(), max_points=8, window=6), waits=True)) as second:
+        second.load_state(tmp_path / "points")
+        second.add(XY)
+        for number in range(3):
+            assert answer(second, number).ids.tolist() == [0, 1, 2, 3]
+
+
+def test_a_state_that_is_saved_has_the_points_that_the_model_has_not_seen(patient: FlowTracker) -> None:
+    answer(patient, 0)
+    answer(patient, 1)
+    ids = patient.add(XY, frame_id=1)
+    saved = patient.saved_state()
+    assert saved.next_id == 2
+    assert np.union1d(saved.ids, saved.waiting_ids).tolist() == ids.tolist()
+    assert_allclose(saved.waiting_xy, XY)
+
+
+def test_frames_out_of_order_are_refused_and_a_closed_tracker_says_so(patient: FlowTracker) -> None:
+    answer(patient, 3)
+    with pytest.raises(FrameError, match="frame 2 came after frame 3"):
+        patient.submit(frame(2))
+    patient.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        patient.saved_state()

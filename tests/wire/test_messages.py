@@ -115,6 +115,11 @@ def test_golden_bytes_decode_to_the_tracks_they_were_made_of() -> None:
     assert_same(wire.decode(GOLDEN), desk())
 
 
+def test_the_frame_that_the_model_saw_goes_along_where_it_is_known() -> None:
+    assert wire.decode(GOLDEN).model_frame_id == -1
+    assert wire.decode(wire.encode(replace(desk(), model_frame_id=7))).model_frame_id == 7
+
+
 @given(
     count=st.sampled_from([0, 1, 7, 33]),
     seed=st.integers(0, 2**32 - 1),
