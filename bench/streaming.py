@@ -287,7 +287,7 @@ def serve(name: str, threads: int | None, pipe: Connection) -> None:
 
     if threads is not None:
         torch.set_num_threads(threads)
-    make = maker(name)
+    make = maker(name, threads)
     publisher = ZmqPublisher("tcp://127.0.0.1:0")
     pipe.send(publisher.address)
     while (asked := pipe.recv()) is not None:
@@ -300,7 +300,7 @@ def serve(name: str, threads: int | None, pipe: Connection) -> None:
         pipe.send("done")
 
 
-def maker(name: str) -> Callable[[], Any]:
+def maker(name: str, threads: int | None) -> Callable[[], Any]:
     """Returns a function that makes the named tracker; the model is warmed up."""
     from online_tapir.evaluation.baselines import DenseFlow, LucasKanadeWithRecovery
     from online_tapir.launch.build import with_flow
@@ -316,7 +316,11 @@ def maker(name: str) -> Callable[[], Any]:
         return peers[name]
     model = load_model("small")
     warm_up(model, 64)
-    return (lambda: Tracker(model)) if name.endswith("off") else lambda: with_flow(Tracker(model), live=True)
+    return (
+        (lambda: Tracker(model))
+        if name.endswith("off")
+        else lambda: with_flow(Tracker(model), live=True, threads=threads)
+    )
 
 
 if __name__ == "__main__":

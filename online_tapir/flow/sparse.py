@@ -3,7 +3,7 @@
 (B. Lucas, T. Kanade 1981; J.-Y. Bouguet 2001; forward-backward error: Z. Kalal et al. 2010.)
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
@@ -24,6 +24,7 @@ LEAST_SIDE = 24  # pixels that dense flow needs for its pyramid
 LARGEST_ERROR = 1.5  # largest forward-backward error of Lucas-Kanade, pixels of `grey`
 FLATTEST = 1e-6  # smallest eigenvalue of a patch's gradient matrix for which flow is trusted
 
+Dense = tuple[NDArray[np.float32], NDArray[np.float32], float]  # flow forwards, backwards [h, w, 2], and continuity
 Points = NDArray[np.float32]  # [N, 2] image pixels, raster coordinates
 
 
@@ -36,6 +37,9 @@ class FlowFrame:
     small: NDArray[np.uint8]  # the same, no larger than COARSE_SIDE
     shrunk: int  # the frame's size over that of `grey`
     size: tuple[int, int]  # of the frame: width, height
+    towards: dict[int, Dense] = field(
+        default_factory=dict
+    )  # what was found between this frame and others, by their ids
 
     @classmethod
     def of(cls, frame: Frame) -> "FlowFrame":
@@ -65,8 +69,11 @@ def carry(source: FlowFrame, target: FlowFrame, xy: Points) -> tuple[Points, NDA
     if source.size != target.size or not inside.any():
         return xy.copy(), passed
     start = ((xy[inside] / source.shrunk) - 0.5).astype(np.float32)[:, None]  # OpenCV's first pixel lies at (0, 0)
-    forwards, backwards = _dense(source, target), _dense(target, source)
-    if _continuity(source, target, backwards) < LEAST_CONTINUITY:
+    dense = source.towards.get(target.id)
+    if dense is None:
+        dense = source.towards[target.id] = _dense_both_ways(source, target)
+    forwards, backwards, continuity = dense
+    if continuity < LEAST_CONTINUITY:
         return xy.copy(), passed
     coarse = _at(forwards, source, start)
     there, found = _flow(source, target, start, start + coarse)
@@ -107,6 +114,11 @@ def _continuity(source: FlowFrame, target: FlowFrame, backwards: NDArray[np.floa
     one, other = (values.astype(np.float32) - values.mean() for values in (warped, target.small))
     length = float(np.linalg.norm(one) * np.linalg.norm(other))
     return float((one * other).sum() / max(length, PLAIN * one.size))
+
+
+def _dense_both_ways(source: FlowFrame, target: FlowFrame) -> Dense:
+    forwards, backwards = _dense(source, target), _dense(target, source)
+    return forwards, backwards, _continuity(source, target, backwards)
 
 
 def _dense(source: FlowFrame, target: FlowFrame) -> NDArray[np.float32]:

@@ -77,7 +77,7 @@ def opened(config: LiveConfig, status: Status, stop: threading.Event) -> Iterato
         opening = held.enter_context(ExitStack())
         opening.callback(camera.close)  # if anything below fails
         if config.model.flow == "on" or (config.model.flow == "auto" and camera.live):
-            tracker = held.enter_context(_running(with_flow(model_alone, camera.live)))
+            tracker = held.enter_context(_running(with_flow(model_alone, camera.live, config.model.threads)))
         _resume(tracker, saved, config.output, report)
         keeper = _keeper(config.output, tracker, report)
         if keeper is not None:
@@ -165,11 +165,18 @@ def _running(tracker: FlowTracker) -> Iterator[FlowTracker]:
     tracker.raise_error()
 
 
-def with_flow(tracker: Tracker, live: bool) -> FlowTracker:
-    """`tracker` with optical flow between its answers; a recording waits for every answer."""
-    import cv2
+def with_flow(tracker: Tracker, live: bool, threads: int | None = None) -> FlowTracker:
+    """`tracker` with optical flow between its answers; a recording waits for every answer.
 
-    cv2.setNumThreads(1)  # flow takes a millisecond or two, and torch wants the other cores
+    On a CPU flow has a core to itself unless `threads` are asked for: beside a model on all cores, a frame in twenty
+    waits for the model (`python -m bench.streaming --threads 2` on two cores).
+    """
+    import cv2
+    import torch
+
+    cv2.setNumThreads(1)
+    if live and threads is None and tracker.device.type == "cpu":
+        torch.set_num_threads(max(1, sizes.usable_cpus() - 1))
     return FlowTracker(tracker, waits=not live)
 
 
