@@ -172,8 +172,8 @@ def mask_images(folder: Path) -> Target:
 
 
 def safetensors(folder: Path) -> Target:
-    from bench.stub import tiny_config, tiny_model
     from online_tapir.model import checkpoint
+    from online_tapir.testing import tiny_config, tiny_model
 
     vars(checkpoint)["PRESETS"] = {
         "tiny": tiny_config()
@@ -186,7 +186,7 @@ def safetensors(folder: Path) -> Target:
 
 def saved_states(folder: Path) -> Target:
     """Accepts any checksum; otherwise no mutated file would get past it."""
-    from bench.stub import tiny_model
+    from online_tapir.testing import tiny_model
     from online_tapir.tracking import state_file
     from online_tapir.tracking.tracker import Tracker
 

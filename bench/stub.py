@@ -1,4 +1,4 @@
-"""Cheap stand-ins: a tracker, a model, and a stream that has tracked its first frame."""
+"""Cheap stand-ins: a tracker, and a stream that has tracked its first frame."""
 
 import threading
 from dataclasses import replace
@@ -11,35 +11,8 @@ from online_tapir.testing import FakeTracker
 
 if TYPE_CHECKING:
     from online_tapir.live.stream import Stream
-    from online_tapir.model.config import TapirConfig
-    from online_tapir.model.tapir import Tapir
 
 SIZE = (49, 33)  # width and height
-
-
-def tiny_config() -> "TapirConfig":
-    """The smallest model that has every part."""
-    from online_tapir.model.config import TapirConfig
-
-    return TapirConfig(
-        name="tiny",
-        stem_width=8,
-        widths=(8, 8, 8, 8),
-        blocks=(1, 1, 1, 1),
-        extra_convs=0,
-        match_width=4,
-        mixer_width=8,
-        mixer_depth=1,
-        iterations=1,
-        initial_resolution=(32, 32),
-    )
-
-
-def tiny_model() -> "Tapir":
-    """A model of `tiny_config` with random weights."""
-    from online_tapir.model.tapir import Tapir
-
-    return Tapir(tiny_config()).eval().requires_grad_(False)
 
 
 def one_frame_stream(points: int = 4096) -> "Stream":

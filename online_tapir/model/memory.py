@@ -1,6 +1,6 @@
 """Running out of memory: recognises the error, measures what is free, and estimates how much of a tracker would fit."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,6 +89,20 @@ def what_would_fit(need: Need, memory: Memory | None, largest: Size) -> str:
         fits.append(f"all of them at --resolution {width}x{height}")
     free = f"{memory.free / MIB:.0f} of {memory.total / MIB:.0f} MiB free"
     return f"{free}; about {', or '.join(fits)}" if fits else f"{free}, and fewer points or frames alone would not fit"
+
+
+def out_of_memory(need: Need, device: torch.device, when: str, memory: Memory | None, sizes: Sequence[Size]) -> str:
+    """The message for a tracker that ran out: what it needs at the resolutions `sizes`, what fits, and what to lower.
+
+    `when` says what it was doing.
+    """
+    at = ", ".join(f"{width}x{height}" for height, width in sizes)
+    return (
+        f"{device} ran out of memory {when}: {need.points} points of {need.a_point / MIB:.2f} MiB and the features of "
+        f"{need.frames} frames at {at}, {need.a_frame / MIB:.2f} MiB each, with "
+        f"{what_would_fit(need, memory, sizes[-1])}: lower --max-points, --window-frames or --resolution, or use "
+        f"--dtype bfloat16"
+    )
 
 
 def memory_of(device: torch.device, model: int, held: int) -> Memory | None:

@@ -40,6 +40,14 @@ class Ledger:
         return np.sort(np.concatenate([self.rows, *(query.ids for query in self.queries)]))
 
     @property
+    def queued(self) -> Query:
+        """The points that wait for the next frame, as one query. No point may wait on a past frame."""
+        assert all(query.frame_id is None for query in self.queries), "track the late queries first"
+        ids = np.concatenate([np.empty(0, np.int32), *(query.ids for query in self.queries)])
+        xy = np.concatenate([np.empty((0, 2), np.float32), *(query.xy for query in self.queries)])
+        return Query(ids, xy, None)
+
+    @property
     def live(self) -> int:
         """How many rows are in use; they are the first ones."""
         return len(self.rows)

@@ -7,7 +7,6 @@ import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -23,13 +22,12 @@ from online_tapir.model import coordinates
 from online_tapir.model.config import LOWRES_STRIDE
 from online_tapir.model.coordinates import Size
 from online_tapir.model.memory import (
-    MIB,
     WORK_PER_POINT,
     Need,
     bytes_a_pixel,
     memory_errors,
     memory_of,
-    what_would_fit,
+    out_of_memory,
 )
 from online_tapir.model.state import TrackState
 from online_tapir.model.tapir import Tapir
@@ -40,7 +38,8 @@ from online_tapir.tracking import state_file
 from online_tapir.tracking.answers import answers, inspection
 from online_tapir.tracking.feature_window import FeatureWindow, RememberedFrame
 from online_tapir.tracking.ledger import Ledger, Query
-from online_tapir.tracking.state_file import Origin, SavedState
+from online_tapir.tracking.persistence import Persistence
+from online_tapir.tracking.state_file import SavedState
 from online_tapir.tracking.static import StaticStages
 from online_tapir.tracking.step import LANES, EagerStep, GraphedStep, Step, match_frugally, refine_all
 from tapir_kernels import KernelsUnavailableError
@@ -97,6 +96,7 @@ class Tracker:
         self._refinement: list[Size] = []
         self._inspected: int | None = None  # may have been removed since
         self._points = Ledger(max_points)
+        self._persistence = Persistence(model)
         self._frames = 0
         self._last_frame: RememberedFrame | None = None
         self._clock = SystemClock()
@@ -282,19 +282,9 @@ class Tracker:
             raise StateError("no frame has been tracked yet, so there is no state to save; save it after one")
         with memory_errors(self._ran_out):
             self._answer_late_queries()
-            live = self._state.rows(0, self._points.live)
-            sound = live.sound().nonzero()[:, 0]
-            state = live.taken(sound, "cpu")
-        return SavedState(
-            self._origin(tuple(self._refinement)),
-            frame_id=self._last_frame.id,
-            frames=self._frames,
-            next_id=self._points.next_id,
-            ids=self._points.rows[sound.cpu().numpy()],
-            state=state,
-            waiting_ids=np.concatenate([np.empty(0, np.int32), *(query.ids for query in self._points.queries)]),
-            waiting_xy=np.concatenate([np.empty((0, 2), np.float32), *(query.xy for query in self._points.queries)]),
-        )
+            return self._persistence.pack(
+                self._points, self._state, self._refinement, self._last_frame.id, self._frames
+            )
 
     def load_state(self, path: str | Path) -> SavedState:
         """Restores the points that `save_state` wrote, with their ids; returns what was read.
@@ -309,21 +299,11 @@ class Tracker:
                 "this tracker has had frames or points, and a state is loaded into a new one; make another"
             )
         fixed = None if self._resolution == "frame" else tuple(self._resolutions((0, 0)))  # whatever the frame's size
-        saved = state_file.read(Path(path), self._origin(fixed), self.max_points)
-        assert saved.origin.resolutions is not None
-        self._refinement = list(saved.origin.resolutions)
         with memory_errors(self._ran_out):
-            self._state = saved.state.taken(torch.arange(len(saved.ids)), self._device)
-        self._frames = saved.frames
-        self._points.restore(saved.ids, saved.next_id, Query(saved.waiting_ids.copy(), saved.waiting_xy.copy(), None))
+            saved, self._state = self._persistence.read(Path(path), self._points, fixed, self._device)
+        assert saved.origin.resolutions is not None
+        self._refinement, self._frames = list(saved.origin.resolutions), saved.frames
         return saved
-
-    def _origin(self, resolutions: tuple[Size, ...] | None) -> Origin:
-        return Origin(self.model.config, self._digest, str(self._dtype).removeprefix("torch."), resolutions)
-
-    @cached_property
-    def _digest(self) -> str:
-        return state_file.digest(self.model)
 
     def _frame_of(self, rgb: NDArray[np.uint8] | Frame) -> Frame:
         """The next frame; a bare array is stamped now and numbered after the last."""
@@ -385,13 +365,7 @@ class Tracker:
             fixed=math.prod(config.initial_resolution),
         )
         model = sum(tensor.nbytes for tensor in self.model.parameters())
-        fits = what_would_fit(need, memory_of(self._device, model, held), sizes[-1])
-        return (
-            f"{self._device} ran out of memory {when}: {need.points} points of {need.a_point / MIB:.2f} MiB and the "
-            f"features of {need.frames} frames at {', '.join(f'{width}x{height}' for height, width in sizes)}, "
-            f"{need.a_frame / MIB:.2f} MiB each, with {fits}: lower --max-points, --window-frames or --resolution, or "
-            f"use --dtype bfloat16"
-        )
+        return out_of_memory(need, self._device, when, memory_of(self._device, model, held), sizes)
 
     def _refuse_outside(self, frame: RememberedFrame) -> None:
         """Raises QueryError if a query for the next frame lies outside it, and drops that query."""

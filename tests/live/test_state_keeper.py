@@ -18,6 +18,7 @@ from online_tapir.points.placement import NOWHERE, Grid
 from online_tapir.records import Tracks
 from online_tapir.testing import ListSink, run
 from online_tapir.tracking import state_file
+from online_tapir.tracking.persistence import Persistence
 from online_tapir.tracking.state_file import SavedState
 from online_tapir.tracking.tracker import Tracker
 
@@ -218,4 +219,4 @@ def test_two_runs_track_what_one_would_have(
     for tracks, expected in zip(first + again, whole, strict=True):
         for name in ("ids", "xy", "visible"):
             assert getattr(tracks, name).tobytes() == getattr(expected, name).tobytes()
-    assert state_file.read(path, second._origin(None), 6).frames == 9
+    assert state_file.read(path, Persistence(model).origin(None), 6).frames == 9
