@@ -25,7 +25,7 @@ class StageTimes:
     """Nanoseconds spent on one frame, stage by stage.
 
     `capture` is the age of the frame when the tracker took it; `publish` is the time that the sinks took for
-    the previous frame.
+    the previous frame. On a frame that flow carried, the stages between them are those of the model's newest answer.
     """
 
     capture: int = 0

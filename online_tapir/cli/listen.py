@@ -207,6 +207,7 @@ def _as_json(tracks: Tracks) -> dict[str, Any]:
         "height": tracks.height,
         "dropped": tracks.dropped,
         "model": tracks.model,
+        "model_frame_id": tracks.model_frame_id,
         "points": points,
     }
 

@@ -85,6 +85,7 @@ class FlowTracker:
         self._inspected: int | None = None
         self._named: list[_Named] = []  # new points that the model has not received yet
         self._submitted: deque[Frame] = deque()
+        self._age_ns = 0  # of the newest frame when it was submitted
         self._last: Frame | None = None
         self._seen: deque[int] = deque(maxlen=tracker.window)  # ids of recent frames, which a query may name
         self._intervals: deque[int] = deque(maxlen=RECENT)  # between frames, nanoseconds
@@ -184,6 +185,7 @@ class FlowTracker:
     def submit(self, frame: Frame) -> None:
         """Carries the points to `frame` and offers it to the model."""
         self._raise_error()
+        self._age_ns = max(0, self._clock() - frame.captured_ns)
         if self._last is not None and frame.id <= self._last.id:
             raise FrameError(
                 f"frame {frame.id} came after frame {self._last.id}; give frames in the order of their ids"
@@ -227,6 +229,7 @@ class FlowTracker:
             captured_unix_ns=frame.captured_unix_ns,
             width=width,
             height=height,
+            times=replace(blank.times, capture=self._age_ns),
             inspection=inspection,
         )
         return self._fusion.now(tracks)

@@ -36,6 +36,7 @@ def tracks(frame_id: int, points: int = 2, camera: str = "desk") -> Tracks:
         camera=camera,
         model="small",
         published_unix_ns=frame_id * 100 * MS + 1,
+        model_frame_id=frame_id - 1,
     )
 
 
@@ -57,6 +58,7 @@ def test_json_lines_hold_every_frame_and_point() -> None:
     assert write_jsonl(stream(3), out) == 3
     lines = [json.loads(line) for line in out.getvalue().splitlines()]
     assert [line["frame_id"] for line in lines] == [0, 1, 2]
+    assert [line["model_frame_id"] for line in lines] == [-1, 0, 1]
     assert lines[0]["camera"] == "desk"
     assert lines[2]["points"] == [
         {"id": 10, "x": 0.1, "y": 0.0, "visible": True, "occlusion": 0.0, "uncertainty": 0.0},

@@ -70,6 +70,16 @@ def test_every_frame_is_answered_though_the_model_never_is(slow: tuple[SlowTrack
         assert_allclose(tracks.xy, XY + number * np.array([-3, -1]), atol=0.3)
 
 
+def test_the_capture_stage_is_the_age_of_the_frame_itself(make_model: Callable[..., Tapir]) -> None:
+    now_ns = [0]
+    inner = Tracker(make_model(), max_points=8, window=6)
+    with closing(FlowTracker(inner, waits=True, clock=lambda: now_ns[0])) as tracker:
+        tracker.add(XY)
+        for number, age_ns in enumerate((7_000_000, 9_000_000)):
+            now_ns[0] = frame(number).captured_ns + age_ns
+            assert answer(tracker, number).times.capture == age_ns
+
+
 def test_the_model_takes_the_newest_frame_and_its_answer_is_said_with_its_number(
     slow: tuple[SlowTracker, FlowTracker],
 ) -> None:
