@@ -319,7 +319,7 @@ def maker(name: str, threads: int | None) -> Callable[[], Any]:
     return (
         (lambda: Tracker(model))
         if name.endswith("off")
-        else lambda: with_flow(Tracker(model), live=True, threads=threads)
+        else lambda: with_flow(Tracker(model), paced=True, threads=threads)
     )
 
 

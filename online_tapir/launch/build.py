@@ -77,7 +77,8 @@ def opened(config: LiveConfig, status: Status, stop: threading.Event) -> Iterato
         opening = held.enter_context(ExitStack())
         opening.callback(camera.close)  # if anything below fails
         if config.model.flow == "on" or (config.model.flow == "auto" and camera.live):
-            tracker = held.enter_context(_running(with_flow(model_alone, camera.live, config.model.threads)))
+            paced = camera.live or config.source.realtime
+            tracker = held.enter_context(_running(with_flow(model_alone, paced, config.model.threads)))
         _resume(tracker, saved, config.output, report)
         keeper = _keeper(config.output, tracker, report)
         if keeper is not None:
@@ -165,8 +166,8 @@ def _running(tracker: FlowTracker) -> Iterator[FlowTracker]:
     tracker.raise_error()
 
 
-def with_flow(tracker: Tracker, live: bool, threads: int | None = None) -> FlowTracker:
-    """`tracker` with optical flow between its answers; a recording waits for every answer.
+def with_flow(tracker: Tracker, paced: bool, threads: int | None = None) -> FlowTracker:
+    """`tracker` with optical flow between its answers; frames that are not `paced` by a clock wait for the model's.
 
     On a CPU flow has a core to itself unless `threads` are asked for: beside a model on all cores, a frame in twenty
     waits for the model (`python -m bench.streaming --threads 2` on two cores).
@@ -175,9 +176,9 @@ def with_flow(tracker: Tracker, live: bool, threads: int | None = None) -> FlowT
     import torch
 
     cv2.setNumThreads(1)
-    if live and threads is None and tracker.device.type == "cpu":
+    if paced and threads is None and tracker.device.type == "cpu":
         torch.set_num_threads(max(1, sizes.usable_cpus() - 1))
-    return FlowTracker(tracker, waits=not live)
+    return FlowTracker(tracker, waits=not paced)
 
 
 def _opener(source: SourceConfig, report: Report) -> Callable[[], Camera]:

@@ -130,7 +130,8 @@ class ModelConfig:
     threads: Annotated[
         int | None,
         Parameter(
-            help="CPU threads of the model, at most as many as there are CPUs. [default: torch's choice]",
+            help="CPU threads of the model, at most as many as there are CPUs. [default: torch's choice; with --flow "
+            "on a live source, one less than there are CPUs]",
             validator=Count,
         ),
     ] = None
@@ -138,7 +139,8 @@ class ModelConfig:
         Literal["auto", "on", "off"],
         Parameter(
             help="Sparse optical flow between the model's answers: every frame is answered at once, however slow the "
-            "model is. auto: for live sources. off: only the model's own answers."
+            "model is. auto: for live sources. on: for recordings, too; unless played with --realtime, these wait for "
+            "the model. off: only the model's own answers."
         ),
     ] = "auto"
     require_kernels: Annotated[bool, Parameter(help="Refuse a device without the custom kernels.", negative=())] = False
