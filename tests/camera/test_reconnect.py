@@ -22,8 +22,7 @@ from online_tapir.camera import capture as capturing
 from online_tapir.camera.opencv import CORRUPT_GRABS, OpenCvCamera
 from online_tapir.clock import StepClock
 from online_tapir.errors import CameraError, ConfigError
-from online_tapir.mailbox import Closed
-from online_tapir.records import Frame
+from tests.camera.test_camera import take_all
 
 LONG = 30.0  # seconds; only a broken capture waits so long
 SOON = Reconnect(first_wait_s=1e-3, longest_wait_s=1e-3, stall_timeout_s=LONG)
@@ -88,15 +87,6 @@ def openings(*cameras: Camera | CameraError) -> Callable[[], Camera]:
         return camera
 
     return reopen
-
-
-def take_all(capture: Capture) -> list[Frame]:
-    frames = []
-    try:
-        while True:
-            frames.append(capture.mailbox.take(LONG))
-    except Closed:
-        return frames
 
 
 def test_waits_double_up_to_the_longest() -> None:

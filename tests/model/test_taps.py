@@ -10,11 +10,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from online_tapir.model.config import PRESETS, TapirConfig
+from online_tapir.model.config import PRESETS
 from online_tapir.model.estimate import Estimate
 from online_tapir.model.state import TrackState
 from online_tapir.model.tapir import FeaturePyramid, Tapir
 from online_tapir.model.taps import Sight, Taps
+from online_tapir.testing import tiny_config
 from tapir_kernels import cost_volume, cost_volume_head, local_correlations
 
 MakeModel = Callable[..., Tapir]
@@ -22,19 +23,7 @@ MakeFrames = Callable[..., list[NDArray[np.uint8]]]
 
 SIZE = (64, 96)
 ROW, POINTS = 3, 7
-PUBLIC = TapirConfig(
-    name="like the published",
-    stem_width=8,
-    widths=(8, 16, 24, 24),
-    blocks=(1, 1, 1, 1),
-    extra_convs=1,
-    match_width=4,
-    mixer_width=32,
-    mixer_depth=2,
-    iterations=3,
-    pyramid_levels=2,
-    initial_resolution=SIZE,
-)
+PUBLIC = tiny_config(name="like the published", iterations=3, pyramid_levels=2, peak_inputs=False, motion_inputs=False)
 CONFIGS = [PUBLIC, replace(PRESETS["small"], initial_resolution=SIZE), replace(PUBLIC, recent_inputs=True)]
 COPYING = {"clone", "select", "view", "stack", "cat", "to", "_to_copy", "alias", "slice", "unsqueeze"}
 
