@@ -8,13 +8,13 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from online_tapir.errors import OnlineTapirError, StateError
 from online_tapir.flow.tracker import FlowTracker
+from online_tapir.live.saves import Outcome, Save
 from online_tapir.live.sink import Sink
 from online_tapir.mailbox import Closed, Mailbox
 from online_tapir.records import Tracks
@@ -26,22 +26,6 @@ if TYPE_CHECKING:
     from online_tapir.live.stream import Stream
 
 CLOSE_SECONDS = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class Save:
-    """The `number`-th copy of the points taken in this run."""
-
-    number: int
-    state: SavedState
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """The result of the newest finished save, which covers all earlier ones; number 0: none has finished."""
-
-    number: int = 0
-    error: str = ""  # "": it was written
 
 
 class StateKeeper(Sink):

@@ -4,7 +4,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,41 +12,12 @@ from online_tapir.camera import Camera, Capture, Health
 from online_tapir.clock import Clock, SystemClock
 from online_tapir.flow.tracker import FlowTracker
 from online_tapir.live.recovery import Recovery
+from online_tapir.live.saves import Keeper
 from online_tapir.points.placement import NOWHERE, PointSource
 from online_tapir.points.replenish import PATIENCE_FRAMES, Replenisher
 from online_tapir.records import Frame, Queries, Tracks
-from online_tapir.tracking.state_file import SavedState
 from online_tapir.tracking.tracker import Tracker
 from online_tapir.wire.messages import Heartbeat, State
-
-
-class Save(Protocol):
-    """The `number`-th copy of the points taken in this run."""
-
-    @property
-    def number(self) -> int: ...
-
-    @property
-    def state(self) -> SavedState: ...
-
-
-class Outcome(Protocol):
-    """What happened to the newest finished save: its number, and an error or ""."""
-
-    @property
-    def number(self) -> int: ...
-
-    @property
-    def error(self) -> str: ...
-
-
-class Keeper(Protocol):
-    """Saves the points of a stream when it is asked to."""
-
-    @property
-    def outcome(self) -> Outcome: ...
-
-    def save(self) -> Save: ...
 
 
 class Stream:

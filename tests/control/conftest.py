@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from online_tapir.camera import Capture, SyntheticCamera
 from online_tapir.control.server import ControlServer
 from online_tapir.errors import QueryError
-from online_tapir.live.state_keeper import Outcome
+from online_tapir.live.saves import Outcome
 from online_tapir.live.stream import Stream
 from online_tapir.records import Frame, Tracks
 

@@ -14,7 +14,7 @@ from online_tapir import ControlError, Controller
 from online_tapir.control import client
 from online_tapir.control.server import ControlServer
 from online_tapir.errors import ConfigError
-from online_tapir.live.state_keeper import Outcome
+from online_tapir.live.saves import Outcome
 from online_tapir.live.stream import Stream
 from online_tapir.wire.security import Access, load_keys, new_keys, trust
 

@@ -1,0 +1,31 @@
+"""A copy of the points that was asked for, and how its writing ended."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from online_tapir.tracking.state_file import SavedState
+
+
+@dataclass(frozen=True, slots=True)
+class Save:
+    """The `number`-th copy of the points taken in this run."""
+
+    number: int
+    state: SavedState
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The result of the newest finished save, which covers all earlier ones; number 0: none has finished."""
+
+    number: int = 0
+    error: str = ""  # "": it was written
+
+
+class Keeper(Protocol):
+    """Saves the points of a stream when it is asked to."""
+
+    @property
+    def outcome(self) -> Outcome: ...
+
+    def save(self) -> Save: ...
