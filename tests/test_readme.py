@@ -16,10 +16,10 @@ import pytest
 
 from online_tapir.recording.tables import Settings
 from online_tapir.recording.writer import RecordingWriter
-from online_tapir.records import Frame, Tracks
+from online_tapir.records import Frame
 from online_tapir.sinks.background import WriterSink
 from online_tapir.sinks.zmq import ZmqPublisher
-from online_tapir.testing import FakeTracker, Grid, SyntheticCamera, run, sliding_pictures
+from online_tapir.testing import FakeTracker, Grid, SyntheticCamera, make_tracks, run, sliding_pictures
 from online_tapir.wire.messages import DEFAULT_ADDRESS
 
 README = Path(__file__).parents[1] / "README.md"
@@ -82,7 +82,6 @@ def built(code: str, folder: Path) -> bool:
 def first_lines(command: Callable[[str], list[str]]) -> list[str]:
     """What a subscriber prints of point 3 at 5.5, 6.25, which is published at the address that `command` is given."""
     rgb = np.zeros((16, 16, 3), np.uint8)
-    ids, xy, seen = np.array([3], np.int32), np.array([[5.5, 6.25]], np.float32), np.array([True])
     publisher = ZmqPublisher("tcp://127.0.0.1:0")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "PYTHONUNBUFFERED": "1"}
     words = command(publisher.address)
@@ -93,7 +92,7 @@ def first_lines(command: Callable[[str], list[str]]) -> list[str]:
         reader.start()
         frame_id = 0
         while reader.is_alive():  # what is published before the subscriber has joined is lost
-            tracks = Tracks(frame_id, 1, 1, 16, 16, ids, xy, seen, np.zeros(1, np.float32), np.zeros(1, np.float32))
+            tracks = make_tracks(frame_id, [(5.5, 6.25)], ids=[3], size=(16, 16), captured_ns=1)
             publisher.publish(Frame(frame_id, 1, 1, rgb), tracks)
             frame_id += 1
             reader.join(0.01)

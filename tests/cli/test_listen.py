@@ -14,6 +14,7 @@ from rich.console import Console
 from online_tapir.cli.listen import CSV_COLUMNS, HINT_MS, live_table, patient, write_csv, write_jsonl
 from online_tapir.errors import OnlineTapirError
 from online_tapir.records import Tracks
+from online_tapir.testing import make_tracks
 from online_tapir.wire.messages import Heartbeat
 
 MS = 1_000_000
@@ -21,17 +22,16 @@ MS = 1_000_000
 
 def tracks(frame_id: int, points: int = 2, camera: str = "desk") -> Tracks:
     numbers = np.arange(points, dtype=np.float32)
-    return Tracks(
-        frame_id=frame_id,
-        captured_ns=frame_id,
-        captured_unix_ns=frame_id * 100 * MS,
-        width=640,
-        height=480,
-        ids=np.arange(points, dtype=np.int32) + 10,
-        xy=np.stack([numbers + 0.1, numbers * 2], axis=1),
+    return make_tracks(
+        frame_id,
+        np.stack([numbers + 0.1, numbers * 2], axis=1),
+        ids=np.arange(points) + 10,
         visible=numbers < 1,
         occlusion=numbers / 10,
         uncertainty=numbers / 100,
+        size=(640, 480),
+        captured_ns=frame_id,
+        captured_unix_ns=frame_id * 100 * MS,
         dropped=4,
         camera=camera,
         model="small",

@@ -8,42 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from online_tapir.camera import Capture, SyntheticCamera
 from online_tapir.control.server import ControlServer
-from online_tapir.errors import QueryError
 from online_tapir.live.saves import Outcome
 from online_tapir.live.stream import Stream
-from online_tapir.records import Frame, Tracks
-
-
-class ListTracker:
-    """Keeps ids as a tracker does, and tracks nothing."""
-
-    def __init__(self, max_points: int) -> None:
-        self.max_points = max_points
-        self.frame_ids = [3, 4, 5]
-        self.ids = np.empty(0, np.int32)
-        self.inspected: int | None = None
-        self._added = 0
-
-    def add(self, xy: NDArray[np.float32], frame_id: int | None = None) -> NDArray[np.int32]:
-        ids = np.arange(self._added, self._added + len(xy), dtype=np.int32)
-        self._added += len(xy)
-        self.ids = np.concatenate([self.ids, ids])
-        return ids
-
-    def remove(self, ids: NDArray[np.int32]) -> None:
-        self.ids = np.setdiff1d(self.ids, ids)
-
-    def clear(self) -> None:
-        self.ids = self.ids[:0]
-
-    def inspect(self, id: int | None) -> None:
-        if id is not None and id not in self.ids:
-            raise QueryError(f"there is no point {id}")
-        self.inspected = id
+from online_tapir.records import Frame
+from online_tapir.testing import FakeTracker
 
 
 class ListKeeper:
@@ -76,12 +47,13 @@ def keeps(stream: Stream) -> Callable[[str], None]:
 
 @pytest.fixture
 def stream() -> Stream:
-    """Frame 5 of 49x33 has been tracked, without a point."""
-    rgb, none = np.zeros((33, 49, 3), np.uint8), np.zeros(0, np.float32)
-    tracker: Any = ListTracker(100_000)
+    """Frames 3, 4 and 5 of 49x33 have been tracked, without a point."""
+    rgb = np.zeros((33, 49, 3), np.uint8)
+    tracker: Any = FakeTracker(max_points=100_000)
     stream = Stream(Capture(SyntheticCamera([rgb])), tracker, threading.Event())
-    tracks = Tracks(5, 5, 5, 49, 33, np.zeros(0, np.int32), none.reshape(0, 2), none.astype(bool), none, none)
-    stream.published(Frame(5, 5, 5, rgb), tracks)
+    for number in (3, 4, 5):
+        frame = Frame(number, number, number, rgb)
+        stream.published(frame, tracker.step(frame))
     return stream
 
 

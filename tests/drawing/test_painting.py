@@ -11,6 +11,7 @@ from online_tapir.drawing.look import COLOR_MODES, ColorMode
 from online_tapir.drawing.painting import DIM, Palette, Strips, Trails
 from online_tapir.drawing.painting import paint_tracks as paint_with
 from online_tapir.records import Tracks
+from online_tapir.testing import make_tracks
 
 GREY = 128
 S = 1_000_000_000
@@ -18,9 +19,7 @@ S = 1_000_000_000
 
 def tracks(frame_id: int = 0, *, xy: tuple[float, float] = (20.5, 12.5), visible: bool = True) -> Tracks:
     """One point on a frame of 49x33."""
-    one = np.zeros(1, np.float32)
-    places = np.array([xy], np.float32)
-    return Tracks(frame_id, frame_id, frame_id, 49, 33, np.array([7], np.int32), places, np.array([visible]), one, one)
+    return make_tracks(frame_id, [xy], ids=[7], visible=visible, captured_ns=frame_id)
 
 
 def paint_tracks(picture: np.ndarray, now: Tracks, trails: Strips | None = None) -> np.ndarray:
@@ -29,16 +28,8 @@ def paint_tracks(picture: np.ndarray, now: Tracks, trails: Strips | None = None)
 
 def points(time_ns: int, **values: Any) -> Tracks:
     """As many points as there are ids, in a picture of 100x50."""
-    count = len(values["ids"])
-    plain = {
-        "xy": [(50, 25)] * count,
-        "visible": [True] * count,
-        "occlusion": [0.1] * count,
-        "uncertainty": [0.1] * count,
-    }
-    types = {"ids": np.int32, "visible": np.bool_}
-    arrays = {name: np.array(value, types.get(name, np.float32)) for name, value in (plain | values).items()}
-    return Tracks(0, time_ns, time_ns, 100, 50, **arrays)
+    plain = {"xy": [(50, 25)] * len(values["ids"]), "occlusion": 0.1, "uncertainty": 0.1}
+    return make_tracks(size=(100, 50), captured_ns=time_ns, **(plain | values))
 
 
 def grey(width: int = 49, height: int = 33) -> np.ndarray:

@@ -8,6 +8,7 @@ from online_tapir.drawing import query_patches
 from online_tapir.drawing.query_patches import SIDE, QueryPatches
 from online_tapir.points.replenish import NOTHING
 from online_tapir.records import Frame, Queries, Tracks
+from online_tapir.testing import make_tracks
 
 HEIGHT, WIDTH = 33, 49
 FRAME_BYTES = HEIGHT * WIDTH * 3
@@ -18,10 +19,8 @@ def frame(number: int) -> Frame:
 
 
 def tracks(number: int, *ids: int) -> Tracks:
-    count = len(ids)
-    ones = np.ones(count, np.float32)
-    return Tracks(
-        number, number, number, WIDTH, HEIGHT, np.array(ids, np.int32), np.ones((count, 2)), ones > 0, ones, ones
+    return make_tracks(
+        number, np.ones((len(ids), 2)), ids=ids, occlusion=1, uncertainty=1, size=(WIDTH, HEIGHT), captured_ns=number
     )
 
 

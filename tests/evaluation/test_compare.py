@@ -26,6 +26,7 @@ from online_tapir.evaluation.compare import (
     validation_videos,
 )
 from online_tapir.records import Tracks
+from online_tapir.testing import make_tracks
 
 
 def video(points: int = 7, frames: int = 33, height: int = 48, width: int = 96, seed: int = 0) -> Video:
@@ -65,10 +66,8 @@ class Told:
             self.points.append(int(distance.argmin()))
         self.queued.clear()
         xy, visible = self.answer(self.truth, np.array(self.points, np.int64), self.frame)
-        none = np.zeros(len(self.points), np.float32)
         ids = np.arange(len(self.points), dtype=np.int32) * 10 + 5
-        told = np.asarray(xy, np.float32), np.asarray(visible, bool)
-        return Tracks(self.frame, 0, 0, 96, 48, ids, *told, occlusion=none, uncertainty=none)
+        return make_tracks(self.frame, xy, ids=ids, visible=visible, size=(96, 48))
 
 
 def oracle(truth: Video, points: NDArray[np.int64], t: int) -> tuple[ArrayLike, ArrayLike]:

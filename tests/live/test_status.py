@@ -23,6 +23,7 @@ from online_tapir.live.status import (
     percentile,
 )
 from online_tapir.records import Frame, StageTimes, Tracks
+from online_tapir.testing import make_tracks
 
 MS = 1_000_000
 SECOND = 1_000 * MS
@@ -42,18 +43,12 @@ class Hand:
 def tracks(
     frame_id: int, captured_ns: int, visible: tuple[bool, ...] = (True, False, True), dropped: int = 0
 ) -> Tracks:
-    count = len(visible)
-    return Tracks(
-        frame_id=frame_id,
+    return make_tracks(
+        frame_id,
+        np.zeros((len(visible), 2)),
+        visible=visible,
+        size=(33, 17),
         captured_ns=captured_ns,
-        captured_unix_ns=captured_ns,
-        width=33,
-        height=17,
-        ids=np.arange(count, dtype=np.int32),
-        xy=np.zeros((count, 2), np.float32),
-        visible=np.array(visible),
-        occlusion=np.zeros(count, np.float32),
-        uncertainty=np.zeros(count, np.float32),
         dropped=dropped,
         camera="demo",
         times=StageTimes(encode=3 * MS, match=MS),

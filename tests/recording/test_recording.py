@@ -15,8 +15,9 @@ from online_tapir.recording.reader import Recording
 from online_tapir.recording.tables import Settings, Source, read_table, table_path
 from online_tapir.recording.video import VIDEO
 from online_tapir.recording.writer import RESERVE, RecordingWriter, TrackedFrame
-from online_tapir.records import Frame, Queries, Tracks
+from online_tapir.records import Frame, Queries
 from online_tapir.sinks.background import WriterSink
+from online_tapir.testing import make_tracks
 
 Pictures = list[NDArray[np.uint8]]
 HEIGHT, WIDTH = 33, 49
@@ -25,19 +26,16 @@ HEIGHT, WIDTH = 33, 49
 def step(rgb: NDArray[np.uint8], frame_id: int, points: int = 3) -> TrackedFrame:
     """Frame `frame_id` with `points` points, of which the last was named on it and one more taken back again."""
     rng = np.random.default_rng(frame_id)
-    ids = np.arange(points, dtype=np.int32)
     xy, chance = rng.random((points, 2), np.float32), rng.random(points, np.float32)
-    tracks = Tracks(
+    tracks = make_tracks(
         frame_id,
-        10 * frame_id,
-        20 * frame_id,
-        WIDTH,
-        HEIGHT,
-        ids,
         xy,
-        chance > 0.5,
-        chance,
-        1 - chance,
+        visible=chance > 0.5,
+        occlusion=chance,
+        uncertainty=1 - chance,
+        size=(WIDTH, HEIGHT),
+        captured_ns=10 * frame_id,
+        captured_unix_ns=20 * frame_id,
         dropped=frame_id,
     )
     named = Queries(np.array([points - 1, points], np.int32), np.full((2, 2), frame_id, np.float32), frame_id)

@@ -30,7 +30,7 @@ from online_tapir.recording.video import VIDEO
 from online_tapir.recording.writer import RecordingWriter, TrackedFrame
 from online_tapir.records import Frame, Tracks
 from online_tapir.sinks.background import WriterSink
-from online_tapir.testing import run
+from online_tapir.testing import make_tracks, run
 from online_tapir.tracking.tracker import Tracker
 from tests.cli.test_app import refused
 
@@ -194,9 +194,7 @@ def test_a_comparison_is_what_one_would_work_out_by_hand(tmp_path: Path, make_mo
 
     def tracks(frame_id: int, rows: Sequence[tuple[int, float, float, bool]]) -> Tracks:
         ids, x, y, visible = zip(*rows, strict=True)
-        zero = np.zeros(len(rows), np.float32)
-        xy = np.stack([x, y], axis=1).astype(np.float32)
-        return Tracks(frame_id, 0, 0, 16, 16, np.array(ids, np.int32), xy, np.array(visible), zero, zero, model="m")
+        return make_tracks(frame_id, np.stack([x, y], axis=1), ids=ids, visible=visible, size=(16, 16), model="m")
 
     for frame_id, then, now in [
         (0, [(1, 0, 0, True), (4, 5, 5, True)], [(1, 3, 4, True), (4, 5, 6, False)]),

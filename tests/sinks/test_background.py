@@ -11,9 +11,9 @@ from online_tapir.camera import Capture, SyntheticCamera
 from online_tapir.live.stream import Stream
 from online_tapir.recording.tables import Source
 from online_tapir.recording.writer import TrackedFrame
-from online_tapir.records import Frame, Queries, Tracks
+from online_tapir.records import Frame, Queries
 from online_tapir.sinks.background import LEAST_BACKLOG, WriterSink
-from online_tapir.testing import FakeTracker
+from online_tapir.testing import FakeTracker, make_tracks
 
 LONG = 20.0  # seconds; only a broken program waits so long
 RGB = np.zeros((16, 17, 3), np.uint8)
@@ -66,9 +66,7 @@ def open_sink(notes: list[str]) -> Iterator[Callable[..., tuple[WriterSink, List
 
 
 def publish(sink: WriterSink, frame_id: int) -> None:
-    none = np.zeros(0, np.float32)
-    tracks = Tracks(frame_id, 0, 0, 17, 16, none.astype(np.int32), none.reshape(0, 2), none.astype(bool), none, none)
-    sink.publish(Frame(frame_id, 0, 0, RGB), tracks)
+    sink.publish(Frame(frame_id, 0, 0, RGB), make_tracks(frame_id, (), size=(17, 16)))
 
 
 def named_on(frame_id: int) -> Queries:

@@ -19,7 +19,7 @@ from online_tapir.live.stream import Stream
 from online_tapir.records import Frame, StageTimes, Tracks
 from online_tapir.sinks import metrics
 from online_tapir.sinks.metrics import Metrics
-from online_tapir.testing import FakeTracker, Grid, run
+from online_tapir.testing import FakeTracker, Grid, make_tracks, run
 from online_tapir.wire.security import Access
 
 RGB = np.zeros((33, 49, 3), np.uint8)
@@ -27,19 +27,12 @@ MS = 1_000_000
 
 
 def made(frame_id: int = 7, visible: tuple[bool, ...] = (True, False, True), captured_ns: int = 0) -> Tracks:
-    count = len(visible)
-    zeros = np.zeros(count, np.float32)
-    return Tracks(
+    return make_tracks(
         frame_id,
-        captured_ns,
-        1_700_000_000_500_000_000,
-        49,
-        33,
-        np.arange(count, dtype=np.int32),
-        np.zeros((count, 2), np.float32),
-        np.array(visible, np.bool_),
-        zeros,
-        zeros,
+        np.zeros((len(visible), 2)),
+        visible=visible,
+        captured_ns=captured_ns,
+        captured_unix_ns=1_700_000_000_500_000_000,
         camera="desk",
         model="tiny",
         times=StageTimes(encode=20 * MS, refine=7 * MS),

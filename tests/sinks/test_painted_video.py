@@ -12,8 +12,9 @@ from online_tapir.errors import ConfigError, PublishError
 from online_tapir.recording.tables import Source
 from online_tapir.recording.video import read_video
 from online_tapir.recording.writer import TrackedFrame
-from online_tapir.records import Frame, Tracks
+from online_tapir.records import Frame
 from online_tapir.sinks.painted_video import LONGEST_STILL_S, PaintedVideo
+from online_tapir.testing import make_tracks
 
 MS = 1_000_000
 WIDTH, HEIGHT = 97, 65
@@ -22,9 +23,9 @@ FILMED = Source("desk", "", live=True, fps=10.0)
 
 def step(frame_id: int, time_ms: int, level: int = 0) -> TrackedFrame:
     rgb = np.full((HEIGHT, WIDTH, 3), level, np.uint8)
-    one = np.zeros(1, np.float32)
-    xy = np.array([[48.5, 32.5]], np.float32)
-    tracks = Tracks(frame_id, time_ms * MS, 0, WIDTH, HEIGHT, np.array([5], np.int32), xy, np.array([True]), one, one)
+    tracks = make_tracks(
+        frame_id, [(48.5, 32.5)], ids=[5], size=(WIDTH, HEIGHT), captured_ns=time_ms * MS, captured_unix_ns=0
+    )
     return TrackedFrame(Frame(frame_id, time_ms * MS, 0, rgb), tracks)
 
 

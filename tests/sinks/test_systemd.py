@@ -8,24 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from online_tapir.records import Frame, Tracks
+from online_tapir.records import Frame
 from online_tapir.sinks.systemd import Watchdog
+from online_tapir.testing import make_tracks
 from online_tapir.wire.messages import Heartbeat
 
 FRAME = Frame(7, 0, 0, np.zeros((33, 49, 3), np.uint8))
-HALF = np.full(3, 0.5, np.float32)
-TRACKS = Tracks(
-    7,
-    0,
-    0,
-    49,
-    33,
-    np.arange(3, dtype=np.int32),
-    np.zeros((3, 2), np.float32),
-    np.array([1, 0, 1], np.bool_),
-    HALF,
-    HALF,
-)
+TRACKS = make_tracks(7, np.zeros((3, 2)), visible=[True, False, True], occlusion=0.5, uncertainty=0.5)
 LOST = Heartbeat("desk", "lost", 7, 0, 3)
 
 

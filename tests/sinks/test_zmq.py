@@ -7,6 +7,7 @@ import zmq
 from online_tapir.errors import PublishError
 from online_tapir.records import Frame, Tracks
 from online_tapir.sinks.zmq import ZmqPublisher
+from online_tapir.testing import make_tracks
 from online_tapir.wire import messages as wire
 
 LOOPBACK = "tcp://127.0.0.1:0"
@@ -14,17 +15,15 @@ LOOPBACK = "tcp://127.0.0.1:0"
 
 def tracks(frame_id: int, points: int = 7) -> Tracks:
     numbers = np.linspace(0, 1, points, dtype=np.float32)
-    return Tracks(
-        frame_id=frame_id,
-        captured_ns=frame_id,
-        captured_unix_ns=frame_id,
-        width=33,
-        height=17,
-        ids=np.arange(points, dtype=np.int32),
-        xy=np.stack([numbers, numbers], axis=1),
+    xy = np.stack([numbers, numbers], axis=1)
+    return make_tracks(
+        frame_id,
+        xy,
         visible=numbers < 0.5,
         occlusion=numbers,
         uncertainty=numbers,
+        size=(33, 17),
+        captured_ns=frame_id,
     )
 
 

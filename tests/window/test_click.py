@@ -24,6 +24,7 @@ from online_tapir.control.protocol import ControlError, Request
 from online_tapir.drawing.painting import Palette, Picture
 from online_tapir.errors import PublishError
 from online_tapir.records import Frame, Inspection, Stage, Tracks
+from online_tapir.testing import make_tracks
 from online_tapir.window import click as window_module
 from online_tapir.window.click import ClickWindow, OnMouse, check_windows
 from online_tapir.window.scene import HELP, KEYS, Fit, Shown, Standing, View, paint_view
@@ -36,10 +37,8 @@ STOOD_FOR = SimpleNamespace(ids=np.arange(2), inspected=None)  # a tracker
 
 def moment(frame_id: int = 5, width: int = 49, height: int = 33) -> Shown:
     """A frame with points 0 and 1 on it."""
-    rgb, two = np.full((height, width, 3), 90, np.uint8), np.zeros(2, np.float32)
-    tracks = Tracks(
-        frame_id, frame_id, frame_id, width, height, np.arange(2, dtype=np.int32), XY, np.array([True, False]), two, two
-    )
+    rgb = np.full((height, width, 3), 90, np.uint8)
+    tracks = make_tracks(frame_id, XY, visible=[True, False], size=(width, height), captured_ns=frame_id)
     return Shown(Frame(frame_id, frame_id, frame_id, rgb), tracks, 29.9)
 
 

@@ -13,6 +13,7 @@ from numpy.testing import assert_array_equal
 
 from online_tapir.errors import WireError
 from online_tapir.records import StageTimes, Tracks
+from online_tapir.testing import make_tracks
 from online_tapir.wire import messages as wire
 
 ARRAYS = ("ids", "xy", "visible", "occlusion", "uncertainty")
@@ -60,18 +61,17 @@ LOST = wire.Heartbeat("desk", "lost", 7, 1_700_000_000_000_000_000, 2, 1_700_000
 
 
 def desk() -> Tracks:
-    return Tracks(
-        frame_id=7,
+    return make_tracks(
+        7,
+        [[120.0, 64.0], [0.5, 0.0]],
+        ids=[2, 9],
+        visible=[True, False],
+        occlusion=[0.25, 0.75],
+        uncertainty=[0.0, 1.0],
+        size=(640, 480),
         captured_ns=1_000,
         captured_unix_ns=1_700_000_000_000_000_000,
         published_unix_ns=1_700_000_000_000_992_000,
-        width=640,
-        height=480,
-        ids=np.array([2, 9], np.int32),
-        xy=np.array([[120.0, 64.0], [0.5, 0.0]], np.float32),
-        visible=np.array([True, False]),
-        occlusion=np.array([0.25, 0.75], np.float32),
-        uncertainty=np.array([0.0, 1.0], np.float32),
         dropped=3,
         camera="desk",
         model="small",

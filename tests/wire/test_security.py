@@ -13,13 +13,13 @@ from online_tapir import Controller, subscribe
 from online_tapir.cli.app import main
 from online_tapir.control.server import ControlServer
 from online_tapir.errors import ConfigError, PublishError
-from online_tapir.records import Frame, Tracks
+from online_tapir.records import Frame
 from online_tapir.sinks.zmq import ZmqPublisher
+from online_tapir.testing import make_tracks
 from online_tapir.wire.security import Access, AllowList, is_local, load_keys, new_keys, trust
 
 FRAME = Frame(0, 0, 0, np.zeros((17, 33, 3), np.uint8))
-NONE = np.zeros(0, np.float32)
-TRACKS = Tracks(7, 0, 0, 33, 17, np.zeros(0, np.int32), NONE.reshape(0, 2), NONE.astype(bool), NONE, NONE)
+TRACKS = make_tracks(7, (), size=(33, 17))
 LOOPBACK = "tcp://127.0.0.1:0"
 
 

@@ -12,6 +12,7 @@ from online_tapir import subscribe
 from online_tapir.errors import ConfigError, WireError
 from online_tapir.records import Frame, Tracks
 from online_tapir.sinks.zmq import ZmqPublisher
+from online_tapir.testing import make_tracks
 from online_tapir.wire.messages import Heartbeat, State
 from online_tapir.wire.subscriber import Subscription
 
@@ -20,20 +21,7 @@ PATIENCE_MS = 5_000
 
 
 def tracks(frame_id: int, camera: str = "0") -> Tracks:
-    none = np.zeros(0, np.float32)
-    return Tracks(
-        frame_id=frame_id,
-        captured_ns=frame_id,
-        captured_unix_ns=frame_id,
-        width=33,
-        height=17,
-        ids=np.zeros(0, np.int32),
-        xy=np.zeros((0, 2), np.float32),
-        visible=np.zeros(0, np.bool_),
-        occlusion=none,
-        uncertainty=none,
-        camera=camera,
-    )
+    return make_tracks(frame_id, (), size=(33, 17), captured_ns=frame_id, camera=camera)
 
 
 @pytest.fixture

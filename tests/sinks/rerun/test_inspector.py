@@ -15,6 +15,7 @@ from online_tapir.drawing.query_patches import SIDE, QueryPatch
 from online_tapir.records import Correlations, Inspection, Stage, Tracks
 from online_tapir.sinks.rerun.blueprint import CLOSE_UP_SIDE, OVERLAYS, STAGE_CURVES
 from online_tapir.sinks.rerun.inspector import AT_REST, CLOSE_UPS, Inspector, report
+from online_tapir.testing import make_tracks
 
 WIDTH, HEIGHT = 480, 270
 PICTURE = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
@@ -69,10 +70,7 @@ def inspection(
 
 
 def tracks(time_ms: int, seen: Inspection | None) -> Tracks:
-    none = np.zeros(0, np.float32)
-    ids, xy, visible = none.astype(np.int32), none.reshape(0, 2), none.astype(np.bool_)
-    time_ns = time_ms * MS
-    return Tracks(time_ms, time_ns, time_ns, WIDTH, HEIGHT, ids, xy, visible, none, none, inspection=seen)
+    return make_tracks(time_ms, (), size=(WIDTH, HEIGHT), captured_ns=time_ms * MS, inspection=seen)
 
 
 def query(gone: bool = False) -> QueryPatch:

@@ -10,10 +10,11 @@ import rerun.blueprint as rrb
 from numpy.testing import assert_allclose
 
 from online_tapir.drawing.look import COLOR_MODES, ColorMode, Look
-from online_tapir.records import Frame, Tracks
+from online_tapir.records import Frame
 from online_tapir.sinks.rerun.blueprint import CURVES, Layout, blueprint
 from online_tapir.sinks.rerun.scene import Scene
 from online_tapir.sinks.rerun.viewer import Moment
+from online_tapir.testing import make_tracks
 from tests.sinks.rerun.test_inspector import Log, inspection, values
 
 S = 1_000_000_000
@@ -50,9 +51,8 @@ def scene(monkeypatch: pytest.MonkeyPatch) -> Any:
 def moment(number: int, fps: int = 30, width: int = 49, height: int = 33, **changes: Any) -> Moment:
     time_ns = number * S // fps
     rgb = np.full((height, width, 3), 90, np.uint8)
-    xy = np.array([(10 + number, 5), (20, 30)], np.float32)
-    ones = np.ones(2, np.float32) / 2
-    tracks = Tracks(number, time_ns, time_ns, width, height, np.arange(2, dtype=np.int32), xy, ones > 0, ones, ones)
+    xy = [(10 + number, 5), (20, 30)]
+    tracks = make_tracks(number, xy, occlusion=0.5, uncertainty=0.5, size=(width, height), captured_ns=time_ns)
     return Moment(Frame(number, time_ns, time_ns, rgb), replace(tracks, **changes), 12.5, fps if number > 4 else None)
 
 

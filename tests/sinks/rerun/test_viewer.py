@@ -28,6 +28,7 @@ from online_tapir.sinks.rerun.blueprint import CURVES, OVERLAYS, STAGE_CURVES
 from online_tapir.sinks.rerun.images import photograph
 from online_tapir.sinks.rerun.mode import RerunMode, default_mode, parse_rerun_mode
 from online_tapir.sinks.rerun.viewer import Backlog, Moment, RerunViewer
+from online_tapir.testing import make_tracks
 from tests.sinks.rerun.test_inspector import inspection
 
 MS = 1_000_000
@@ -36,19 +37,9 @@ FRAME = Frame(0, 0, 0, np.zeros((17, 33, 3), np.uint8))
 
 def tracks(time_ms: int, points: dict[int, tuple[float, float] | None]) -> Tracks:
     """Tracks of these points by id; None is one that is hidden."""
-    count = len(points)
-    return Tracks(
-        frame_id=time_ms,
-        captured_ns=time_ms * MS,
-        captured_unix_ns=time_ms * MS,
-        width=33,
-        height=17,
-        ids=np.array(list(points), np.int32),
-        xy=np.array([xy or (5, 5) for xy in points.values()], np.float32).reshape(count, 2),
-        visible=np.array([xy is not None for xy in points.values()], np.bool_),
-        occlusion=np.zeros(count, np.float32),
-        uncertainty=np.zeros(count, np.float32),
-    )
+    places = [xy or (5, 5) for xy in points.values()]
+    visible = [xy is not None for xy in points.values()]
+    return make_tracks(time_ms, places, ids=list(points), visible=visible, size=(33, 17), captured_ns=time_ms * MS)
 
 
 def moment(time_ms: int = 0) -> Moment:
