@@ -12,19 +12,9 @@ from online_tapir import load_model
 from online_tapir.cli.app import main
 from online_tapir.model import public, weights_store
 from online_tapir.model.checkpoint import save_weights
-from online_tapir.model.config import PRESETS, TapirConfig
+from online_tapir.model.config import PRESETS
 from online_tapir.model.tapir import Tapir
-
-TINY_PUBLIC = TapirConfig(
-    name="tiny_public",
-    stem_width=4,
-    widths=(4, 6, 8, 8),
-    extra_convs=1,
-    match_width=3,
-    mixer_width=8,
-    mixer_depth=2,
-    initial_resolution=(32, 32),
-)
+from tests.model.test_haiku import TINY_PUBLIC
 
 
 @pytest.fixture
