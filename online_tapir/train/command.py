@@ -120,6 +120,7 @@ def train_model(
     target = choose_device(device)
     model = Tapir(PRESETS["small"].scaled(width)) if start is None else load_model(start, device="cpu")
     model.requires_grad_(True).to(target)
+    model.backbone.requires_grad_(not config.freeze_backbone)
     model.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if config.compile:
         model.backbone.compile()

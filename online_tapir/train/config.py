@@ -50,6 +50,9 @@ class TrainConfig:
         int, Parameter(help="Seed of the first clip; later clips use the seeds after it.", validator=Seed)
     ] = 0
     bf16: Annotated[bool, Parameter(help="Compute the backbone in bfloat16, the rest in float32.", negative=())] = False
+    freeze_backbone: Annotated[
+        bool, Parameter(help="Train only what follows the backbone, and keep its features as they are.", negative=())
+    ] = False
     compile: Annotated[
         bool,
         Parameter(help="Compile the backbone for faster steps: needs half a minute and a C++ compiler.", negative=()),

@@ -32,6 +32,22 @@ def test_a_model_of_another_width_is_trained_and_loads_by_its_path(
     assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
 
 
+def test_a_frozen_backbone_keeps_its_features_while_the_rest_learns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "VALIDATION_CLIPS", 1)
+    monkeypatch.setattr(command, "PROCEDURAL_TEXTURES", 4)
+    command.train_model(tmp_path / "a", ONE_STEP, None, None, None, "cpu", width=0.25)
+    start = tmp_path / "a" / "small.safetensors"
+    again = replace(ONE_STEP, freeze_backbone=True, learning_rate=0.1)
+    command.train_model(tmp_path / "b", again, str(start), None, None, "cpu")
+    before, after = load_model(start).state_dict(), load_model(tmp_path / "b" / "small.safetensors").state_dict()
+    same = {name for name in before if torch.equal(before[name], after[name])}
+    backbone = {name for name in before if name.startswith("backbone.")}
+    assert backbone <= same
+    assert len(set(before) - backbone - same) > 5
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # of the compiler's own code
 def test_a_compiled_backbone_learns_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the last step of compiling, which writes C++ and takes half a minute."""
