@@ -8,7 +8,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from online_tapir.files import refuse_unwritable
-from online_tapir.train.config import DistilConfig, TrainConfig
+from online_tapir.train.config import DistilConfig, Share, TrainConfig
 
 
 def evaluate(
@@ -68,12 +68,16 @@ def scenes(
     size: Annotated[int, Parameter(help="Side of a clip in pixels.", validator=Number(gte=64))] = 256,
     points: Annotated[int, Parameter(help="Points tracked per clip.", validator=Number(gte=1))] = 40,
     seed: Annotated[int, Parameter(help="First seed of the clips.")] = 0,
+    turned: Annotated[
+        float, Parameter(help="Share of clips that also turn by any angle and grow or shrink.", validator=Share)
+    ] = 0.0,
 ) -> None:
     """Draw clips that `train` learns from, with their ground truth: OUT/scenes.jpg and OUT/scenes.mp4."""
     from online_tapir.scenes.clips import SceneConfig
     from online_tapir.train.command import draw_scenes
 
-    draw_scenes(out, textures, SceneConfig(height=size, width=size, frames=frames, points=points), clips, seed)
+    scene = SceneConfig(height=size, width=size, frames=frames, points=points, turned=turned)
+    draw_scenes(out, textures, scene, clips, seed)
 
 
 def distil(

@@ -28,6 +28,8 @@ class SceneConfig:
     still: bool = False  # neither layers nor the camera move
     still_layer: float = 0.15  # chance that a layer does not move
     still_camera: float = 0.4
+    turned: float = 0.0  # chance that the whole scene turns by any angle and grows or shrinks by up to max_growth
+    max_growth: float = 4.0
     max_speed: float = 40 / 256  # of a sprite, per frame; the background's limit is half of it
     max_camera_speed: float = 20 / 256
     speed_tail: float = 2.2
@@ -63,6 +65,8 @@ class SceneConfig:
             raise ConfigError(f"max_perspective={self.max_perspective} is outside [0, 0.4], where layers stay in front")
         if not 0 < self.pace[0] <= self.pace[1]:
             raise ConfigError(f"pace={self.pace} is not a range; give the slowest and the fastest, above 0")
+        if self.max_growth < 1:
+            raise ConfigError(f"max_growth={self.max_growth} is below 1; give the largest, its inverse is the smallest")
         if self.max_scale < 1:
             raise ConfigError(f"max_scale={self.max_scale} is below 1; give the largest, its inverse is the smallest")
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from online_tapir.scenes.config import SceneConfig
-from online_tapir.scenes.motion import Array, Ripple, Rng, camera_motion, layer_motion, make_ripple, project
+from online_tapir.scenes.motion import Array, Ripple, Rng, camera_motion, journey, layer_motion, make_ripple, project
 from online_tapir.scenes.sensor import blur
 from online_tapir.scenes.shapes import cover
 from online_tapir.scenes.textures import TextureBank
@@ -111,6 +111,8 @@ def make_layers(rng: Rng, config: SceneConfig, bank: TextureBank, moments: Array
     if rng.random() < 0.1:
         textures[:] = textures[0]  # one texture for all: only motion distinguishes the layers
     camera = camera_motion(rng, config, moments)
+    if config.turned and rng.random() < config.turned:
+        camera = np.asarray(journey(rng, config, moments) @ camera)
     images = [bank.images[k] for k in textures.tolist()]
     return [_make_layer(rng, config, image, camera, moments, i == 0) for i, image in enumerate(images)]
 

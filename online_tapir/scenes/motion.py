@@ -59,6 +59,18 @@ def camera_motion(rng: Rng, config: SceneConfig, moments: Array) -> Array:
     return about_middle
 
 
+def journey(rng: Rng, config: SceneConfig, moments: Array) -> Array:
+    """Homographies [M, 3, 3] of a steady turn by up to half a circle and growth, about the frame's centre."""
+    middle = (config.width / 2, config.height / 2)
+    turn = rng.uniform(-math.pi, math.pi)
+    growth = rng.uniform(-1, 1) * math.log(config.max_growth)
+    span = float(moments.max() - moments.min())
+    share = (moments - rng.choice(moments)) / max(span, 1.0)
+    about_middle = _similarity(np.exp(growth * share), turn * share, *np.zeros((2, len(moments))))
+    about_middle[:, :2, 2] = middle - about_middle[:, :2, :2] @ np.array(middle)
+    return about_middle
+
+
 def layer_motion(rng: Rng, config: SceneConfig, moments: Array, radius: float, background: bool) -> Array:
     """Homographies [M, 3, 3] from a layer's coordinates to the scene; `radius` pixels is its half extent at scale 1."""
     side = min(config.height, config.width)

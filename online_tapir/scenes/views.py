@@ -5,7 +5,7 @@ The second view rotates, scales and tilts the first one, so that features can le
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,10 @@ class ViewPairs:
     first_xy: Tensor  # [B, N, 2] image pixels
     second_xy: Tensor  # [B, N, 2] image pixels
     shared: Tensor  # [B, N] bool: the point is within both views and within the photograph
+
+    def to(self, device: torch.device) -> "ViewPairs":
+        """The same pairs on another device."""
+        return ViewPairs(*(getattr(self, field.name).to(device) for field in fields(self)))
 
 
 class Photographs:

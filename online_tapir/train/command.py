@@ -115,6 +115,8 @@ def train_model(
     """
     if start is not None and width != 1.0:
         raise ConfigError(f"--width {width:g} conflicts with {start}, which has its own width; leave out one of them")
+    if config.matching and textures is None:
+        raise ConfigError("--matching needs photographs to take views of; give a folder of them with --textures")
     make_folder(out)
     torch.manual_seed(config.seed)
     target = choose_device(device)
@@ -132,7 +134,8 @@ def train_model(
         held_out = TextureBank.from_folder(validation)
     console = Console(highlight=False)
     clips = validation_clips(held_out, VALIDATION_CLIPS, target)
-    averaged = train(model, config, bank, clips, out, lambda record: console.print(_in_words(record)))
+    photographs = Photographs.from_folder(textures) if config.matching and textures is not None else None
+    averaged = train(model, config, bank, photographs, clips, out, lambda record: console.print(_in_words(record)))
     save_weights(
         out / "small.safetensors", averaged, {"stage": json.dumps({"steps": config.steps, "size": config.size})}
     )

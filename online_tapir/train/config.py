@@ -31,6 +31,24 @@ class TrainConfig:
         float,
         Parameter(help="Clips run at up to this multiple of the validation speed.", validator=Number(gte=1, lte=100)),
     ] = 3.0
+    vary: Annotated[
+        float,
+        Parameter(
+            help="Width and height of each batch are up to this many times larger or smaller than `size`.",
+            validator=Number(gte=1, lte=2),
+        ),
+    ] = 1.0
+    turned: Annotated[
+        float,
+        Parameter(help="Share of clips that also turn by any angle and grow or shrink up to 4 times.", validator=Share),
+    ] = 0.0
+    matching: Annotated[
+        int,
+        Parameter(
+            help="Pairs of turned and scaled views of photographs per step, for the features to match.",
+            validator=Number(gte=0),
+        ),
+    ] = 0
     reuse: Annotated[
         int, Parameter(help="Steps that use each batch of clips, flipped and recoloured.", validator=Positive)
     ] = 3

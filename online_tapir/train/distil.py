@@ -22,13 +22,12 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from online_tapir.files import replacing
 from online_tapir.model.backbone import Backbone
 from online_tapir.model.config import TapirConfig
-from online_tapir.model.grids import Grids, describe
 from online_tapir.model.lean import Conv, LeanBackbone
 from online_tapir.model.tapir import Tapir
 from online_tapir.scenes.views import Photographs, ViewPairs
 from online_tapir.train.config import DistilConfig
-from online_tapir.train.losses import LossWeights, Truth, heat_loss
-from tapir_kernels import PATCH_SAMPLES, cost_volume
+from online_tapir.train.losses import matching_loss
+from tapir_kernels import PATCH_SAMPLES
 
 CHECKPOINT = "distil.pt"
 TAUGHT = 0.8  # share of a coarse vector's squared length for the teacher's channels
@@ -104,27 +103,14 @@ def _step(
     regression = (1 - (F.normalize(fine, dim=-1) * wanted[0]).sum(-1)).mean() + (
         (whole[..., :known] - math.sqrt(TAUGHT) * wanted[1]).square().sum(-1).mean()
     )
-    found = _matching_loss(whole, pairs, temperature)
-    new = _matching_loss(F.normalize(coarse[..., known:], dim=-1), pairs, temperature)
+    found = matching_loss(whole, pairs, temperature)
+    new = matching_loss(F.normalize(coarse[..., known:], dim=-1), pairs, temperature)
     loss = REGRESSED * regression + found + 0.5 * new
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     torch.nn.utils.clip_grad_norm_(student.parameters(), 2.0)
     optimizer.step()
     return {"regression": regression.item(), "found": found.item(), "found_by_new": new.item()}
-
-
-def _matching_loss(features: Tensor, pairs: ViewPairs, temperature: float) -> Tensor:
-    """Cross-entropy of finding first-view points on the second view; features [2B, h, w, C] of both, unit length."""
-    batch, points = pairs.shared.shape
-    size = (pairs.first.shape[2], pairs.first.shape[3])
-    first, second = features[:batch], features[batch:]
-    index = torch.arange(batch).repeat_interleave(points)
-    queries = describe(Grids(size, (first,), 0), index, pairs.first_xy.flatten(0, 1), size)
-    scores = cost_volume(F.normalize(queries, dim=-1).view(batch, points, -1), second) * temperature
-    nowhere = torch.zeros_like(pairs.shared)
-    truth = Truth(pairs.second_xy, pairs.shared, torch.ones_like(pairs.shared), nowhere)
-    return heat_loss(scores, truth, size, LossWeights())
 
 
 def with_norms(module: nn.Module) -> nn.Module:

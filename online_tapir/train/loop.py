@@ -8,7 +8,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,16 @@ from online_tapir.evaluation import scores as metrics
 from online_tapir.files import replacing
 from online_tapir.model.clip import track_clip
 from online_tapir.model.estimate import visibility
+from online_tapir.model.grids import Grids
 from online_tapir.model.tapir import Tapir
 from online_tapir.scenes.clips import Clips, SceneConfig, make_clips
 from online_tapir.scenes.textures import TextureBank
+from online_tapir.scenes.views import Photographs, ViewPairs
 from online_tapir.train.config import VALIDATION_SEED, TrainConfig
-from online_tapir.train.losses import LossWeights, Truth, clip_loss
+from online_tapir.train.losses import LossWeights, Truth, clip_loss, matching_loss
 
 CHECKPOINT = "checkpoint.pt"
+PAIRED_POINTS = 192
 
 
 @dataclass(slots=True)
@@ -63,13 +66,15 @@ def train(
     start: Tapir,
     config: TrainConfig,
     textures: TextureBank,
+    photographs: Photographs | None,
     validation: Clips,
     out: Path,
     report: Callable[[dict[str, Any]], None],
 ) -> Tapir:
     """Trains from `start`, on its device, until `config.steps`; returns the averaged weights.
 
-    Resumes from the checkpoint in `out`. `report` gets a record at every validation; all go to `out`/log.jsonl.
+    `photographs` are what `config.matching` takes its views from. Resumes from the checkpoint in `out`. `report` gets a
+    record at every validation; all go to `out`/log.jsonl.
     """
     device = next(start.parameters()).device
     out.mkdir(parents=True, exist_ok=True)
@@ -80,7 +85,8 @@ def train(
     losses: list[float] = []
     clock = time.monotonic()
     while progress.step < config.steps:
-        losses.append(_step(progress, config, next(batches)))
+        pairs = _pairs(config, photographs, progress.step)
+        losses.append(_step(progress, config, next(batches), pairs))
         progress.step += 1
         progress.seconds += time.monotonic() - clock
         clock = time.monotonic()
@@ -105,8 +111,18 @@ def _begin(start: Tapir, config: TrainConfig) -> Progress:
     return Progress(start, averaged, torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98)))
 
 
-def _step(progress: Progress, config: TrainConfig, clips: Clips) -> float:
-    """One optimiser step on one batch. Returns the loss, or NaN if a non-finite gradient made it skip the step."""
+def _pairs(config: TrainConfig, photographs: Photographs | None, step: int) -> ViewPairs | None:
+    """The pairs of views that the features also match at `step`."""
+    if photographs is None or not config.matching:
+        return None
+    return photographs.pairs(np.random.default_rng([config.seed, step]), config.matching, PAIRED_POINTS)
+
+
+def _step(progress: Progress, config: TrainConfig, clips: Clips, pairs: ViewPairs | None = None) -> float:
+    """One optimiser step on one batch and, if given, pairs of views.
+
+    Returns the loss, or NaN if a non-finite gradient made it skip the step.
+    """
     model = progress.model.train()
     size = (clips.frames.shape[3], clips.frames.shape[4])
     xy = _at_query(clips)
@@ -115,6 +131,8 @@ def _step(progress: Progress, config: TrainConfig, clips: Clips) -> float:
     tracks = track_clip(model, clips.frames, xy, clips.query_frame, backbone_bf16=config.bf16)
     assert tracks.grids.size == size
     loss = clip_loss(tracks, Truth.of(clips), model.config.softmax_temperature, LossWeights())
+    if pairs is not None:
+        loss = loss + LossWeights().matching * _matching_loss(model, pairs, config)
     progress.optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -127,6 +145,15 @@ def _step(progress: Progress, config: TrainConfig, clips: Clips) -> float:
         weights: list[Tensor] = list(model.parameters())
         torch._foreach_lerp_(averages, weights, 1 - decay)
     return loss.item()
+
+
+def _matching_loss(model: Tapir, pairs: ViewPairs, config: TrainConfig) -> Tensor:
+    """The matching loss of the model's coarse features on pairs of views."""
+    device = next(model.parameters()).device
+    images = torch.cat([pairs.first, pairs.second]).contiguous().to(device)
+    with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
+        grids: Grids = model.backbone(images)
+    return matching_loss(grids.coarse.float(), pairs.to(device), model.config.softmax_temperature)
 
 
 def learning_rate_share(step: int, config: TrainConfig) -> float:
@@ -144,20 +171,23 @@ def _at_query(clips: Clips) -> Tensor:
 
 def _batches(config: TrainConfig, textures: TextureBank, device: torch.device, step: int) -> Iterator[Clips]:
     """Yields batches of clips endlessly, each `reuse` times with random variations; starts at `step`."""
-    scene = SceneConfig(
-        height=config.size,
-        width=config.size,
-        frames=config.frames,
-        points=config.points,
-        pace=(1.0, config.fastest),
-    )
+    scene = SceneConfig(frames=config.frames, points=config.points, pace=(1.0, config.fastest), turned=config.turned)
     batch, served = divmod(step, config.reuse)
     while True:
         first = config.seed + batch * config.clips
-        clips = make_clips(range(first, first + config.clips), scene, textures, device)
+        height, width = _sides(config, first)
+        sized = replace(scene, height=height, width=width)
+        clips = make_clips(range(first, first + config.clips), sized, textures, device)
         for variation in range(served, config.reuse):
             yield _vary(clips, np.random.default_rng([first, variation])) if variation else clips
         batch, served = batch + 1, 0
+
+
+def _sides(config: TrainConfig, seed: int) -> tuple[int, int]:
+    """Height and width of a batch's clips, multiples of 8; those of `config.size` unless they vary."""
+    reach = math.log(config.vary)
+    height, width = config.size * np.exp(np.random.default_rng([seed, 1]).uniform(-reach, reach, 2))
+    return round(height / 8) * 8, round(width / 8) * 8
 
 
 def _vary(clips: Clips, rng: np.random.Generator) -> Clips:

@@ -9,7 +9,9 @@ from torch import Tensor
 from online_tapir.model import coordinates
 from online_tapir.model.clip import ClipTracks
 from online_tapir.model.estimate import Estimate
+from online_tapir.model.grids import Grids, describe
 from online_tapir.scenes.clips import Clips
+from online_tapir.scenes.views import ViewPairs
 from tapir_kernels import cost_volume
 
 LEAST_STRIDE = 4  # the correlation loss skips grids with a smaller stride
@@ -27,6 +29,7 @@ class LossWeights:
     expected_distance_px: float = 6.0  # a position with a larger error counts as wrong (TAPIR, section 3.4)
     heat: float = 0.3
     correlation: float = 0.1  # heat loss on the raw dot products, so that features become discriminative
+    matching: float = 0.5  # of features on pairs of views, beside the clips
     first_guess: float = 0.5  # all losses of the first guess; the last refinement has weight 1
     earlier: float = 0.7  # weight of each refinement relative to the next one
     returned: float = 3.0  # frames on which a point is visible again; those before it was hidden have weight 1
@@ -109,6 +112,19 @@ def heat_loss(logits: Tensor, truth: Truth, size: tuple[int, int], weights: Loss
             weight = (share[..., 0] if across else 1 - share[..., 0]) * (share[..., 1] if down else 1 - share[..., 1])
             total = total - weight * log_probability.gather(2, (y * width + x)[..., None])[..., 0]
     return _mean(total, truth.sights(weights))
+
+
+def matching_loss(features: Tensor, pairs: ViewPairs, temperature: float) -> Tensor:
+    """Cross-entropy of finding first-view points on the second view; features [2B, h, w, C] of both, unit length."""
+    batch, points = pairs.shared.shape
+    size = (pairs.first.shape[2], pairs.first.shape[3])
+    first, second = features[:batch], features[batch:]
+    index = torch.arange(batch, device=features.device).repeat_interleave(points)
+    queries = describe(Grids(size, (first,), 0), index, pairs.first_xy.flatten(0, 1), size)
+    scores = cost_volume(F.normalize(queries, dim=-1).view(batch, points, -1), second) * temperature
+    nowhere = torch.zeros_like(pairs.shared)
+    truth = Truth(pairs.second_xy, pairs.shared, torch.ones_like(pairs.shared), nowhere)
+    return heat_loss(scores, truth, size, LossWeights())
 
 
 def _mean(values: Tensor, counted: Tensor) -> Tensor:

@@ -88,8 +88,10 @@ def test_a_visible_point_looks_the_same_on_every_frame_and_its_neighbourhood_doe
     assert aside.mean() > 6 * at_truth.mean()
 
 
-def test_the_truth_is_not_half_a_pixel_off(textures: TextureBank) -> None:
-    clips = make_clips(range(12), replace(ODD, elastic=0, max_scale=1).clean(), textures)
+@pytest.mark.parametrize("turned", [0.0, 1.0])
+def test_the_truth_is_not_half_a_pixel_off(textures: TextureBank, turned: float) -> None:
+    config = replace(ODD, elastic=0, max_scale=1, turned=turned, max_growth=1)
+    clips = make_clips(range(12), config.clean(), textures)
     query = on_query_frame(colours_at(clips, clips.xy), clips)[:, :, None]
     errors = {
         (dx, dy): (colours_at(clips, clips.xy + torch.tensor([dx, dy])) - query).abs()[clips.visible].mean().item()
@@ -111,7 +113,7 @@ def test_a_hidden_point_in_the_frame_mostly_shows_something_else(textures: Textu
 
 
 def test_from_the_image_to_a_layer_and_back_is_the_same_place(textures: TextureBank) -> None:
-    config = replace(ODD, elastic=1.0, max_ripple=0.39)
+    config = replace(ODD, elastic=1.0, max_ripple=0.39, turned=1.0)
     xy = np.random.default_rng(0).uniform(0, (161, 96), (50, 1, 2)).repeat(5, 1)  # [N, T, 2]
     for seed in range(5):
         for layer in make_layers(np.random.default_rng(seed), config, textures, np.arange(5.0)):
@@ -189,7 +191,7 @@ def test_a_contact_sheet_has_every_frame_and_draws_in_it(textures: TextureBank) 
     "wrong",
     [
         {"height": 15}, {"frames": 0}, {"points": 0}, {"sprites": (3, 2)}, {"sprite_radius": (0.0, 0.1)},
-        {"max_ripple": 0.4}, {"max_perspective": 0.5}, {"max_scale": 0.5},
+        {"max_growth": 0.5}, {"max_ripple": 0.4}, {"max_perspective": 0.5}, {"max_scale": 0.5},
     ],
 )  # fmt: skip
 def test_a_scene_that_cannot_be_is_refused(wrong: dict[str, int]) -> None:

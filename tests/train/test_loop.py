@@ -13,6 +13,8 @@ from online_tapir.model.config import TapirConfig
 from online_tapir.model.tapir import Tapir
 from online_tapir.scenes.clips import Clips, SceneConfig, make_clips
 from online_tapir.scenes.textures import TextureBank
+from online_tapir.scenes.views import Photographs
+from online_tapir.testing import sliding_pictures
 from online_tapir.train import loop
 from online_tapir.train.config import TrainConfig
 from online_tapir.train.loop import learning_rate_share, train, validate
@@ -41,10 +43,10 @@ def learner(make_model: MakeModel, tiny_config: TapirConfig) -> Callable[[], Tap
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(
     learner: Callable[[], Tapir], textures: TextureBank, validation: Clips, tmp_path: Path
 ) -> None:
-    whole = train(learner(), SHORT, textures, validation, tmp_path / "whole", lambda record: None)
+    whole = train(learner(), SHORT, textures, None, validation, tmp_path / "whole", lambda record: None)
     stopped = replace(SHORT, steps=2)
-    train(learner(), stopped, textures, validation, tmp_path / "parts", lambda record: None)
-    again = train(learner(), SHORT, textures, validation, tmp_path / "parts", lambda record: None)
+    train(learner(), stopped, textures, None, validation, tmp_path / "parts", lambda record: None)
+    again = train(learner(), SHORT, textures, None, validation, tmp_path / "parts", lambda record: None)
     for name, tensor in whole.state_dict().items():
         torch.testing.assert_close(again.state_dict()[name], tensor, msg=name)
     steps = [json.loads(line)["step"] for line in (tmp_path / "parts" / "log.jsonl").read_text().splitlines()]
@@ -106,3 +108,26 @@ def test_validation_scores_are_tap_vid_s(learner: Callable[[], Tapir], validatio
     scores = validate(learner().eval(), validation)
     assert 0 <= scores.average_jaccard <= 1
     assert scores.position_accuracy == tuple(sorted(scores.position_accuracy))
+
+
+def test_pairs_of_views_teach_the_features_to_match(learner: Callable[[], Tapir], validation: Clips) -> None:
+    torch.manual_seed(0)
+    photographs = Photographs([np.repeat(np.repeat(rgb, 2, 0), 2, 1) for rgb in sliding_pictures(2, 160, 200)])
+    config = replace(SHORT, matching=2, learning_rate=1e-2)
+    progress = loop._begin(learner(), config)
+    pairs = loop._pairs(config, photographs, 0)
+    assert pairs is not None
+    before = loop._matching_loss(progress.model, pairs, config).item()
+    for _ in range(10):
+        loop._step(progress, config, validation, pairs)
+        progress.step += 1
+    assert loop._matching_loss(progress.model, pairs, config).item() < before
+
+
+def test_sides_vary_within_their_share_in_multiples_of_eight() -> None:
+    sides = np.array([loop._sides(replace(SHORT, size=256, vary=1.5), seed) for seed in range(200)])
+    assert (sides % 8 == 0).all()
+    assert sides.min() >= 256 / 1.5 - 4
+    assert sides.max() <= 256 * 1.5 + 4
+    assert len(np.unique(sides, axis=0)) > 100
+    assert loop._sides(replace(SHORT, size=256), 3) == (256, 256)
