@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from threading import Thread
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from cyclopts import Parameter
@@ -51,6 +51,10 @@ class Settings:
     size: Annotated[str, Parameter(help="Frame size.")] = "256x256"
     points: Annotated[int, Parameter(help="Points per clip.", validator=Count)] = 64
     trackers: Annotated[tuple[str, ...], Parameter(help="Some of: " + "; ".join(TRACKERS))] = TRACKERS
+    input: Annotated[str | None, Parameter(help="As `online-tapir --input`.")] = None
+    engine: Annotated[
+        Literal["auto", "torch", "openvino", "onnxruntime"], Parameter(help="As `online-tapir --engine`.")
+    ] = "auto"
     threads: Annotated[int | None, Parameter(help="CPU threads of the model.", validator=Count)] = None
 
 
@@ -139,7 +143,7 @@ class Program:
     def __init__(self, name: str, settings: Settings) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=serve, args=(name, settings.threads, theirs), daemon=True)
+        self._process = context.Process(target=serve, args=(name, settings, theirs), daemon=True)
         self._next = 0
 
     def __enter__(self) -> "Program":
@@ -275,19 +279,15 @@ class Peer(FakeTracker):
         )
 
 
-def serve(name: str, threads: int | None, pipe: Connection) -> None:
+def serve(name: str, settings: Settings, pipe: Connection) -> None:
     """The tracker's process: plays each clip that comes through the pipe, and publishes."""
     import os
 
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the program does
-    import torch
-
     from online_tapir.points.placement import Listed
     from online_tapir.sinks.zmq import ZmqPublisher
 
-    if threads is not None:
-        torch.set_num_threads(threads)
-    make = maker(name, threads)
+    make = maker(name, settings)
     publisher = ZmqPublisher("tcp://127.0.0.1:0")
     pipe.send(publisher.address)
     while (asked := pipe.recv()) is not None:
@@ -300,12 +300,13 @@ def serve(name: str, threads: int | None, pipe: Connection) -> None:
         pipe.send("done")
 
 
-def maker(name: str, threads: int | None) -> Callable[[], Any]:
+def maker(name: str, settings: Settings) -> Callable[[], Any]:
     """Returns a function that makes the named tracker; the model is warmed up."""
     from online_tapir.evaluation.baselines import DenseFlow, LucasKanadeWithRecovery
-    from online_tapir.launch.build import with_flow
+    from online_tapir.launch.build import make_tracker, with_flow
+    from online_tapir.launch.config import ModelConfig, PointsConfig
     from online_tapir.model.checkpoint import load_model
-    from online_tapir.tracking.tracker import Tracker, warm_up
+    from online_tapir.tracking.tracker import Tracker
 
     peers: dict[str, Callable[[], Any]] = {
         "LK, recovering": lambda: Peer(LucasKanadeWithRecovery()),
@@ -314,13 +315,15 @@ def maker(name: str, threads: int | None) -> Callable[[], Any]:
     }
     if name in peers:
         return peers[name]
-    model = load_model("small")
-    warm_up(model, 64)
-    return (
-        (lambda: Tracker(model))
-        if name.endswith("off")
-        else lambda: with_flow(Tracker(model), paced=True, threads=threads)
-    )
+    flows = not name.endswith("off")
+    wanted = ModelConfig(engine=settings.engine, input=settings.input, threads=settings.threads)
+    ready = make_tracker(load_model("small"), wanted, PointsConfig(), pixels(settings.size), paced=flows, report=print)
+
+    def make() -> Any:
+        tracker = Tracker(ready.model, engine=ready.engine)
+        return with_flow(tracker, paced=True) if flows else tracker
+
+    return make
 
 
 if __name__ == "__main__":

@@ -20,7 +20,8 @@ PACKAGE = "online_tapir"
 LAYERS: tuple[tuple[str, ...], ...] = (
     ("base",),
     ("wire", "model", "drawing", "points"),
-    ("tracking", "camera", "scenes"),
+    ("engines", "camera", "scenes"),
+    ("tracking",),
     ("evaluation", "recording", "flow"),
     ("live",),
     ("train", "control"),

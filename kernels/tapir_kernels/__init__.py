@@ -24,6 +24,7 @@ from tapir_kernels.reference import (
     dense,
     dense_gelu,
     local_correlation,
+    mixer_advance,
     soft_argmax,
 )
 
@@ -43,6 +44,7 @@ __all__ = [
     "l2_normalize",
     "local_correlation",
     "local_correlations",
+    "mixer_advance",
     "mixer_step",
     "require_kernels",
     "resize_rgb8",

@@ -60,7 +60,7 @@ def _pixel_mean(x: Tensor) -> Tensor:
 
 def dense(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """x [..., C] times weight [D, C], plus bias [D]: [..., D]."""
-    if x.device.type != "cpu" or x.numel() < DENSE_ROWS * x.shape[-1]:
+    if x.device.type != "cpu" or x.numel() < DENSE_ROWS * x.shape[-1] or torch.compiler.is_exporting():
         return F.linear(x, weight, bias)
     # A 1x1 convolution runs in oneDNN, up to twice as fast as torch's library for matrix products.
     pixels = x.reshape(1, -1, 1, x.shape[-1]).permute(0, 3, 1, 2)  # [1, C, N, 1], channels-last
@@ -136,8 +136,10 @@ def _to_one_channel(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """A zero-padded 3x3 convolution of channels-last x [M, K, H, W] to one channel, [M, H, W].
 
     One matrix product makes nine maps, one per tap, which are added with shifts: three times as fast on a CPU as the
-    library's convolution, which computes sixteen channels for one.
+    library's convolution, which computes sixteen channels for one. An exported graph takes the convolution.
     """
+    if torch.compiler.is_exporting():
+        return F.conv2d(x, weight, bias, padding=1)[:, 0]
     maps, _, height, width = x.shape
     taps = weight[0].flatten(1).mT @ x.permute(0, 2, 3, 1).flatten(0, 2).mT  # [9, MHW]
     taps = taps.view(9, maps, height, width)
@@ -237,6 +239,29 @@ def mixer_step(
     due[phase] = after
     due[1 - phase] += next_
     return mixed.add_(x)
+
+
+def mixer_advance(
+    x: Tensor,
+    memory: Tensor,
+    norm_weight: Tensor,
+    widen: Tensor,
+    widen_bias: Tensor,
+    narrow: Tensor,
+    narrow_bias: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """`mixer_step` without a phase and without writing: returns its result and the next frame's memory [4, N, C].
+
+    In this memory the older input and the sum due on this frame come first. For graphs that are exported.
+    """
+    older, newer, due, pending = memory.unbind(0)
+    normed = F.layer_norm(x, x.shape[-1:], norm_weight, None, NORM_EPSILON)
+    wide = F.gelu(
+        widen_bias[:, None] + widen[2][:, None] * normed + widen[1][:, None] * newer + widen[0][:, None] * older,
+        approximate="tanh",
+    )
+    now, next_, after = ((wide * narrow[tap][:, None]).sum(dim=0) for tap in (2, 1, 0))
+    return x + now + narrow_bias + due, torch.stack([newer, normed, pending + next_, after])
 
 
 def _weighted_sum(wide: Tensor, weight: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ from online_tapir.camera import Awaited, Camera, Capture, Reconnect, can_come_ba
 from online_tapir.camera.demo import DemoCamera
 from online_tapir.control.protocol import DEFAULT_ADDRESS as CONTROL_ADDRESS
 from online_tapir.control.server import ControlServer
+from online_tapir.engines.choose import choose, make
 from online_tapir.errors import CameraError, ConfigError
 from online_tapir.files import refuse_overwriting
 from online_tapir.flow.tracker import FlowTracker
@@ -33,6 +34,7 @@ from online_tapir.live.status import Status
 from online_tapir.live.stream import Stream
 from online_tapir.live.truth import DemoTruth
 from online_tapir.model.checkpoint import load_model
+from online_tapir.model.tapir import Tapir
 from online_tapir.points.placement import NOWHERE, Corners, MaskPoints, PointSource, parse_points
 from online_tapir.recording.tables import Settings
 from online_tapir.recording.writer import RecordingWriter
@@ -71,19 +73,21 @@ def opened(config: LiveConfig, status: Status, stop: threading.Event) -> Iterato
         window = _window(config.viewer)
         if window is not None:
             sinks.append(window)
-        model_alone = make_tracker(config.model, config.points)
-        tracker: Tracker | FlowTracker = model_alone
+        model = _model(config.model)
         camera = _first_opening(config.source, open_source)
         opening = held.enter_context(ExitStack())
         opening.callback(camera.close)  # if anything below fails
-        if config.model.flow == "on" or (config.model.flow == "auto" and camera.live):
-            paced = camera.live or config.source.realtime
-            tracker = held.enter_context(_running(with_flow(model_alone, paced, config.model.threads)))
+        flows = config.model.flow == "on" or (config.model.flow == "auto" and camera.live)
+        paced = flows and (camera.live or config.source.realtime)
+        model_alone = make_tracker(model, config.model, config.points, camera.size, paced, report)
+        tracker: Tracker | FlowTracker = model_alone
+        if flows:
+            tracker = held.enter_context(_running(with_flow(model_alone, paced)))
         _resume(tracker, saved, config.output, report)
         keeper = _keeper(config.output, tracker, report)
         if keeper is not None:
             sinks.append(held.enter_context(keeper))
-        report(f"{camera.description}; model {tracker.model.config.name} on {tracker.device}")
+        report(camera.description)
         if isinstance(camera, DemoCamera):
             sinks.append(DemoTruth(camera.scene, status.judge))
         reopen = open_source if can_come_back(config.source.camera) else None
@@ -139,23 +143,57 @@ def check(config: LiveConfig) -> None:
     )
 
 
-def make_tracker(model: ModelConfig, points: PointsConfig) -> Tracker:
-    """The tracker that these settings describe, warmed up."""
-    if model.threads is not None:
-        import torch
-
-        torch.set_num_threads(model.threads)
-    loaded = load_model(
+def _model(model: ModelConfig) -> Tapir:
+    return load_model(
         model.model, weights=model.weights, device=model.device, dtype=model.dtype, iterations=model.iterations
     )
-    warm_up(loaded, min(points.max_points, WARM_UP_POINTS))
+
+
+def make_tracker(
+    loaded: Tapir,
+    model: ModelConfig,
+    points: PointsConfig,
+    frame: tuple[int, int],
+    paced: bool = False,
+    report: Report = lambda note: None,
+) -> Tracker:
+    """The tracker that these settings describe for frames of size `frame` (width, height), warmed up.
+
+    Beside `paced` flow, which has a core to itself, the model gets one thread less than there are CPUs.
+    """
+    threads = _threads(model.threads, paced)
+    wanted = sizes.input_size(model.input, frame)
+    if wanted is not None:
+        loaded = loaded.at(wanted)
+    device = next(loaded.parameters()).device
+    choice = choose(model.engine, loaded.config.name, str(device), model.dtype)
+    if model.resolution is not None and choice.runtime is not None:
+        if model.engine != "auto":
+            raise ConfigError(f"--engine {model.engine} refines at the input size only; leave out --resolution")
+        choice = choose("torch", loaded.config.name, str(device), model.dtype)
+    engine = make(choice, threads, report)
+    warm_up(loaded, min(points.max_points, WARM_UP_POINTS), engine)
+    height, width = loaded.config.initial_resolution
+    report(f"model {loaded.config.name} at {width}x{height} on {device}, by {engine.name if engine else 'torch'}")
     return Tracker(
         loaded,
         max_points=points.max_points,
         window=points.window_frames,
         resolution=sizes.resolution(model.resolution),
         require_kernels=model.require_kernels,
+        engine=engine,
     )
+
+
+def _threads(asked: int | None, paced: bool) -> int:
+    """Sets torch's threads; returns how many the model gets."""
+    import torch
+
+    if asked is not None:
+        torch.set_num_threads(asked)
+    elif paced:
+        torch.set_num_threads(max(1, sizes.usable_cpus() - 1))
+    return torch.get_num_threads()
 
 
 @contextmanager
@@ -166,18 +204,11 @@ def _running(tracker: FlowTracker) -> Iterator[FlowTracker]:
     tracker.raise_error()
 
 
-def with_flow(tracker: Tracker, paced: bool, threads: int | None = None) -> FlowTracker:
-    """`tracker` with optical flow between its answers; frames that are not `paced` by a clock wait for the model's.
-
-    On a CPU flow has a core to itself unless `threads` are asked for: beside a model on all cores, a frame in twenty
-    waits for the model (`python -m bench.streaming --threads 2` on two cores).
-    """
+def with_flow(tracker: Tracker, paced: bool) -> FlowTracker:
+    """`tracker` with optical flow between its answers; frames that are not `paced` by a clock wait for the model's."""
     import cv2
-    import torch
 
     cv2.setNumThreads(1)
-    if paced and threads is None and tracker.device.type == "cpu":
-        torch.set_num_threads(max(1, sizes.usable_cpus() - 1))
     return FlowTracker(tracker, waits=not paced)
 
 

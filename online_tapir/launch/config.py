@@ -127,6 +127,21 @@ class ModelConfig:
             "size. [default: the model's own 256x256]"
         ),
     ] = None
+    input: Annotated[
+        str | None,
+        Parameter(
+            help="Size that frames are resized to before points are matched: 512x288, or its longer side with the "
+            "frame's own aspect: 384. More pixels are more accurate and take more time. [default: the model's own "
+            "256x256]"
+        ),
+    ] = None
+    engine: Annotated[
+        Literal["auto", "torch", "openvino", "onnxruntime"],
+        Parameter(
+            help="What computes the model on a CPU. auto: openvino where it is installed and fits; `online-tapir info` "
+            "says which and why. The first run of a model at a size prepares it for some seconds."
+        ),
+    ] = "auto"
     threads: Annotated[
         int | None,
         Parameter(

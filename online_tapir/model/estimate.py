@@ -29,6 +29,12 @@ class Estimate:
         )
 
 
+def packed(estimate: Estimate) -> Tensor:
+    """The result to download: float32 [N, 4], positions in pixels of the initial resolution, then both logits."""
+    logits = torch.stack([estimate.occlusion[0], estimate.expected_distance[0]], dim=1)
+    return torch.cat([estimate.xy[0].float(), logits.float()], dim=1)
+
+
 def certainty(occlusion: Tensor, expected_distance: Tensor) -> Tensor:
     """Probability that a point is visible and its position right, from the two logits (TAPIR, section 3.1)."""
     return torch.sigmoid(-occlusion) * torch.sigmoid(-expected_distance)

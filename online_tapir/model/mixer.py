@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from online_tapir.model.config import TapirConfig
-from tapir_kernels import TEMPORAL_TAPS, dense, dense_gelu, mixer_step
+from tapir_kernels import TEMPORAL_TAPS, dense, dense_gelu, mixer_advance, mixer_step
 
 Past = tuple[list[Tensor], list[Tensor]]  # per frame so far: the inputs, the widened activations
 
@@ -33,6 +33,11 @@ class TemporalMix(nn.Module):
     def step(self, x: Tensor, memory: Tensor, phase: int, norm: ScaleNorm) -> Tensor:
         """One frame: x [N, C] plus the mix of norm(x); memory [4, N, C] is updated in place (see tapir_kernels)."""
         return mixer_step(x, memory, phase, norm.weight, self.widen, self.widen_bias, self.narrow, self.narrow_bias)
+
+    def advance(self, x: Tensor, memory: Tensor, norm: ScaleNorm) -> tuple[Tensor, Tensor]:
+        """`step` that returns the next memory and writes nothing (see `mixer_advance`)."""
+        weights = norm.weight, self.widen, self.widen_bias, self.narrow, self.narrow_bias
+        return mixer_advance(x, memory, *weights)
 
     def frame(self, x: Tensor, alive: Tensor, past: Past) -> Tensor:
         """What `step` adds to x, from normed x [B, N, C], with a gradient.
@@ -67,6 +72,10 @@ class MixerBlock(nn.Module):
     def step(self, x: Tensor, memory: Tensor, phase: int) -> Tensor:
         return self._mix_channels(self.temporal.step(x, memory, phase, self.temporal_norm))
 
+    def advance(self, x: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+        x, memory = self.temporal.advance(x, memory, self.temporal_norm)
+        return self._mix_channels(x), memory
+
     def frame(self, x: Tensor, alive: Tensor, past: Past) -> Tensor:
         return self._mix_channels(x + self.temporal.frame(self.temporal_norm(x), alive, past))
 
@@ -93,6 +102,14 @@ class Mixer(nn.Module):
         for block, block_memory in zip(self._stack(), memory, strict=True):
             x = block.step(x, block_memory, phase)
         return self._leave(x)
+
+    def advance(self, x: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """`step` that returns the next memory [depth, 4, N, width] and writes nothing (see `mixer_advance`)."""
+        x, memories = self.enter(x), []
+        for block, block_memory in zip(self._stack(), memory, strict=True):
+            x, following = block.advance(x, block_memory)
+            memories.append(following)
+        return self._leave(x), torch.stack(memories)
 
     def frame(self, x: Tensor, alive: Tensor, past: list[Past]) -> Tensor:
         """`step` with a gradient, [B, N, source] to [B, N, target]; alive [B, N, 1] is 0 before a point's query."""

@@ -4,8 +4,9 @@ One model serves many streams: each passes its own `TrackState` with every frame
 stages computed for one of its points.
 """
 
+import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -49,6 +50,12 @@ class Tapir(nn.Module):
         self.backbone = LeanBackbone(config) if config.trunk == "lean" else Backbone(config)
         self.matching = MatchingHead(config)
         self.refiner = Refiner(config)
+
+    def at(self, size: Size) -> "Tapir":
+        """The same weights for frames matched at `size` (height, width), multiples of 8. Raises ConfigError."""
+        sized = copy.copy(self)  # shares the modules, and so the weights
+        sized.config = replace(self.config, initial_resolution=size)
+        return sized
 
     def encode(self, image: Tensor, refinement: Sequence[Size] = ()) -> FeaturePyramid:
         """Features of image [G, 3, H, W] in [-1, 1], for refinement at the given sizes (default: the initial one)."""

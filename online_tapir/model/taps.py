@@ -31,7 +31,7 @@ class Sight:
 
     cost: Tensor = field(default_factory=lambda: torch.empty(0))  # [K, H, W] input of the first guess
     heat: Tensor = field(default_factory=lambda: torch.empty(0))  # [H, W] before the softmax
-    estimates: list[Tensor] = field(default_factory=list)  # each [4] as `static.packed`: first guess, refinements
+    estimates: list[Tensor] = field(default_factory=list)  # each [4] as `estimate.packed`: first guess, refinements
     patches: list[Patches] = field(default_factory=list)  # patches[i] turned estimates[i] into estimates[i + 1]
 
     def flat(self) -> Tensor:

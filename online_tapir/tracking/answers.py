@@ -25,7 +25,7 @@ class Answers(NamedTuple):
 
 
 def answers(values: NDArray[np.float32], config: TapirConfig, size: Size) -> Answers:
-    """The answers in values [N, 4] (see `static.packed`), for a frame of `size`."""
+    """The answers in values [N, 4] (see `estimate.packed`), for a frame of `size`."""
     occlusion, distance = values[:, 2].copy(), values[:, 3].copy()
     xy = coordinates.rescale(torch.from_numpy(values[:, :2]), config.initial_resolution, size)
     return Answers(

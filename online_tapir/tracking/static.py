@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from online_tapir.model.coordinates import Size
-from online_tapir.model.estimate import Estimate
+from online_tapir.model.estimate import Estimate, packed
 from online_tapir.model.state import TrackState
 from online_tapir.model.tapir import FeaturePyramid, Tapir
 from online_tapir.model.taps import Taps
@@ -56,9 +56,3 @@ class StaticStages:
     def refine(self, phase: int, taps: Taps | None = None) -> Tensor:
         """Every row's best estimate, `packed`; the state advances by one frame. `phase` is that frame's parity."""
         return packed(self._model.refine(self._pyramid, self._first, self._state, phase, taps)[-1])
-
-
-def packed(estimate: Estimate) -> Tensor:
-    """The result to download: float32 [N, 4], positions in pixels of the initial resolution, then both logits."""
-    logits = torch.stack([estimate.occlusion[0], estimate.expected_distance[0]], dim=1)
-    return torch.cat([estimate.xy[0].float(), logits.float()], dim=1)

@@ -19,14 +19,14 @@ from torch import Tensor
 
 from online_tapir.clock import Stopwatch, SystemClock
 from online_tapir.model.coordinates import Size
-from online_tapir.model.estimate import Estimate
+from online_tapir.model.estimate import Estimate, packed
 from online_tapir.model.memory import ran_out
 from online_tapir.model.state import TrackState
 from online_tapir.model.tapir import FeaturePyramid, Tapir
 from online_tapir.model.taps import Sight, Taps
 from online_tapir.records import StageTimes
 from online_tapir.tracking.feature_window import FeatureWindow, RememberedFrame
-from online_tapir.tracking.static import StaticStages, packed
+from online_tapir.tracking.static import StaticStages
 from tapir_kernels import resize_rgb8
 
 LANES = 2  # frames in flight: one is computed while the next is uploaded

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 import tapir_kernels
 from online_tapir.clock import Stopwatch, SystemClock
+from online_tapir.engines.engine import Engine
 from online_tapir.errors import ConfigError, FrameError, QueryError, StateError
 from online_tapir.limits import DEFAULT_MAX_POINTS, DEFAULT_WINDOW
 from online_tapir.model import coordinates
@@ -36,6 +37,7 @@ from online_tapir.points.placement import check_inside
 from online_tapir.records import Frame, Tracks
 from online_tapir.tracking import state_file
 from online_tapir.tracking.answers import answers, inspection
+from online_tapir.tracking.engine_step import EngineStep
 from online_tapir.tracking.feature_window import FeatureWindow, RememberedFrame
 from online_tapir.tracking.ledger import Ledger, Query
 from online_tapir.tracking.persistence import Persistence
@@ -70,6 +72,10 @@ class Tracker:
     On a GPU the step is replayed as CUDA graphs over all `max_points` rows; with `graphs=False` each kernel is launched
     separately, for the live rows only. On a CPU this makes no difference. `require_kernels` raises ConfigError for a
     device that would run the ops' reference path.
+
+    `input_size` (height, width; multiples of 8) is what frames are resized to and points are matched at, in place of
+    the model's own: more pixels are more accurate and take more time. On a CPU `engine` runs the encoder and the
+    refinement in place of torch, at one resolution only.
     """
 
     def __init__(
@@ -80,12 +86,15 @@ class Tracker:
         resolution: Resolution = None,
         graphs: bool = True,
         require_kernels: bool = False,
+        input_size: Size | None = None,
+        engine: Engine | None = None,
     ) -> None:
         if max_points < 1:
             raise ConfigError(f"max_points={max_points} leaves no room for a point; give at least 1")
         if window < 1:
             raise ConfigError(f"window={window} frames is too short; give at least 1")
-        self.model = model
+        self.model = model if input_size is None else model.at(input_size)
+        self._engine = engine
         self.max_points = max_points
         self._resolution = resolution
         self._window = FeatureWindow(window)
@@ -102,6 +111,12 @@ class Tracker:
         self._clock = SystemClock()
         first = next(model.parameters())
         self._device, self._dtype = first.device, first.dtype
+        if engine is not None and (self._device.type != "cpu" or self._dtype != torch.float32):
+            raise ConfigError(
+                f"engine {engine.name} runs a float32 model on a CPU, not {self._dtype} on {self._device}"
+            )
+        if engine is not None and self._resolution is not None:
+            raise ConfigError(f"engine {engine.name} refines at the input size only; leave out resolution or engine")
         if require_kernels:
             try:
                 tapir_kernels.require_kernels(self._device)
@@ -127,6 +142,11 @@ class Tracker:
     def device(self) -> torch.device:
         """Where the model's weights are, and the points' state."""
         return self._device
+
+    @property
+    def engine(self) -> Engine | None:
+        """What runs the model in place of torch."""
+        return self._engine
 
     @property
     def overlaps(self) -> bool:
@@ -334,6 +354,10 @@ class Tracker:
         if self._graphs and self._device.type == "cuda":
             stages = StaticStages(self.model, state, self._window, self._refinement)
             return GraphedStep(stages, self._window, self._device)
+        initial = self.model.config.initial_resolution
+        if self._engine is not None:
+            compiled = self._engine.compiled(self.model, initial)
+            return EngineStep(compiled, self.model, state, self._window, initial)
         return EagerStep(self.model, state, self._window, self._refinement)
 
     def _resolutions(self, size: Size) -> list[Size]:
@@ -405,9 +429,9 @@ class Tracker:
             refine_all(self.model, pyramid, match_frugally(self.model, pyramid, state), state, frame.number & 1)
 
 
-def warm_up(model: Tapir, points: int) -> None:
+def warm_up(model: Tapir, points: int, engine: Engine | None = None) -> None:
     """Tracks `points` points on two blank frames, so that one-time work (compiling, caching) is done."""
-    tracker = Tracker(model, max_points=points, window=1)
+    tracker = Tracker(model, max_points=points, window=1, engine=engine)
     tracker.add(np.full((points, 2), MIN_SIDE / 2))
     for _ in range(2):
         tracker.step(np.zeros((MIN_SIDE, MIN_SIDE, 3), np.uint8))

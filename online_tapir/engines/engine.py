@@ -1,0 +1,122 @@
+"""An engine: a model's stages, exported for a runtime, kept in the cache folder and compiled for some threads."""
+
+import hashlib
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+
+import torch
+from torch import Tensor
+
+from online_tapir.engines import export
+from online_tapir.engines.runtimes import Array, Runtime, Session
+from online_tapir.model.coordinates import Size
+from online_tapir.model.graphs import CHANGING
+from online_tapir.model.grids import Grids
+from online_tapir.model.state import TrackState
+from online_tapir.model.tapir import FeaturePyramid, Tapir
+from online_tapir.model.weights_store import cache_folder
+
+ROWS = 64  # of a step; more points take several steps, fewer leave rows empty
+GRAPHS = "1"  # raise it whenever the graphs change in a way that the model's weights do not show
+
+logger = logging.getLogger(__name__)
+Report = Callable[[str], None]
+
+
+@dataclass(slots=True)
+class Engine:
+    """How a model's stages are run on a CPU. One engine serves any number of trackers, one at a time."""
+
+    runtime: Runtime
+    precision: str  # of the encoder; the step, which positions come from, is computed in float32
+    threads: int
+    report: Report = logger.info
+    _compiled: dict[tuple[str, Size], "Compiled"] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return self.runtime.name if self.precision == "float32" else f"{self.runtime.name} {self.precision}"
+
+    def compiled(self, model: Tapir, size: Size) -> "Compiled":
+        """The stages for frames of `size`; exported on the first use on this machine."""
+        key = digest(model, size)
+        if (key, size) not in self._compiled:
+            self._compiled[key, size] = Compiled(model, size, *self._sessions(model, size, key))
+        return self._compiled[key, size]
+
+    def use(self, threads: int) -> None:
+        """From now on compiles for this many threads."""
+        if threads != self.threads:
+            self.threads = threads
+            self._compiled.clear()
+
+    def _sessions(self, model: Tapir, size: Size, key: str) -> tuple[Session, Session]:
+        folder = cache_folder() / "engines" / f"{self.runtime.name}-{key}"
+        encoder, step = (folder / f"{stage}{self.runtime.suffix}" for stage in ("encoder", "step"))
+        if not (encoder.is_file() and step.is_file()):
+            self.report(
+                f"preparing {model.config.name} at {size[1]}x{size[0]} for {self.runtime.name}; kept in {folder}"
+            )
+            folder.mkdir(parents=True, exist_ok=True)
+            for stage in export.stages(model, size, ROWS):
+                if stage.name != "query":
+                    export.write(stage, folder / f"{stage.name}{self.runtime.suffix}")
+        return (
+            self.runtime.open(encoder, self.precision, self.threads),
+            self.runtime.open(step, "float32", self.threads),
+        )
+
+
+class Compiled:
+    """The stages of one model at one size. Not for two threads at once: buffers are reused."""
+
+    def __init__(self, model: Tapir, size: Size, encoder: Session, step: Session) -> None:
+        self._size = size
+        self._pooled = model.config.pyramid_levels
+        self._encoder = encoder
+        self._step = step
+        self._buffer = TrackState.empty(model.config, 1, ROWS, torch.device("cpu"), torch.float32)
+
+    def encode(self, image: Tensor) -> FeaturePyramid:
+        """The features of image [1, 3, H, W], valid until the next call."""
+        levels = self._encoder([image.contiguous().numpy()])
+        return FeaturePyramid((Grids(self._size, tuple(map(torch.from_numpy, levels)), self._pooled),), 0)
+
+    def step(self, pyramid: FeaturePyramid, state: TrackState, phase: int) -> Tensor:
+        """Every row's best estimate (see `estimate.packed`); `state` advances by one frame of parity `phase`."""
+        levels = [level.numpy() for level in pyramid.match.levels]
+        rows = len(state.match_queries)
+        spans = [(start, min(start + ROWS, rows)) for start in range(0, rows, ROWS)]
+        return torch.cat([self._advance(levels, state.rows(*span), phase) for span in spans] or [torch.zeros(0, 4)])
+
+    def _advance(self, levels: Sequence[Array], state: TrackState, phase: int) -> Tensor:
+        count, buffer = len(state.match_queries), self._buffer
+        buffer.rows(0, count).copy_(state)
+        buffer.memory[..., :count, :] = state.memory[:, :, :, _oldest_first(phase)]
+        inputs = [*levels, *(tensor.numpy() for tensor in buffer.tensors.values())]
+        estimates, *changed = map(torch.from_numpy, self._step(inputs))
+        mine, theirs = state.tensors, buffer.rows(0, count).tensors
+        for name, tensor in zip((name for name in theirs if name in CHANGING), changed, strict=True):
+            kept = tensor.narrow(-1 if name == "recent.age" else -2, 0, count)
+            if name == "memory":
+                for index, place in enumerate(_oldest_first(1 - phase)):
+                    mine[name][:, :, :, place] = kept[:, :, :, index]
+            else:
+                mine[name].copy_(kept)
+        return estimates[:count].clone()
+
+
+def _oldest_first(phase: int) -> list[int]:
+    """The rows of `mixer_step`'s memory in the order of `mixer_advance`'s."""
+    return [phase, 1 - phase, 2 + phase, 3 - phase]
+
+
+def digest(model: Tapir, size: Size) -> str:
+    """What the graph files of a model at a size depend on, as a short hexadecimal digest."""
+    found = hashlib.sha256(f"{GRAPHS} {version('torch')} {size} {ROWS} {model.config}".encode())
+    for name, tensor in model.state_dict().items():
+        found.update(name.encode())
+        found.update(tensor.detach().float().contiguous().numpy().tobytes())
+    return found.hexdigest()[:16]

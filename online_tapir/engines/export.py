@@ -1,0 +1,96 @@
+"""Writes the stages of a model as graph files: OpenVINO's for its engine, ONNX for every other runtime."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from online_tapir.files import replacing
+from online_tapir.model.coordinates import Size
+from online_tapir.model.graphs import CHANGING, EncoderGraph, QueryGraph, StepGraph
+from online_tapir.model.state import TrackState
+from online_tapir.model.tapir import Tapir
+
+OPSET = 18
+FORMATS = {"openvino": ".xml", "onnx": ".onnx"}
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """One graph, the tensors to trace it with, and the names of what goes in and comes out."""
+
+    name: str
+    graph: nn.Module
+    examples: tuple[Tensor, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+def stages(model: Tapir, size: Size, rows: int) -> list[Stage]:
+    """The encoder, the query and the step of `model` for frames of `size` and `rows` points."""
+    image = torch.zeros(1, 3, *size)
+    with torch.no_grad():
+        levels = EncoderGraph(model)(image)
+    state = TrackState.empty(model.config, 1, rows, torch.device("cpu"), torch.float32).tensors
+    grids = tuple(f"level{index}" for index in range(len(levels)))
+    following = tuple(f"next.{name}" for name in state if name in CHANGING)
+    xy = torch.full((rows, 2), 8.0)
+    return [
+        Stage("encoder", EncoderGraph(model), (image,), ("image",), grids),
+        Stage("query", QueryGraph(model, size), (xy, *levels), ("xy", *grids), ("match_queries", "refine_queries")),
+        Stage(
+            "step",
+            StepGraph(model, size, tuple(state)),
+            (*levels, *state.values()),
+            (*grids, *state),
+            ("estimates", *following),
+        ),
+    ]
+
+
+def write(stage: Stage, path: Path) -> None:
+    """Writes one graph in the format of the file's suffix, in float32; replaces the file when it is whole."""
+    writers = {".xml": _write_openvino, ".onnx": _write_onnx}
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # of the exporters, about their own code
+        writers[path.suffix](stage, path)
+
+
+def _write_openvino(stage: Stage, path: Path) -> None:
+    import openvino
+
+    program = torch.export.export(stage.graph, stage.examples, strict=False)
+    found = openvino.convert_model(program)
+    found.reshape({index: list(example.shape) for index, example in enumerate(stage.examples)})
+    _name(found.inputs, stage.inputs)
+    _name(found.outputs, stage.outputs)
+    weights = path.with_suffix(".bin")  # written first: a graph without its weights cannot be opened
+    partial = path.with_name(f"partial-{path.name}")
+    openvino.save_model(found, str(partial), compress_to_fp16=False)
+    partial.with_suffix(".bin").replace(weights)
+    partial.replace(path)
+
+
+def _name(ports: Sequence[Any], names: Sequence[str]) -> None:
+    for port, name in zip(ports, names, strict=True):
+        port.set_names({name})
+
+
+def _write_onnx(stage: Stage, path: Path) -> None:
+    program = torch.onnx.export(
+        stage.graph,
+        stage.examples,
+        dynamo=True,
+        opset_version=OPSET,
+        input_names=list(stage.inputs),
+        output_names=list(stage.outputs),
+        external_data=False,
+        verbose=False,
+    )
+    assert program is not None
+    with replacing(path) as partial:
+        program.save(partial)
