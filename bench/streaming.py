@@ -10,6 +10,7 @@ scenes, with sprites that move fast in front of each other.
 """
 
 import multiprocessing
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +27,7 @@ from numpy.typing import NDArray
 from bench.command import BenchError, Count, JsonFile, PlotFile, pixels, run
 from bench.report import Spread, finish, print_table
 from online_tapir.evaluation import scores as metrics
+from online_tapir.launch.threads import calm_threads
 from online_tapir.records import Tracks
 from online_tapir.testing import FakeTracker, SyntheticCamera
 from online_tapir.testing import run as run_through
@@ -51,7 +53,7 @@ class Settings:
     size: Annotated[str, Parameter(help="Frame size.")] = "256x256"
     points: Annotated[int, Parameter(help="Points per clip.", validator=Count)] = 64
     trackers: Annotated[tuple[str, ...], Parameter(help="Some of: " + "; ".join(TRACKERS))] = TRACKERS
-    input: Annotated[str | None, Parameter(help="As `online-tapir --input`.")] = None
+    input: Annotated[str, Parameter(help="As `online-tapir --input`.")] = "auto"
     engine: Annotated[
         Literal["auto", "torch", "openvino", "onnxruntime"], Parameter(help="As `online-tapir --engine`.")
     ] = "auto"
@@ -91,6 +93,7 @@ def main(
     settings: Annotated[Settings, Parameter(name="*")] = Settings(), *, json: JsonFile = None, plot: PlotFile = None
 ) -> None:
     """Score what a subscriber holds at the end of every frame's period, for every tracker, kind of clip and rate."""
+    calm_threads()  # inherited by the trackers' processes
     unknown = set(settings.trackers) - set(TRACKERS)
     if unknown:
         raise BenchError(f"there is no tracker {sorted(unknown)[0]!r}; there are {', '.join(TRACKERS)}")
@@ -281,9 +284,6 @@ class Peer(FakeTracker):
 
 def serve(name: str, settings: Settings, pipe: Connection) -> None:
     """The tracker's process: plays each clip that comes through the pipe, and publishes."""
-    import os
-
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # as the program does
     from online_tapir.points.placement import Listed
     from online_tapir.sinks.zmq import ZmqPublisher
 
@@ -317,7 +317,15 @@ def maker(name: str, settings: Settings) -> Callable[[], Any]:
         return peers[name]
     flows = not name.endswith("off")
     wanted = ModelConfig(engine=settings.engine, input=settings.input, threads=settings.threads)
-    ready = make_tracker(load_model("small"), wanted, PointsConfig(), pixels(settings.size), paced=flows, report=print)
+    ready = make_tracker(
+        load_model("small"),
+        wanted,
+        PointsConfig(),
+        pixels(settings.size),
+        fps=max(settings.fps),
+        paced=flows,
+        report=lambda note: print(note, file=sys.stderr),
+    )
 
     def make() -> Any:
         tracker = Tracker(ready.model, engine=ready.engine)

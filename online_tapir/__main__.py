@@ -9,6 +9,9 @@ def main() -> None:
     handler = signal.getsignal(signal.SIGINT)
     if handler is signal.default_int_handler:  # otherwise a handler was chosen: background jobs ignore Ctrl-C
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from online_tapir.launch.threads import calm_threads
+
+    calm_threads()
     from online_tapir.cli.app import main as run
 
     try:

@@ -91,6 +91,7 @@ class Tracks:
     times: StageTimes = field(default_factory=StageTimes)
     published_unix_ns: int = 0
     model_frame_id: int = -1  # the frame that the model last saw of these points; -1: none, or unknown
+    input: str = ""  # the size that the model matched at, as 512x288; not published
     inspection: Inspection | None = None  # of the inspected point; never published
 
 

@@ -56,3 +56,10 @@ def make_model() -> Callable[..., Tapir]:
 @pytest.fixture
 def make_frames() -> Callable[..., list[NDArray[np.uint8]]]:
     return testing.sliding_pictures
+
+
+@pytest.fixture(autouse=True)
+def _the_models_own_size_in_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs of the command line prepare no engine and time nothing, unless a test asks for it."""
+    monkeypatch.setenv("ONLINE_TAPIR_ENGINE", "torch")
+    monkeypatch.setenv("ONLINE_TAPIR_INPUT", "256x256")

@@ -3,7 +3,6 @@
 Each command imports what it needs when it runs, so that `online-tapir listen` starts without torch.
 """
 
-import os
 import sys
 import traceback
 from collections.abc import Sequence
@@ -56,9 +55,6 @@ app.register_install_completion_command()
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs a command line and exits: 0 when all went well, 2 for a user's error, 130 for an early Ctrl-C."""
-    # OpenMP threads spin while they wait; next to other work on the same cores, that can delay a frame by seconds.
-    # This makes them sleep sooner, at no cost on idle cores. It must be set before torch is loaded.
-    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     open_standard_streams()
     out = Watched(sys.stdout)
     with redirect_stdout(cast(TextIO, out)):

@@ -15,6 +15,7 @@ from online_tapir.cli.signals import stop_on_signal
 from online_tapir.errors import ConfigError
 from online_tapir.files import refuse_overwriting
 from online_tapir.launch import sizes
+from online_tapir.launch.threads import check_threads, set_threads, usable_cpus
 
 if TYPE_CHECKING:
     from online_tapir.recording.tables import Settings
@@ -32,6 +33,10 @@ class ReplayConfig:
     dtype: Annotated[Literal["float32", "bfloat16", "float16"] | None, Parameter(help="Number format.")] = None
     iterations: Annotated[int | None, Parameter(help="Refinements per frame.", validator=Number(gte=1, lte=4))] = None
     resolution: Annotated[str | None, Parameter(help="Resolution to refine at: 512x384, or `frame`.")] = None
+    input: Annotated[str | None, Parameter(help="Size to match at: 512x288, or 384.")] = None
+    engine: Annotated[
+        Literal["auto", "torch", "openvino", "onnxruntime"] | None, Parameter(help="What computes the model on a CPU.")
+    ] = None
     threads: Annotated[int | None, Parameter(help="CPU threads of the model.", validator=Number(gte=1))] = None
     frames: Annotated[int | None, Parameter(help="Stop after this many frames.", validator=Number(gte=1))] = None
     json: Annotated[bool, Parameter(help="Print the comparison as a JSON object.", negative=())] = False
@@ -56,7 +61,8 @@ def replay(
     refuse_overwriting({"--save-video": config.save_video}, read, overwrite=config.overwrite)
     recording = Recording(folder)
     settings = _settings(recording.manifest.settings, config)
-    tracker = _tracker(settings, config.device)
+    manifest = recording.manifest
+    tracker = _tracker(settings, config.device, (manifest.width, manifest.height))
     with ExitStack() as opened:
         writers = _writers(config, settings)
         for writer in writers:
@@ -81,25 +87,34 @@ def _settings(recorded: "Settings", config: ReplayConfig) -> "Settings":
         dtype=config.dtype,
         iterations=config.iterations,
         resolution=config.resolution,
-        threads=sizes.threads(config.threads),
+        input=config.input,
+        engine=config.engine,
+        threads=check_threads(config.threads),
     )
     if settings.threads is None:
         return settings
-    return replace(settings, threads=min(settings.threads, sizes.usable_cpus()))
+    return replace(settings, threads=min(settings.threads, usable_cpus()))
 
 
-def _tracker(settings: "Settings", device: str) -> "Tracker":
-    import torch
-
+def _tracker(settings: "Settings", device: str, frame: tuple[int, int]) -> "Tracker":
+    from online_tapir.engines.choose import choose, make
     from online_tapir.model.checkpoint import load_model
     from online_tapir.tracking.tracker import Tracker
 
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
+    threads = set_threads(settings.threads)
     model = load_model(
         settings.model, settings.weights, device=device, dtype=settings.dtype, iterations=settings.iterations
     )
-    return Tracker(model, settings.max_points, settings.window, sizes.resolution(settings.resolution))
+    where = str(next(model.parameters()).device)
+    engine = "torch" if settings.resolution is not None or where != "cpu" else settings.engine
+    return Tracker(
+        model,
+        settings.max_points,
+        settings.window,
+        sizes.resolution(settings.resolution),
+        input_size=None if settings.input is None else sizes.input_size(settings.input, frame),
+        engine=make(choose(engine, model.config.name, where, settings.dtype), threads, print),
+    )
 
 
 def _writers(config: ReplayConfig, settings: "Settings") -> "list[Writer]":

@@ -19,7 +19,7 @@ from online_tapir.model.tapir import FeaturePyramid, Tapir
 from online_tapir.model.weights_store import cache_folder
 
 ROWS = 64  # of a step; more points take several steps, fewer leave rows empty
-GRAPHS = "1"  # raise it whenever the graphs change in a way that the model's weights do not show
+GRAPHS = "2"  # raise it whenever the graphs change in a way that the model's weights do not show
 
 logger = logging.getLogger(__name__)
 Report = Callable[[str], None]

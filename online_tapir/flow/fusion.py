@@ -18,10 +18,23 @@ from online_tapir.records import Frame, Tracks
 
 Ids = NDArray[np.int32]
 Bools = NDArray[np.bool_]
+Table = NDArray[np.void]  # of POINT
 
 GATE = 2.0 / 256  # of the frame's longer side: about two pixels of the model's input
-GAIN = 0.2  # share of the difference that an answer within the gate corrects
+GAIN = 0.6  # share of the difference that an answer within the gate corrects, if the model is certain of its position
+AGREED = 0.1  # the model's certainty from which a point counts as visible if flow agrees with its position
 REMEMBERED = 12  # frames kept, through which late answers can be carried
+
+POINT = np.dtype(
+    [
+        ("id", np.int32),
+        ("xy", np.float32, 2),
+        ("sure", np.bool_),  # False: flow lost the point, and the model has not answered since
+        ("visible", np.bool_),  # as of the model's last answer
+        ("occlusion", np.float32),  # of the same answer
+        ("uncertainty", np.float32),
+    ]
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,49 +54,32 @@ class Fusion:
         self._gate = gate
         self._gain = gain
         self._past: deque[Moment] = deque(maxlen=remembered)
-        self._ids: Ids = np.empty(0, np.int32)
-        self._xy: Points = np.empty((0, 2), np.float32)
-        self._sure: Bools = np.empty(0, np.bool_)  # [N]
-        self._visible: Bools = np.empty(0, np.bool_)  # [N] as of the model's last answer
-        self._occlusion = np.empty(0, np.float32)
-        self._uncertainty = np.empty(0, np.float32)
+        self._points = np.empty(0, POINT)  # in the order of their ids
         self.model_frame_id = -1  # of the newest answer
 
     def carry(self, frame: Frame) -> None:
         """Moves the points to `frame`, the next one."""
-        flow = FlowFrame.of(frame)
+        flow, points = FlowFrame.of(frame), self._points
         if self._past:
-            follows = self._visible & self._sure  # flow would carry a hidden point along with its occluder
-            xy, passed = carry(self._past[-1].flow, flow, self._xy[follows])
-            self._xy[follows] = xy
-            self._sure[follows] = passed
+            follows = points["visible"] & points["sure"]  # flow would carry a hidden point along with its occluder
+            xy, passed = carry(self._past[-1].flow, flow, points["xy"][follows])
+            points["xy"][follows] = xy
+            points["sure"][follows] = passed
         self._remember(flow)
 
     def add(self, ids: Ids, xy: Points, frame_id: int | None) -> None:
         """Adds points on the newest frame (None) or on a remembered one, from which flow carries them to the newest."""
-        xy, sure = self._brought(xy, frame_id)
-        count = len(ids)
-        self._ids = np.concatenate([self._ids, ids])
-        self._xy = np.concatenate([self._xy, xy])
-        self._sure = np.concatenate([self._sure, sure])
-        self._visible = np.concatenate([self._visible, np.ones(count, np.bool_)])
-        self._occlusion = np.concatenate([self._occlusion, np.zeros(count, np.float32)])
-        self._uncertainty = np.concatenate([self._uncertainty, np.zeros(count, np.float32)])
-        order = np.argsort(self._ids)  # restored points come after newer ones
-        self._ids, self._xy, self._sure = self._ids[order], self._xy[order], self._sure[order]
-        self._visible, self._occlusion = self._visible[order], self._occlusion[order]
-        self._uncertainty = self._uncertainty[order]
+        new = np.zeros(len(ids), POINT)
+        new["id"], new["visible"] = ids, True
+        new["xy"], new["sure"] = self._brought(xy, frame_id)
+        both = np.concatenate([self._points, new])
+        self._points = both[np.argsort(both["id"])]  # restored points come after newer ones
         if self._past:
             self._remember(self._past.pop().flow)
 
     def keep(self, ids: Ids) -> None:
         """Forgets all points but these."""
-        kept = np.isin(self._ids, ids)
-        if kept.all():
-            return
-        self._ids, self._xy, self._sure = self._ids[kept], self._xy[kept], self._sure[kept]
-        self._visible, self._occlusion = self._visible[kept], self._occlusion[kept]
-        self._uncertainty = self._uncertainty[kept]
+        self._points = self._points[np.isin(self._points["id"], ids)]
 
     def where(self, ids: Ids, frame_id: int) -> Points | None:
         """The positions of points on a remembered frame [P, 2]; None unless all are known."""
@@ -95,43 +91,48 @@ class Fusion:
     def correct(self, answer: Tracks) -> None:
         """Applies the model's answer, which may be for a past frame."""
         self.model_frame_id = answer.frame_id
-        rows = np.flatnonzero(np.isin(self._ids, answer.ids))
-        told = np.searchsorted(answer.ids, self._ids[rows])
+        rows = np.flatnonzero(np.isin(self._points["id"], answer.ids))
+        points = self._points[rows]
+        told = np.searchsorted(answer.ids, points["id"])
+        model_xy, visible = answer.xy[told], answer.visible[told]
+        points["occlusion"], points["uncertainty"] = answer.occlusion[told], answer.uncertainty[told]
         moments = [moment for moment in self._past if moment.flow.id >= answer.frame_id]
-        model_xy = answer.xy[told]
         if moments and moments[0].flow.id == answer.frame_id:
-            difference, agrees = self._compare(moments, rows, model_xy)
-            pulled = agrees & answer.visible[told]
-            self._xy[rows[pulled]] += np.float32(self._gain) * difference[pulled]
+            difference, agrees = self._compare(moments, points, model_xy)
+            right = 1 - points["uncertainty"]
+            # Two sensors that agree are worth more than either: the model alone is too shy.
+            visible = visible | (agrees & ((1 - points["occlusion"]) * right > AGREED))
+            pulled = agrees & visible
+            points["xy"][pulled] += (self._gain * right[pulled, None]).astype(np.float32) * difference[pulled]
             others = ~pulled
             every = -(-len(moments) // REMEMBERED)  # a very late answer is carried in longer steps
             chain = [*moments[:-1:every], moments[-1]]
-            self._xy[rows[others]], sure = self._through(chain, model_xy[others], answer.visible[told[others]])
-            self._sure[rows[others]] = sure
+            points["xy"][others], points["sure"][others] = self._through(chain, model_xy[others], visible[others])
         else:  # too old to be carried: only lost points take the model's position
-            lost = ~self._sure[rows]
-            self._xy[rows[lost]] = model_xy[lost]
-        self._visible[rows] = answer.visible[told]
-        self._occlusion[rows] = answer.occlusion[told]
-        self._uncertainty[rows] = answer.uncertainty[told]
+            points["xy"] = np.where(points["sure"][:, None], points["xy"], model_xy)
+        points["visible"] = visible
+        self._points[rows] = points
         if self._past:
             self._remember(self._past.pop().flow)
 
     def now(self, like: Tracks) -> Tracks:
         """The points on the newest frame, with everything else as in `like`."""
+        points = self._points.copy()
         return replace(
             like,
-            ids=self._ids.copy(),
-            xy=self._xy.copy(),
-            visible=self._visible & self._sure,
-            occlusion=self._occlusion.copy(),
-            uncertainty=np.where(self._sure, self._uncertainty, np.maximum(self._uncertainty, np.float32(0.5))),
+            ids=np.ascontiguousarray(points["id"]),
+            xy=np.ascontiguousarray(points["xy"]),
+            visible=points["visible"] & points["sure"],
+            occlusion=np.ascontiguousarray(points["occlusion"]),
+            uncertainty=np.where(
+                points["sure"], points["uncertainty"], np.maximum(points["uncertainty"], np.float32(0.5))
+            ),
             model_frame_id=self.model_frame_id,
         )
 
     @property
     def ids(self) -> Ids:
-        return self._ids
+        return np.ascontiguousarray(self._points["id"])
 
     def brought(self, xy: Points, frame_id: int | None) -> Points:
         """Where points xy [P, 2] of a remembered frame, None the newest, are on the newest frame."""
@@ -142,20 +143,21 @@ class Fusion:
         return self._through(moments, xy.astype(np.float32))
 
     def _remember(self, flow: FlowFrame) -> None:
-        self._past.append(Moment(flow, self._ids.copy(), self._xy.copy(), self._sure & self._visible))
+        points = self._points.copy()
+        self._past.append(Moment(flow, points["id"], points["xy"], points["sure"] & points["visible"]))
 
-    def _compare(self, moments: list[Moment], rows: NDArray[np.intp], model_xy: Points) -> tuple[Points, Bools]:
+    def _compare(self, moments: list[Moment], points: Table, model_xy: Points) -> tuple[Points, Bools]:
         """The model's positions minus flow's on the answer's frame [P, 2], and whether both follow the same point [P].
 
         They do if the difference is within the gate and flow has not lost the point between that frame and now.
         """
-        ids, then = self._ids[rows], moments[0]
+        ids, then = points["id"], moments[0]
         known = np.isin(ids, then.ids)
         places = np.searchsorted(then.ids, ids[known])
-        difference = np.full((len(rows), 2), np.inf, np.float32)
+        difference = np.full((len(points), 2), np.inf, np.float32)
         difference[known] = model_xy[known] - then.xy[places]
         gate = self._gate * max(then.flow.size)
-        agrees = known & self._sure[rows] & (np.linalg.norm(difference, axis=1) < gate)
+        agrees = known & points["sure"] & (np.linalg.norm(difference, axis=1) < gate)
         for moment in moments:
             there = np.isin(ids, moment.ids)
             agrees &= there

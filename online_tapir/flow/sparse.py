@@ -112,7 +112,8 @@ def _continuity(source: FlowFrame, target: FlowFrame, backwards: NDArray[np.floa
         source.small, x + backwards[..., 0], y + backwards[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )
     one, other = (values.astype(np.float32) - values.mean() for values in (warped, target.small))
-    length = float(np.linalg.norm(one) * np.linalg.norm(other))
+    # Not np.linalg.norm: it starts OpenBLAS's threads, which then spin on the model's cores for milliseconds.
+    length = float(np.sqrt(np.square(one).sum() * np.square(other).sum()))
     return float((one * other).sum() / max(length, PLAIN * one.size))
 
 

@@ -28,8 +28,8 @@ from online_tapir.tracking.tracker import Tracker
 
 T = TypeVar("T")
 
-KEEPS_UP = 0.4  # a model that needs less than this share of the frame interval is waited for
-PATIENCE = 0.8  # share of the frame interval that `collect` waits at most
+KEEPS_UP = 0.8  # a model that needs less than this share of the frame interval is waited for
+PATIENCE = 0.9  # share of the frame interval, from the capture on, at which a frame is answered at the latest
 RECENT = 15  # frames and answers over which both times are measured
 CLOSE_SECONDS = 5.0
 
@@ -205,6 +205,9 @@ class FlowTracker:
         for query in self._points.waiting():  # in the order of their ids, whichever frames they are on
             self._begin(query, frame.id if query.frame_id is None else query.frame_id)
         self._submitted.append(frame)
+        self._offer(frame)
+
+    def _offer(self, frame: Frame) -> None:
         with self._changed:
             self._named = [named.on(self._fusion.where(named.ids, frame.id)) for named in self._named]
             self._offered = _Offer(frame, list(self._named))
@@ -215,7 +218,7 @@ class FlowTracker:
         frame = self._submitted.popleft()
         if self._waits:
             self._wait_for_answer(frame.id, None)
-        elif patience_ns := self._patience_ns():
+        elif (patience_ns := self._patience_ns(frame)) > 0:
             self._wait_for_answer(frame.id, patience_ns / 1e9)
         self._raise_error()
         self._take_in_answers()
@@ -283,12 +286,14 @@ class FlowTracker:
                 self._fusion.add(restored.astype(np.int32), places, answer.frame_id)
             self._fusion.correct(answer)
 
-    def _patience_ns(self) -> int:
-        """How long `collect` waits for the model's answer; 0 unless the model keeps up with the frames."""
+    def _patience_ns(self, frame: Frame) -> int:
+        """How long `collect` may still wait for the model's answer; 0 unless the model keeps up with the frames."""
         if len(self._intervals) < 2 or not self._model_ns:
             return 0
         interval = int(np.median(self._intervals))
-        return round(PATIENCE * interval) if np.median(self._model_ns) < KEEPS_UP * interval else 0
+        if np.median(self._model_ns) > KEEPS_UP * interval:
+            return 0
+        return round(PATIENCE * interval) - (self._clock() - frame.captured_ns)
 
     def _wait_for_answer(self, frame_id: int, seconds: float | None) -> None:
         def has_come() -> bool:

@@ -17,7 +17,7 @@ from online_tapir.engines.choose import choose, make
 from online_tapir.errors import CameraError, ConfigError
 from online_tapir.files import refuse_overwriting
 from online_tapir.flow.tracker import FlowTracker
-from online_tapir.launch import sizes
+from online_tapir.launch import pace, sizes
 from online_tapir.launch.config import (
     DEFAULT_POINTS,
     LiveConfig,
@@ -27,6 +27,7 @@ from online_tapir.launch.config import (
     SourceConfig,
     ViewerConfig,
 )
+from online_tapir.launch.threads import check_threads, set_threads, usable_cpus
 from online_tapir.live.run import Run
 from online_tapir.live.sink import Sink
 from online_tapir.live.state_keeper import StateKeeper
@@ -34,6 +35,7 @@ from online_tapir.live.status import Status
 from online_tapir.live.stream import Stream
 from online_tapir.live.truth import DemoTruth
 from online_tapir.model.checkpoint import load_model
+from online_tapir.model.coordinates import Size
 from online_tapir.model.tapir import Tapir
 from online_tapir.points.placement import NOWHERE, Corners, MaskPoints, PointSource, parse_points
 from online_tapir.recording.tables import Settings
@@ -44,6 +46,7 @@ from online_tapir.sinks.rerun.mode import RerunMode, default_mode, parse_rerun_m
 from online_tapir.sinks.rerun.viewer import RerunViewer
 from online_tapir.sinks.systemd import Watchdog
 from online_tapir.sinks.zmq import ZmqPublisher
+from online_tapir.tracking.state_file import input_of
 from online_tapir.tracking.tracker import Tracker, warm_up
 from online_tapir.wire.security import Access, load_keys
 
@@ -51,6 +54,7 @@ if TYPE_CHECKING:
     from online_tapir.window.click import ClickWindow
 
 WARM_UP_POINTS = 64
+FREE_INPUT = ("small",)  # models that were trained for several input sizes; the public ones are exact at their own
 
 Report = Callable[[str], None]
 
@@ -79,7 +83,16 @@ def opened(config: LiveConfig, status: Status, stop: threading.Event) -> Iterato
         opening.callback(camera.close)  # if anything below fails
         flows = config.model.flow == "on" or (config.model.flow == "auto" and camera.live)
         paced = flows and (camera.live or config.source.realtime)
-        model_alone = make_tracker(model, config.model, config.points, camera.size, paced, report)
+        model_alone = make_tracker(
+            model,
+            config.model,
+            config.points,
+            camera.size,
+            fps=camera.fps if camera.live or config.source.realtime else None,
+            paced=paced,
+            resumed=None if saved is None else input_of(saved),
+            report=report,
+        )
         tracker: Tracker | FlowTracker = model_alone
         if flows:
             tracker = held.enter_context(_running(with_flow(model_alone, paced)))
@@ -116,7 +129,7 @@ def check(config: LiveConfig) -> None:
         raise ConfigError("--inspect shows a point in Rerun or in a window; leave out --rerun off, or add --window")
     if output.save_state is None and output.save_state_every is not None:
         raise ConfigError("--save-state-every says how often to save, but not where; add --save-state FILE")
-    sizes.threads(config.model.threads)
+    check_threads(config.model.threads)
     mode = _rerun_mode(config)
     refuse_overwriting(
         {"--save-video": output.save_video, "--rerun save=": Path(mode.target) if mode.way == "save" else None},
@@ -154,46 +167,52 @@ def make_tracker(
     model: ModelConfig,
     points: PointsConfig,
     frame: tuple[int, int],
+    *,
+    fps: float | None = None,
     paced: bool = False,
+    resumed: Size | None = None,
     report: Report = lambda note: None,
 ) -> Tracker:
     """The tracker that these settings describe for frames of size `frame` (width, height), warmed up.
 
-    Beside `paced` flow, which has a core to itself, the model gets one thread less than there are CPUs.
+    `fps` is the rate of frames that do not wait, 0 if it is unknown, None if they do wait. Beside flow (`paced`) a
+    model that does not keep up gets one thread less than there are CPUs. A resumed run goes on with the input size
+    `resumed`.
     """
-    threads = _threads(model.threads, paced)
-    wanted = sizes.input_size(model.input, frame)
-    if wanted is not None:
-        loaded = loaded.at(wanted)
-    device = next(loaded.parameters()).device
-    choice = choose(model.engine, loaded.config.name, str(device), model.dtype)
+    device = str(next(loaded.parameters()).device)
+    choice = choose(model.engine, loaded.config.name, device, model.dtype)
     if model.resolution is not None and choice.runtime is not None:
         if model.engine != "auto":
             raise ConfigError(f"--engine {model.engine} refines at the input size only; leave out --resolution")
-        choice = choose("torch", loaded.config.name, str(device), model.dtype)
-    engine = make(choice, threads, report)
-    warm_up(loaded, min(points.max_points, WARM_UP_POINTS), engine)
-    height, width = loaded.config.initial_resolution
-    report(f"model {loaded.config.name} at {width}x{height} on {device}, by {engine.name if engine else 'torch'}")
+        choice = choose("torch", loaded.config.name, device, model.dtype)
+    engine = make(choice, set_threads(model.threads), report)
+    rows = min(points.max_points, WARM_UP_POINTS)
+    wanted = resumed
+    if wanted is None and model.input != "auto":
+        wanted = sizes.input_size(model.input, frame)
+    free = model.input == "auto" and resumed is None and model.resolution is None and loaded.config.name in FREE_INPUT
+    if free and device == "cpu":
+        wanted = pace.largest_input(loaded, pace.step_ms(loaded, engine, rows), frame, fps)
+    sized = loaded if wanted is None else loaded.at(wanted)
+    taken_ms = pace.step_ms(sized, engine, rows)
+    if paced and model.threads is None and device == "cpu" and not pace.keeps_up(taken_ms, fps or 0):
+        threads = set_threads(max(1, usable_cpus() - 1))
+        if engine is not None:
+            engine.use(threads)
+        warm_up(sized, rows, engine)
+    height, width = sized.config.initial_resolution
+    report(
+        f"model {sized.config.name} at {width}x{height} on {device} by {engine.name if engine else 'torch'}: "
+        f"{taken_ms:.0f} ms for {rows} points"
+    )
     return Tracker(
-        loaded,
+        sized,
         max_points=points.max_points,
         window=points.window_frames,
         resolution=sizes.resolution(model.resolution),
         require_kernels=model.require_kernels,
         engine=engine,
     )
-
-
-def _threads(asked: int | None, paced: bool) -> int:
-    """Sets torch's threads; returns how many the model gets."""
-    import torch
-
-    if asked is not None:
-        torch.set_num_threads(asked)
-    elif paced:
-        torch.set_num_threads(max(1, sizes.usable_cpus() - 1))
-    return torch.get_num_threads()
 
 
 @contextmanager
@@ -329,6 +348,7 @@ def _writers(config: LiveConfig, report: Report) -> Iterator[Sink]:
             dtype=model.dtype,
             iterations=model.iterations,
             resolution=model.resolution,
+            engine=model.engine,
             max_points=config.points.max_points,
             window=config.points.window_frames,
             threads=model.threads,

@@ -128,13 +128,13 @@ class ModelConfig:
         ),
     ] = None
     input: Annotated[
-        str | None,
+        str,
         Parameter(
             help="Size that frames are resized to before points are matched: 512x288, or its longer side with the "
-            "frame's own aspect: 384. More pixels are more accurate and take more time. [default: the model's own "
-            "256x256]"
+            "frame's own aspect: 384. More pixels are more accurate and take more time. auto: what keeps up with the "
+            "camera, up to 512 and the frame's own size; 256x256 for the public models."
         ),
-    ] = None
+    ] = "auto"
     engine: Annotated[
         Literal["auto", "torch", "openvino", "onnxruntime"],
         Parameter(

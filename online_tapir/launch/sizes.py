@@ -1,12 +1,11 @@
-"""Sizes as people write them on a command line, and how many CPU threads this machine can use."""
+"""Sizes as people write them on a command line."""
 
-import os
 from typing import Literal
 
 from online_tapir.errors import ConfigError
+from online_tapir.limits import LEAST_INPUT, MOST_INPUT
 
 STRIDE = 8  # of the coarse grid: an input's sides are multiples of it
-LEAST_INPUT, MOST_INPUT = 64, 2048  # pixels
 DIGITS = 7  # longer numbers are not sizes, and are slow to parse
 
 
@@ -28,37 +27,22 @@ def resolution(text: str | None) -> tuple[int, int] | Literal["frame"] | None:
     return None if size is None else (size[1], size[0])
 
 
-def input_size(text: str | None, frame: tuple[int, int]) -> tuple[int, int] | None:
-    """(height, width) of an `--input` for frames of size `frame` (width, height); None for None.
+def input_size(text: str, frame: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) of an `--input` for frames of size `frame` (width, height).
 
     A single number is the longer side; the other has the frame's aspect, rounded to a multiple of 8. Raises ConfigError
     for anything that is no size, or no multiple of 8.
     """
-    if text is None:
-        return None
     if "x" in text.lower():
         width, height = frame_size(text, "--input") or (0, 0)
     elif text.isascii() and text.isdecimal() and len(text) <= DIGITS:
         known = frame if min(frame) > 0 else (1, 1)  # a camera that is waited for: a square
         width, height = (max(LEAST_INPUT, round(int(text) * side / max(known) / STRIDE) * STRIDE) for side in known)
     else:
-        raise ConfigError(f"--input {text!r} is not a size; write 512x288, or 384 for the longer side")
+        raise ConfigError(f"--input {text!r} is not a size; write 512x288, 384 for the longer side, or auto")
     if width % STRIDE or height % STRIDE or not LEAST_INPUT <= min(width, height) <= max(width, height) <= MOST_INPUT:
         near = "x".join(str(min(MOST_INPUT, max(LEAST_INPUT, round(n / STRIDE) * STRIDE))) for n in (width, height))
         raise ConfigError(
             f"--input {text}: sides are multiples of {STRIDE} from {LEAST_INPUT} to {MOST_INPUT}; {near} would do"
         )
     return height, width
-
-
-def usable_cpus() -> int:
-    """CPUs that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def threads(asked: int | None) -> int | None:
-    """Validates `--threads`; ConfigError for more threads than CPUs, which would only slow each other down."""
-    cpus = usable_cpus()
-    if asked is not None and not 1 <= asked <= cpus:
-        raise ConfigError(f"--threads {asked}: this machine has {cpus} CPUs; give 1 to {cpus}, or leave it out")
-    return asked

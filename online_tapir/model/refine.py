@@ -48,17 +48,17 @@ class Refiner(nn.Module):
         motion [G, N, 2] is how far the guess moved since the last frame, in pixels of `initial`; `resolution` is the
         index of the refinement resolution that the grids belong to.
         """
-        patches = self._patches(grids, guess.xy, features, initial)
+        looks = [features] if recent is None else [features, recent.refine[resolution]]
+        patches = self._patches(grids, guess.xy, looks, initial)
         moved = (motion / MOTION_SCALE_PX).clamp(-MOTION_LIMIT, MOTION_LIMIT)
         logits = torch.stack([guess.occlusion, guess.expected_distance], dim=-1)
         dtype = features.dtype
-        parts = [moved.to(dtype), logits.to(dtype), features, *patches]
+        parts = [moved.to(dtype), logits.to(dtype), features, *patches[0]]
         if recent is not None:
             expected = ((recent.expected_xy - guess.xy) / MOTION_SCALE_PX).clamp(-MOTION_LIMIT, MOTION_LIMIT)
-            sights = self._patches(grids, guess.xy, recent.refine[resolution], initial)
-            parts += [*sights, expected.to(dtype), recent.trust[..., None].to(dtype)]
+            parts += [*patches[1], expected.to(dtype), recent.trust[..., None].to(dtype)]
         if taps is not None:
-            taps.correlated(grids, patches[0], None if recent is None else sights[0])
+            taps.correlated(grids, patches[0][0], None if recent is None else patches[1][0])
         return torch.cat(parts, dim=-1)
 
     def iterate(
@@ -77,14 +77,17 @@ class Refiner(nn.Module):
         change = mix(self.inputs(grids, guess, features, motion, initial, recent, resolution, taps))
         return self.move(guess, features, change, grids, initial)
 
-    def _patches(self, grids: Grids, xy: Tensor, features: Tensor, initial: Size) -> list[Tensor]:
-        """Correlations [G, N, 49 L] of features with all levels around xy, and with `peak_inputs` each patch's peak."""
-        patches = local_correlations(features, grids.levels, xy, initial)
-        if not self.config.peak_inputs:
-            return [patches]
-        by_level = patches.view(*xy.shape[:2], len(grids.levels), PATCH_SAMPLES)
-        peaks = _peak(by_level, self.config.softmax_temperature)  # [G, N, L, 2]
-        return [patches, peaks.flatten(-2)]
+    def _patches(self, grids: Grids, xy: Tensor, looks: list[Tensor], initial: Size) -> list[list[Tensor]]:
+        """For each of `looks` [G, N, C], correlations [G, N, 49 L] with all levels around xy, all computed at once.
+
+        With `peak_inputs` also each patch's peak [G, N, 2 L].
+        """
+        patches = local_correlations(torch.cat(looks, dim=1), grids.levels, xy.repeat(1, len(looks), 1), initial)
+        parts = [patches]
+        if self.config.peak_inputs:
+            by_level = patches.view(*patches.shape[:2], len(grids.levels), PATCH_SAMPLES)
+            parts.append(_peak(by_level, self.config.softmax_temperature).flatten(-2))
+        return [list(of_look) for of_look in zip(*(part.chunk(len(looks), dim=1) for part in parts), strict=True)]
 
     def move(
         self, guess: Estimate, features: Tensor, change: Tensor, grids: Grids, initial: Size

@@ -77,6 +77,8 @@ class Settings:
     dtype: str = "float32"
     iterations: int | None = None
     resolution: str | None = None
+    input: str | None = None  # width x height that was chosen; None: the model's own
+    engine: str = "torch"
     max_points: int = 256
     window: int = 32
     threads: int | None = None

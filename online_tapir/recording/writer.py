@@ -134,6 +134,8 @@ class RecordingWriter:
         self._video = VideoWriter(self.folder / VIDEO, self._manifest.codec, fps, width, height)
         self._opened.callback(self._video.close)
         self._manifest = replace(self._manifest, model=step.tracks.model, width=width, height=height)
+        settings = replace(self._manifest.settings, input=step.tracks.input or None)
+        self._manifest = replace(self._manifest, settings=settings)
         self._manifest.write(self.folder)
         return self._video
 

@@ -29,6 +29,7 @@ from torch import Tensor
 
 from online_tapir.errors import StateError
 from online_tapir.files import beside, replacing
+from online_tapir.limits import LEAST_INPUT, MOST_INPUT
 from online_tapir.model.config import TapirConfig
 from online_tapir.model.coordinates import Size
 from online_tapir.model.state import TrackState
@@ -108,6 +109,16 @@ def check_place(path: Path) -> None:
         partial.unlink()
     except OSError as error:
         raise StateError(f"the points cannot be saved to {path}: {error.strerror or error}") from error
+
+
+def input_of(path: Path) -> Size | None:
+    """The input size (height, width) of the model that made a state; None for a file that `read` would refuse."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            height, width = map(_whole, _read_run(path, file.metadata() or {})["config"]["initial_resolution"])
+    except (OSError, SafetensorError, StateError, LookupError, TypeError, ValueError, RecursionError):
+        return None
+    return (height, width) if LEAST_INPUT <= min(height, width) <= max(height, width) <= MOST_INPUT else None
 
 
 def read(path: Path, wanted: Origin, room: int) -> SavedState:

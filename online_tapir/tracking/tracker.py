@@ -278,6 +278,7 @@ class Tracker:
             ids=asked.ids[order],
             **answers(values[order], config, asked.size)._asdict(),
             model=config.name,
+            input="{1}x{0}".format(*config.initial_resolution),
             times=replace(times, capture=asked.age_ns, match=times.match + asked.late_ns),
             inspection=seen,
         )

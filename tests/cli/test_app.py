@@ -21,7 +21,8 @@ from online_tapir import Controller, Tracker, load_model, subscribe
 from online_tapir.camera import CameraInfo
 from online_tapir.camera import opencv as opencv_camera
 from online_tapir.cli.app import main
-from online_tapir.launch import build, sizes
+from online_tapir.launch import build, threads
+from online_tapir.launch.threads import check_threads
 from online_tapir.wire.security import new_keys, trust
 
 LONG = 60  # seconds; only a broken program takes so long
@@ -465,8 +466,8 @@ def test_the_help_and_the_version_are_there(capsys: pytest.CaptureFixture[str]) 
 def test_more_threads_than_cpus_are_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sizes, "usable_cpus", lambda: 4)
-    assert [sizes.threads(asked) for asked in (None, 1, 4)] == [None, 1, 4]
+    monkeypatch.setattr(threads, "usable_cpus", lambda: 4)
+    assert [check_threads(asked) for asked in (None, 1, 4)] == [None, 1, 4]
     for asked in (5, 10_000):
         message = tracking_refused(capsys, *DEMO, "--threads", asked)
         assert f"--threads {asked}: this machine has 4 CPUs; give 1 to 4" in message

@@ -1,5 +1,6 @@
 """Two sensors, one position: flow between the model's answers, and the model's word on what is visible."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,9 @@ class Scene:
 
     def answer(self, frame_id: int, offset: Any = (0, 0), visible: Any = True) -> Tracks:
         """What a model with an error of `offset` pixels says of a frame."""
-        return make_tracks(frame_id, XY + frame_id * STEP + np.asarray(offset, np.float32), visible=visible, size=SIZE)
+        xy = XY + frame_id * STEP + np.asarray(offset, np.float32)
+        hidden = np.where(visible, 0.05, 0.95)
+        return make_tracks(frame_id, xy, visible=visible, occlusion=hidden, size=SIZE)
 
     @property
     def now(self) -> Tracks:
@@ -78,6 +81,25 @@ def test_outside_the_gate_the_models_position_is_carried_from_its_frame_to_now()
     scene.fusion.correct(scene.answer(3, offset=far))
     assert distance(scene.now.xy, XY + 6 * STEP + far) < 0.3
     assert scene.now.visible.all()
+
+
+def test_a_point_that_the_model_is_shy_about_is_visible_where_flow_agrees() -> None:
+    scene = begun()
+    scene.carry()
+    shy = replace(scene.answer(1, visible=False), occlusion=np.full(2, 0.8, np.float32))
+    scene.fusion.correct(replace(shy, xy=shy.xy + np.array([[0.5, 0], [30, 0]], np.float32)))
+    assert_array_equal(scene.now.visible, [True, False])  # for the second the two disagree
+
+
+def test_the_less_certain_the_model_is_of_a_position_the_less_it_pulls() -> None:
+    left = []
+    for uncertainty in (0.0, 0.5, 1.0):
+        scene = begun()
+        scene.carry()
+        told = scene.answer(1, offset=(1, 0))
+        scene.fusion.correct(replace(told, uncertainty=np.full(2, uncertainty, np.float32), visible=np.ones(2, bool)))
+        left.append(distance(scene.now.xy, told.xy))
+    assert_allclose(left, [1 - GAIN, 1 - GAIN / 2, 1], atol=0.1)
 
 
 def test_what_the_model_says_is_hidden_is_hidden_and_not_carried_by_what_hides_it() -> None:
