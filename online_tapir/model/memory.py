@@ -100,8 +100,8 @@ def out_of_memory(need: Need, device: torch.device, when: str, memory: Memory | 
     return (
         f"{device} ran out of memory {when}: {need.points} points of {need.a_point / MIB:.2f} MiB and the features of "
         f"{need.frames} frames at {at}, {need.a_frame / MIB:.2f} MiB each, with "
-        f"{what_would_fit(need, memory, sizes[-1])}: lower --max-points, --window-frames or --resolution, or use "
-        f"--dtype bfloat16"
+        f"{what_would_fit(need, memory, sizes[-1])}: lower --max-points, --window-frames, --input or --resolution, "
+        f"or use --dtype bfloat16"
     )
 
 

@@ -236,8 +236,8 @@ def test_a_device_that_has_no_memory_at_all_is_not_said_to_lack_a_type(monkeypat
     [
         ("to", 0, "'small' takes"),
         ("encode_resized", 0, "cpu ran out of memory"),  # in the warm-up
-        ("match", 5, "cpu ran out of memory on a frame: 256 points"),
-        ("refine", 5, "cpu ran out of memory on a frame: 256 points"),
+        ("match", 15, "cpu ran out of memory on a frame: 256 points"),
+        ("refine", 15, "cpu ran out of memory on a frame: 256 points"),
     ],
 )
 def test_a_run_ends_with_one_sentence_and_2(
