@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from online_tapir.cli.control import control_app
+from online_tapir.cli.export import export
 from online_tapir.cli.info import cameras, info
 from online_tapir.cli.keys import keys_app
 from online_tapir.cli.listen import listen
@@ -45,7 +46,7 @@ app = App(
     version=_version,
 )
 app.default(live)
-for command in (cameras, info, listen, replay, train, distil, scenes):
+for command in (cameras, info, listen, replay, export, train, distil, scenes):
     app.command(command)
 app.command(evaluate, name="eval")
 for sub_commands in (weights_app, control_app, keys_app):

@@ -1,5 +1,6 @@
 """Writes the stages of a model as graph files: OpenVINO's for its engine, ONNX for every other runtime."""
 
+import json
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,19 @@ from online_tapir.model.state import TrackState
 from online_tapir.model.tapir import Tapir
 
 OPSET = 18
+VERSION = 1  # of the manifest
+# How a point's slot begins, by the names of the step's inputs; N is the slot. What is not named stays as it is.
+BEGIN = {
+    "match_queries": "query.match_queries",
+    "refine_queries": "query.refine_queries",
+    "memory": "0",
+    "previous_xy": "NaN",
+    "recent.match": "query.match_queries",
+    "recent.refine": "query.refine_queries",
+    "recent.xy": "its position",
+    "recent.velocity": "0",
+    "recent.age": "0",
+}
 FORMATS = {"openvino": ".xml", "onnx": ".onnx"}
 
 
@@ -50,6 +64,40 @@ def stages(model: Tapir, size: Size, rows: int) -> list[Stage]:
             ("estimates", *following),
         ),
     ]
+
+
+def write_folder(model: Tapir, size: Size, rows: int, folder: Path, format: str) -> dict[str, Any]:
+    """Writes every stage and the manifest that describes them into `folder`; returns the manifest."""
+    folder.mkdir(parents=True, exist_ok=True)
+    suffix, made = FORMATS[format], stages(model, size, rows)
+    for stage in made:
+        write(stage, folder / f"{stage.name}{suffix}")
+    manifest = {
+        "format": "online-tapir/graphs",
+        "version": VERSION,
+        "model": model.config.name,
+        "graphs": {stage.name: f"{stage.name}{suffix}" for stage in made},
+        "input": {"height": size[0], "width": size[1], "pixels": "RGB / 127.5 - 1, [1, 3, height, width] float32"},
+        "points": rows,
+        "positions": "pixels of the input, x before y; (0.5, 0.5) is the centre of the first pixel",
+        "estimates": ["x", "y", "logit that the point is hidden", "logit that the position is wrong"],
+        "visible": f"sigmoid(-hidden) * sigmoid(-wrong) > {model.config.visible_above:g}",
+        "visible_above": model.config.visible_above,
+        "tensors": {stage.name: _tensors(stage) for stage in made},
+        "begin": BEGIN,
+    }
+    with replacing(folder / "manifest.json") as partial:
+        partial.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    return manifest
+
+
+def _tensors(stage: Stage) -> dict[str, Any]:
+    with torch.no_grad():
+        found = stage.graph(*stage.examples)
+    return {
+        "inputs": {name: list(tensor.shape) for name, tensor in zip(stage.inputs, stage.examples, strict=True)},
+        "outputs": {name: list(tensor.shape) for name, tensor in zip(stage.outputs, found, strict=True)},
+    }
 
 
 def write(stage: Stage, path: Path) -> None:

@@ -39,10 +39,10 @@ class Runtime:
         """The packages that are not installed."""
         return [name for name in self.packages if importlib.util.find_spec(name) is None]
 
-    def require(self) -> None:
-        """ConfigError, with the line that installs it, unless it is here."""
+    def require(self, what: str | None = None) -> None:
+        """ConfigError, with the line that installs it, unless it is here. `what` needs it: its engine, by default."""
         if self.missing:
-            raise ConfigError(f"--engine {self.name} needs {' and '.join(self.missing)}; {self.install}")
+            raise ConfigError(f"{what or f'--engine {self.name}'} needs {' and '.join(self.missing)}; {self.install}")
 
 
 class _OpenVino:
