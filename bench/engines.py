@@ -5,7 +5,7 @@ accuracy over the time of a frame: on a machine and for a camera, the best setti
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,7 +21,7 @@ from online_tapir.engines.choose import choose, make
 from online_tapir.evaluation import scores as metrics
 from online_tapir.evaluation.baselines import DenseFlow, LucasKanadeWithRecovery
 from online_tapir.launch.sizes import input_size
-from online_tapir.launch.threads import calm_threads, set_threads
+from online_tapir.launch.threads import set_threads
 from online_tapir.model.checkpoint import load_model
 from online_tapir.records import Frame, Tracks
 from online_tapir.tracking.tracker import Tracker
@@ -30,6 +30,7 @@ WARM_UP = 5  # frames of a clip that are not timed
 EXACT = "torch float32"
 ENGINES = (EXACT, "torch bfloat16", "openvino float32", "openvino bfloat16", "onnxruntime float32")
 PEERS: dict[str, Callable[[], Any]] = {"LK, recovering": LucasKanadeWithRecovery, "DIS flow": DenseFlow}
+TICKS = (10, 20, 33, 50, 100)  # milliseconds
 INTERVAL = (
     f"a step: from the picture in memory to positions in memory; the first {WARM_UP} frames of a clip are excluded"
 )
@@ -99,9 +100,9 @@ def main(
     print_table(f"milliseconds a frame, {settings.points} points, {settings.size}", times, facts)
     if drift:
         print_table("pixels from torch in float32, of points that both report visible", drift, {})
-    if plot is not None:
-        draw(runs, plot)
     rows = [{"name": one.name, "jaccard": one.scores, "occlusion": one.occlusion} for one in runs]
+    if plot is not None:
+        draw(rows, {name: spread.p50 for name, spread in times.items()}, plot)
     finish("engines", settings, {"rows": rows, "ms": times, "drift_px": drift}, json, interval=INTERVAL)
 
 
@@ -160,29 +161,29 @@ def distances(exact: Run, found: Run) -> NDArray[np.float32]:
     return np.concatenate([np.linalg.norm(a.xy - b.xy, axis=1)[a.visible & b.visible] for a, b in pairs])
 
 
-def draw(runs: Sequence[Run], path: Path) -> None:
-    """Average Jaccard over milliseconds a frame, one panel per kind of clip; a line joins an engine's inputs."""
+def draw(rows: Sequence[dict[str, Any]], ms: Mapping[str, float], path: Path) -> None:
+    """Average Jaccard over a frame's median time, one panel per kind of clip; a line joins an engine's inputs."""
     from matplotlib.figure import Figure
 
-    kinds = list(runs[0].scores)
+    kinds = list(rows[0]["jaccard"])
     figure = Figure(figsize=(6 * len(kinds), 4.5), layout="constrained")
     for column, kind in enumerate(kinds):
         axes = figure.add_subplot(1, len(kinds), column + 1)
         axes.set(title=kind, xlabel="milliseconds a frame (log)", ylabel="Average Jaccard", xscale="log")
-        for group in dict.fromkeys(one.name.rpartition(", ")[0] or one.name for one in runs):
-            mine = [one for one in runs if (one.name.rpartition(", ")[0] or one.name) == group]
-            xs, ys = [float(np.median(one.ms)) for one in mine], [one.scores[kind] for one in mine]
-            axes.plot(xs, ys, marker="o", label=group)
-            for one, x, y in zip(mine, xs, ys, strict=True):
-                axes.annotate(
-                    one.name.rpartition(", ")[2], (x, y), fontsize=7, xytext=(3, 3), textcoords="offset points"
-                )
+        groups: dict[str, list[tuple[float, float, str]]] = {}
+        for row in rows:
+            group, _, size = row["name"].rpartition(", ") if row["name"] not in PEERS else (row["name"], "", "")
+            groups.setdefault(group, []).append((ms[row["name"]], row["jaccard"][kind], size))
+        for group, places in groups.items():
+            axes.plot([x for x, _, _ in places], [y for _, y, _ in places], marker="o", label=group)
+            for x, y, size in places:
+                axes.annotate(size, (x, y), fontsize=7, xytext=(3, 3), textcoords="offset points")
         axes.axvline(1000 / 30, color="grey", linewidth=0.8, linestyle=":")
+        axes.set_xticks(TICKS, [f"{tick:g}" for tick in TICKS])
         axes.grid(alpha=0.3)
         axes.legend(fontsize=7)
     figure.savefig(path, metadata={"Date": None})
 
 
 if __name__ == "__main__":
-    calm_threads()
     run(main)

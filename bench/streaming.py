@@ -27,7 +27,6 @@ from numpy.typing import NDArray
 from bench.command import BenchError, Count, JsonFile, PlotFile, pixels, run
 from bench.report import Spread, finish, print_table
 from online_tapir.evaluation import scores as metrics
-from online_tapir.launch.threads import calm_threads
 from online_tapir.records import Tracks
 from online_tapir.testing import FakeTracker, SyntheticCamera
 from online_tapir.testing import run as run_through
@@ -93,7 +92,6 @@ def main(
     settings: Annotated[Settings, Parameter(name="*")] = Settings(), *, json: JsonFile = None, plot: PlotFile = None
 ) -> None:
     """Score what a subscriber holds at the end of every frame's period, for every tracker, kind of clip and rate."""
-    calm_threads()  # inherited by the trackers' processes
     unknown = set(settings.trackers) - set(TRACKERS)
     if unknown:
         raise BenchError(f"there is no tracker {sorted(unknown)[0]!r}; there are {', '.join(TRACKERS)}")

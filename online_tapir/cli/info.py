@@ -15,7 +15,7 @@ from rich.console import Console
 
 PACKAGES = (
     *("online-tapir", "torch", "triton", "numpy", "opencv-python", "safetensors"),
-    *("msgpack", "pyzmq", "rerun-sdk", "cyclopts", "rich"),
+    *("openvino", "onnxruntime", "msgpack", "pyzmq", "rerun-sdk", "cyclopts", "rich"),
 )
 GIB = 2**30
 
@@ -42,6 +42,18 @@ class PresetInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What `--engine auto` takes for a model on a device."""
+
+    preset: str
+    device: str
+    engine: str
+    precision: str  # of the encoder
+    input: str  # what `--input auto` may take
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Info:
     """Everything that `online-tapir info` prints."""
 
@@ -50,6 +62,7 @@ class Info:
     versions: dict[str, str | None]  # None: not installed
     devices: list[DeviceInfo]
     presets: list[PresetInfo]
+    engines: list[EngineInfo]
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -63,6 +76,7 @@ def gather() -> Info:
         {name: _version(name) for name in PACKAGES},
         list(devices()),
         list(presets()),
+        list(engines()),
     )
 
 
@@ -100,8 +114,25 @@ def presets() -> Iterable[PresetInfo]:
             yield PresetInfo(name, "not here", f"online-tapir weights get {name}")
 
 
+def engines() -> Iterable[EngineInfo]:
+    """What `--engine auto` and `--input auto` take for every preset on the CPU and on the first GPU."""
+    import torch
+
+    from online_tapir.engines.choose import choose
+    from online_tapir.launch.pace import FREE_INPUT, SIDES
+    from online_tapir.model.config import PRESETS
+
+    for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
+        for name, config in PRESETS.items():
+            found = choose("auto", name, device, "float32")
+            height, width = config.initial_resolution
+            free = name in FREE_INPUT and device == "cpu"
+            size = f"what keeps up, to {SIDES[0]}" if free else f"{width}x{height}"
+            yield EngineInfo(name, device, found.name, found.precision, size, found.why)
+
+
 def show(info: Info, console: "Console") -> None:
-    """Prints three tables: packages, devices and models."""
+    """Prints four tables: packages, devices, models, and what `auto` takes."""
     from rich.table import Table
 
     packages = Table("", "version", title="installed", title_justify="left")
@@ -115,7 +146,10 @@ def show(info: Info, console: "Console") -> None:
     presets = Table("preset", "weights", "", title="models", title_justify="left")
     for preset in info.presets:
         presets.add_row(preset.name, preset.weights, preset.where)
-    for table in (packages, devices, presets):
+    engines = Table("preset", "device", "engine", "encoder", "input", "why", title="auto", title_justify="left")
+    for engine in info.engines:
+        engines.add_row(engine.preset, engine.device, engine.engine, engine.precision, engine.input, engine.why)
+    for table in (packages, devices, presets, engines):
         console.print(table)
 
 

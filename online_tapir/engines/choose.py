@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from online_tapir.engines.engine import Engine, Report
+from online_tapir.engines.engine import Engine, Report, logger
 from online_tapir.engines.runtimes import OPENVINO, RUNTIMES, Runtime, has_bfloat16
 from online_tapir.errors import ConfigError
 
@@ -54,7 +54,7 @@ def choose(asked: str, model: str, device: str, dtype: str, precision: str = "au
     return Choice(runtime, precision, why)
 
 
-def make(choice: Choice, threads: int, report: Report) -> Engine | None:
+def make(choice: Choice, threads: int, report: Report = logger.info) -> Engine | None:
     """The engine that was chosen; None for torch."""
     return None if choice.runtime is None else Engine(choice.runtime, choice.precision, threads, report)
 

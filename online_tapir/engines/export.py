@@ -1,6 +1,7 @@
 """Writes the stages of a model as graph files: OpenVINO's for its engine, ONNX for every other runtime."""
 
 import json
+import logging
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -103,6 +104,7 @@ def _tensors(stage: Stage) -> dict[str, Any]:
 def write(stage: Stage, path: Path) -> None:
     """Writes one graph in the format of the file's suffix, in float32; replaces the file when it is whole."""
     writers = {".xml": _write_openvino, ".onnx": _write_onnx}
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of torchvision, which nothing here uses
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # of the exporters, about their own code
         writers[path.suffix](stage, path)

@@ -54,7 +54,6 @@ if TYPE_CHECKING:
     from online_tapir.window.click import ClickWindow
 
 WARM_UP_POINTS = 64
-FREE_INPUT = ("small",)  # models that were trained for several input sizes; the public ones are exact at their own
 
 Report = Callable[[str], None]
 
@@ -190,7 +189,9 @@ def make_tracker(
     wanted = resumed
     if wanted is None and model.input != "auto":
         wanted = sizes.input_size(model.input, frame)
-    free = model.input == "auto" and resumed is None and model.resolution is None and loaded.config.name in FREE_INPUT
+    free = (
+        model.input == "auto" and resumed is None and model.resolution is None and loaded.config.name in pace.FREE_INPUT
+    )
     if free and device == "cpu":
         wanted = pace.largest_input(loaded, pace.step_ms(loaded, engine, rows), frame, fps)
     sized = loaded if wanted is None else loaded.at(wanted)

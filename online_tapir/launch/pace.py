@@ -17,6 +17,7 @@ from online_tapir.model.coordinates import Size
 from online_tapir.model.tapir import Tapir
 from online_tapir.tracking.tracker import Tracker
 
+FREE_INPUT = ("small",)  # models for any input size; the public ones are exact at their own
 SIDES = (512, 448, 384, 320)  # longer sides of an input that weights were trained for or measured at, best first
 USUAL_FPS = 30.0  # of a camera that does not say
 FIXED = 0.4  # share of a step at 256x256 that more pixels do not lengthen (`python -m bench.engines`)

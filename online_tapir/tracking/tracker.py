@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 import tapir_kernels
 from online_tapir.clock import Stopwatch, SystemClock
+from online_tapir.engines.choose import choose, make
 from online_tapir.engines.engine import Engine
 from online_tapir.errors import ConfigError, FrameError, QueryError, StateError
 from online_tapir.limits import DEFAULT_MAX_POINTS, DEFAULT_WINDOW
@@ -74,8 +75,9 @@ class Tracker:
     device that would run the ops' reference path.
 
     `input_size` (height, width; multiples of 8) is what frames are resized to and points are matched at, in place of
-    the model's own: more pixels are more accurate and take more time. On a CPU `engine` runs the encoder and the
-    refinement in place of torch, at one resolution only.
+    the model's own: more pixels are more accurate and take more time. On a CPU `engine` (an Engine that trackers may
+    share, or a name as for `engines.choose.choose`) runs the encoder and the refinement in place of torch, at one
+    resolution only.
     """
 
     def __init__(
@@ -87,14 +89,13 @@ class Tracker:
         graphs: bool = True,
         require_kernels: bool = False,
         input_size: Size | None = None,
-        engine: Engine | None = None,
+        engine: Engine | str | None = None,
     ) -> None:
         if max_points < 1:
             raise ConfigError(f"max_points={max_points} leaves no room for a point; give at least 1")
         if window < 1:
             raise ConfigError(f"window={window} frames is too short; give at least 1")
         self.model = model if input_size is None else model.at(input_size)
-        self._engine = engine
         self.max_points = max_points
         self._resolution = resolution
         self._window = FeatureWindow(window)
@@ -111,6 +112,10 @@ class Tracker:
         self._clock = SystemClock()
         first = next(model.parameters())
         self._device, self._dtype = first.device, first.dtype
+        if isinstance(engine, str):
+            choice = choose(engine, model.config.name, str(self._device), str(self._dtype).removeprefix("torch."))
+            engine = make(choice, torch.get_num_threads())
+        self._engine = engine
         if engine is not None and (self._device.type != "cpu" or self._dtype != torch.float32):
             raise ConfigError(
                 f"engine {engine.name} runs a float32 model on a CPU, not {self._dtype} on {self._device}"

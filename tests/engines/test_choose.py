@@ -48,6 +48,17 @@ def test_an_engine_on_a_gpu_or_in_another_dtype_is_refused(name: str) -> None:
         choose(name, "small", "cpu", "bfloat16")
 
 
+def test_what_auto_takes_is_shown_for_every_preset() -> None:
+    from online_tapir.cli.info import engines
+    from online_tapir.model.config import PRESETS
+
+    found = {one.preset: one for one in engines() if one.device == "cpu"}
+    assert set(found) == set(PRESETS)
+    assert found["small"].engine == "openvino"
+    assert found["bootstapir"].precision == "float32"
+    assert found["bootstapir"].input == "256x256"
+
+
 def test_an_unknown_engine_or_precision_is_refused() -> None:
     with pytest.raises(ConfigError, match="auto, torch, openvino"):
         choose("tensorrt", "small", "cpu", "float32")
