@@ -25,6 +25,7 @@ class Reach:
     """Which tracker, and how long to wait for it."""
 
     address: Annotated[str, Parameter(help="Its control address, see `online-tapir --control`.")] = DEFAULT_ADDRESS
+    camera: Annotated[str, Parameter(help="Which camera, in a run of several; `control cameras` lists them.")] = ""
     keys: Annotated[
         Path | None, Parameter(help="Key folder (see `online-tapir keys`), if the tracker requires keys.")
     ] = None
@@ -34,6 +35,13 @@ class Reach:
 Where = Annotated[Reach, Parameter(name="*")]
 HERE = Reach()
 FORMATS = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png"}  # of a snapshot, by the file's suffix
+
+
+@control_app.command
+def cameras(*, where: Where = HERE) -> None:
+    """Print the names of the run's cameras."""
+    with _controller(where) as controller:
+        print(*controller.cameras(), sep="\n")
 
 
 @control_app.command

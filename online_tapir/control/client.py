@@ -65,18 +65,29 @@ class Controller(ClientSockets):
             ids = controller.add([[120, 80]])                     # image pixels of the newest frame
 
     Each call waits for its reply. It raises `ControlError` with a `name` (see `protocol.ERRORS`) when it is refused,
-    "no_answer" after `timeout_ms`. `keys` is a key folder (see `security`). Any number of controllers may control
-    one run; use each from one thread. Raises `ConfigError` for an invalid address.
+    "no_answer" after `timeout_ms`. `camera` is the one that is controlled, in a run of several. `keys` is a key folder
+    (see `security`). Any number of controllers may control one run; use each from one thread. Raises `ConfigError` for
+    an invalid address.
     """
 
     def __init__(
-        self, address: str = protocol.DEFAULT_ADDRESS, *, keys: Path | str | None = None, timeout_ms: int = 5_000
+        self,
+        address: str = protocol.DEFAULT_ADDRESS,
+        *,
+        camera: str = "",
+        keys: Path | str | None = None,
+        timeout_ms: int = 5_000,
     ) -> None:
         super().__init__(address, "control")
         self.timeout_ms = timeout_ms
+        self.camera = camera
         self._name = uuid.uuid4().hex
         self._numbers = count(1)
         self._socket = self._connect(zmq.DEALER, keys, _OPTIONS)
+
+    def cameras(self) -> list[str]:
+        """The names of the run's cameras."""
+        return list(self._ask("cameras")["cameras"])
 
     def add(self, xy: ArrayLike, frame_id: int | None = None, *, normalised: bool = False) -> NDArray[np.int32]:
         """Adds points xy [P, 2] on frame `frame_id`, None the newest; returns their ids [P].
@@ -156,7 +167,7 @@ class Controller(ClientSockets):
     def _ask(self, command: str, **arguments: Any) -> dict[str, Any]:
         """Sends a request and returns its result. Raises the ControlError of the reply, or no_answer."""
         given = {key: value for key, value in arguments.items() if value is not None}
-        request = Request(command, given, next(self._numbers), self._name)
+        request = Request(command, given, next(self._numbers), self._name, self.camera)
         packed = protocol.encode_request(request)
         deadline = time.monotonic()
         for _ in range(ATTEMPTS):

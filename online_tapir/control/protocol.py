@@ -9,6 +9,7 @@ The server is a ROUTER socket, a client a DEALER or a REQ socket. Every request 
     command     str        one of those below
     arguments   map        its arguments; optional. Unknown arguments are refused
     request     int >= 0   echoed in the reply
+    camera      str        the camera it is for; optional for a run of one camera, and for `cameras` and `stop`
     controller  str        a unique name; optional. If the same request comes again (after a time-out, with the same
                            number and controller), the reply is repeated, and a change is not made again
 
@@ -22,6 +23,7 @@ The server is a ROUTER socket, a client a DEALER or a REQ socket. Every request 
 
     command     arguments                                            result
     ----------  ---------------------------------------------------  ---------------------------------------------------
+    cameras                                                          cameras: [str, ...]
     add         xy: [[x, y], ...], frame_id: int, normalised: bool   ids: [int], frame_id: int
     remove      ids: [int, ...]                                      removed: int
     clear                                                            removed: int
@@ -69,6 +71,7 @@ ERRORS = {
     "version": "an unsupported version",
     "unknown_command": "no such command",
     "too_large": "more bytes, or more points, than a request may have",
+    "which_camera": "the run has several cameras and the request names none of them",
     "rate_limited": "too many requests; wait a little",
     "no_frame": "no frame has come yet",
     "frame_left_window": "the frame is not in the rolling window",
@@ -98,6 +101,7 @@ class Request:
     arguments: dict[str, Any]
     id: int = 0
     controller: str = ""
+    camera: str = ""
 
 
 def encode_request(request: Request) -> bytes:
@@ -110,6 +114,8 @@ def encode_request(request: Request) -> bytes:
         "command": request.command,
         "arguments": request.arguments,
     }
+    if request.camera:
+        body["camera"] = request.camera
     packed: bytes = msgpack.packb(body)
     return packed
 
@@ -142,10 +148,13 @@ def read_request(body: Mapping[str, Any]) -> Request:
     controller = _text(body.get("controller", ""), "controller")
     if len(controller) > MAX_NAME:
         raise ControlError("bad_request", f"controller has {len(controller)} characters, at most {MAX_NAME} are taken")
+    camera = _text(body.get("camera", ""), "camera")
+    if len(camera) > MAX_NAME:
+        raise ControlError("bad_request", f"camera has {len(camera)} characters, at most {MAX_NAME} are taken")
     given = body.get("arguments", {})
     if not isinstance(given, dict):
         raise ControlError("bad_request", f"arguments are a {type(given).__name__}, not a map")
-    return Request(command, _checked(command, given), request_id(body), controller)
+    return Request(command, _checked(command, given), request_id(body), controller, camera)
 
 
 def encode_result(id: int, result: Mapping[str, Any]) -> bytes:
@@ -247,6 +256,7 @@ def _wrong(key: str, value: Any, wanted: str) -> ControlError:
 
 
 ARGUMENTS: dict[str, dict[str, Callable[[Any, str], Any]]] = {
+    "cameras": {},
     "add": {"xy": _points, "frame_id": _whole, "normalised": _flag},
     "remove": {"ids": _ids},
     "clear": {},

@@ -26,7 +26,8 @@ REQUESTS_A_FRAME = 16
 NS_A_FRAME = 5_000_000  # after that, the remaining requests wait for the next frame
 REQUESTS_A_SECOND, BURST = 100.0, 200.0  # per connection
 COST = {"snapshot": 20.0, "save": 20.0, "list": 5.0}  # in requests; others cost 1
-REPEATABLE = {"list", "status", "snapshot"}  # these change nothing, so a repeated request runs again
+ANY_CAMERA = {"cameras", "stop"}  # these are of the run, not of a camera
+REPEATABLE = {"cameras", "list", "status", "snapshot"}  # these change nothing, so a repeated request runs again
 _REMEMBERED = 256  # replies, and connections
 _LINGER_MS = 200  # on close, to send the last replies
 _OPTIONS = {
@@ -51,6 +52,7 @@ class ControlServer(Sink):
     ) -> None:
         self._monotonic_ns = monotonic_ns
         self._budgets = Budgets(monotonic_ns)
+        self._streams: dict[str, Stream] = {}  # by camera
         self._answers: OrderedDict[bytes, bytes] = OrderedDict()  # by the digest of their request
         try:
             self._bound = BoundSocket(zmq.ROUTER, address, access, _OPTIONS)
@@ -59,6 +61,10 @@ class ControlServer(Sink):
                 f"cannot be controlled at {address}: {error} (for example --control tcp://127.0.0.1:5558, or off)"
             ) from error
         self.address = self._bound.address
+
+    def begin(self, stream: "Stream") -> None:
+        """Takes requests for this camera, too."""
+        self._streams[stream.name] = stream
 
     def serve(self, stream: "Stream") -> int:
         """Answers the waiting requests, up to the limits of a frame; returns how many."""
@@ -87,12 +93,25 @@ class ControlServer(Sink):
             digest = hashlib.sha256(packed).digest()
             if digest in self._answers:
                 return self._answers[digest]
-            reply = protocol.encode_result(id, obey(stream, request))
+            asked = self._asked_for(request, stream)
+            result = {"cameras": sorted(self._streams)} if request.command == "cameras" else obey(asked, request)
+            reply = protocol.encode_result(id, result)
             if request.controller and request.command not in REPEATABLE:
                 _remember(self._answers, digest, reply)
             return reply
         except ControlError as error:
             return protocol.encode_error(id, error)
+
+    def _asked_for(self, request: protocol.Request, served: "Stream") -> "Stream":
+        """The stream of the camera that a request names; the served one where there is no other. ControlError."""
+        if request.camera in ("", served.name) and (len(self._streams) < 2 or request.command in ANY_CAMERA):
+            return served
+        found = self._streams.get(request.camera)
+        if found is None:
+            there = ", ".join(sorted(self._streams) or [served.name])
+            told = f"no camera is called {request.camera[:40]!r}" if request.camera else "the run has several cameras"
+            raise ControlError("which_camera", f"{told}; name one of {there}")
+        return found
 
     def close(self) -> None:
         """Close the socket; queued replies get 0.2 s to leave. May be called twice."""

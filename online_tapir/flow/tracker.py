@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from online_tapir.errors import FrameError, QueryError, StateError
 from online_tapir.flow.fusion import REMEMBERED, Fusion
+from online_tapir.flow.model_thread import CLOSE_SECONDS, ModelThread
 from online_tapir.model.tapir import Tapir
 from online_tapir.points.placement import check_inside
 from online_tapir.records import Frame, Tracks
@@ -31,7 +32,6 @@ T = TypeVar("T")
 KEEPS_UP = 0.8  # a model that needs less than this share of the frame interval is waited for
 PATIENCE = 0.9  # share of the frame interval, from the capture on, at which a frame is answered at the latest
 RECENT = 15  # frames and answers over which both times are measured
-CLOSE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,13 +57,14 @@ class _Offer:
 
     frame: Frame
     named: list[_Named]
+    at_ns: int  # when it was offered; others may be served first
 
 
 class FlowTracker:
     """Tracks points at the camera's frame rate, even if the model is slower.
 
     `step` waits for the model on every frame, for recordings and when latency does not matter; `submit` and `collect`
-    do not. Use it from one thread; `close` ends the model's thread. The next call raises an error of the model.
+    do not. Use it from one thread; `close` ends the model's part. The next call raises an error of the model.
     """
 
     overlaps = False
@@ -75,8 +76,12 @@ class FlowTracker:
         *,
         waits: bool = False,
         clock: Callable[[], int] = time.monotonic_ns,
+        thread: ModelThread | None = None,
     ) -> None:
-        """With `waits`, every `collect` waits for the model's answer: for recordings."""
+        """With `waits`, every `collect` waits for the model's answer: for recordings.
+
+        Several trackers may share a `thread`, which runs their models in turn and which its owner closes.
+        """
         self._tracker = tracker
         self._fusion = fusion or Fusion(remembered=max(REMEMBERED, tracker.window + 1))  # one more: the next frame
         self._waits = waits
@@ -91,14 +96,16 @@ class FlowTracker:
         self._intervals: deque[int] = deque(maxlen=RECENT)  # between frames, nanoseconds
         self._model_ns: deque[int] = deque(maxlen=RECENT)  # time that the model took per frame
         self._template: Tracks | None = None  # the model's newest answer
-        self._changed = threading.Condition()
+        self._own = thread is None
+        self._model_thread = thread or ModelThread()
+        self._changed = self._model_thread.changed
         self._tasks: deque[Callable[[], None]] = deque()  # run by the model's thread between two frames
         self._offered: _Offer | None = None  # the newest frame, for the model to take
         self._answers: deque[Tracks] = deque()
         self._error: BaseException | None = None
         self._closing = False
-        self._thread = threading.Thread(target=self._run, name="model", daemon=True)
-        self._thread.start()
+        self._working = False
+        self._model_thread.join(self)
 
     @property
     def model(self) -> Tapir:
@@ -210,7 +217,7 @@ class FlowTracker:
     def _offer(self, frame: Frame) -> None:
         with self._changed:
             self._named = [named.on(self._fusion.where(named.ids, frame.id)) for named in self._named]
-            self._offered = _Offer(frame, list(self._named))
+            self._offered = _Offer(frame, list(self._named), self._clock())
             self._changed.notify_all()
 
     def collect(self) -> Tracks:
@@ -263,11 +270,15 @@ class FlowTracker:
         return saved
 
     def close(self) -> None:
-        """Ends the model's thread after its current frame. May be called twice."""
+        """Ends the model's part after its current frame. May be called twice."""
         with self._changed:
             self._closing = True
             self._changed.notify_all()
-        self._thread.join(CLOSE_SECONDS)
+        self._model_thread.leave(self)
+        if self._own:
+            self._model_thread.close()
+        with self._changed:
+            self._changed.wait_for(lambda: not self._working, CLOSE_SECONDS)
 
     def _begin(self, query: Query, frame_id: int) -> None:
         self._points.seat([query])
@@ -343,30 +354,34 @@ class FlowTracker:
         if self._closing:
             raise RuntimeError("this tracker is closed")
 
-    def _run(self) -> None:
-        """The model's thread: runs the queued tasks in order, then tracks the newest frame, and repeats."""
-        try:
-            while True:
-                with self._changed:
-                    self._changed.wait_for(lambda: self._closing or self._tasks or self._offered is not None)
-                    if self._closing:
-                        return
-                    tasks, self._tasks = self._tasks, deque()
-                    offer, self._offered = self._offered, None
-                    self._changed.notify_all()
-                    if offer is not None:
-                        self._named = [named for named in self._named if named not in offer.named]
-                for task in tasks:
-                    task()
-                if offer is not None:
-                    self._track(offer)
-        except BaseException as error:
+    def next_work(self) -> Callable[[], None] | None:
+        """For the model's thread: the queued tasks, in order, and then the newest frame."""
+        if self._closing or not (self._tasks or self._offered):
+            return None
+        tasks, self._tasks = self._tasks, deque()
+        offer, self._offered = self._offered, None
+        if offer is not None:
+            self._named = [named for named in self._named if named not in offer.named]
+        self._working = True
+        self._changed.notify_all()
+
+        def work() -> None:
+            for task in tasks:
+                task()
+            if offer is not None:
+                self._track(offer)
             with self._changed:
-                self._error = error
+                self._working = False
                 self._changed.notify_all()
 
+        return work
+
+    def failed(self, error: BaseException) -> None:
+        """For the model's thread: the next call of this tracker raises this error."""
+        self._error, self._working = error, False
+
     def _track(self, offer: _Offer) -> None:
-        started_ns, frame = self._clock(), offer.frame
+        frame = offer.frame
         for named in offer.named:
             exact = named.frame_id in self._tracker.frame_ids
             now = named.now.clip(0, (frame.rgb.shape[1], frame.rgb.shape[0])).astype(np.float32)
@@ -376,7 +391,7 @@ class FlowTracker:
         answer = self._tracker.step(frame)
         with self._changed:
             self._answers.append(answer)
-            self._model_ns.append(self._clock() - started_ns)
+            self._model_ns.append(self._clock() - offer.at_ns)
             self._changed.notify_all()
 
 

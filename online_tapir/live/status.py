@@ -9,7 +9,7 @@ import math
 import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, TextIO, cast
 
@@ -164,6 +164,10 @@ class RunStatistics:
         self._last_ns = 0
         self._last: Tracks | None = None
 
+    @property
+    def frames(self) -> int:
+        return self._frames
+
     def add(self, now_ns: int, tracks: Tracks) -> None:
         latency_ms = (now_ns - tracks.captured_ns) / 1e6
         self._latency_ms.add(latency_ms)
@@ -224,7 +228,7 @@ class Status(Sink):
 
     def __init__(self, *, monotonic_ns: Callable[[], int] = time.monotonic_ns) -> None:
         self._monotonic_ns = monotonic_ns
-        self._statistics = RunStatistics()
+        self._statistics: dict[str, RunStatistics] = {}  # by camera
         self._shown_ns: int | None = None
 
     every_ns: int | None = None  # between two updates of the display; None: never shown
@@ -235,22 +239,30 @@ class Status(Sink):
         `error_px` [N] is the distance of each point from its true position in image pixels: NaN where it is truly
         hidden, infinite where the truth is unknown.
         """
-        self._statistics.judge(self._monotonic_ns(), tracks, error_px)
+        self._of(tracks).judge(self._monotonic_ns(), tracks, error_px)
 
     def publish(self, frame: Frame, tracks: Tracks) -> None:
         """Counts one published frame, and updates the display when that is due."""
         now_ns = self._monotonic_ns()
-        self._statistics.add(now_ns, tracks)
+        self._of(tracks).add(now_ns, tracks)
         if self.every_ns is None or (self._shown_ns is not None and now_ns - self._shown_ns < self.every_ns):
             return
         self._shown_ns = now_ns
-        self._show(self._statistics.recent())
+        self._show([one.recent() for one in self._statistics.values() if one.frames])
 
     def note(self, text: str) -> None:
         """Show a message once; may be called from any thread."""
 
+    def summaries(self) -> dict[str, Summary]:
+        """The whole run, by camera."""
+        return {camera: one.summary() for camera, one in self._statistics.items()}
+
     def summary(self) -> Summary:
-        return self._statistics.summary()
+        """The whole run of a single camera, or of the first."""
+        return next(iter(self.summaries().values()), RunStatistics().summary())
+
+    def _of(self, tracks: Tracks) -> RunStatistics:
+        return self._statistics.setdefault(tracks.camera, RunStatistics())
 
     def finish(self) -> None:
         """Show the summary, then close."""
@@ -259,7 +271,7 @@ class Status(Sink):
     def close(self) -> None:
         """Release the terminal. May be called twice."""
 
-    def _show(self, recent: RecentFigures) -> None:
+    def _show(self, recent: Sequence[RecentFigures]) -> None:
         raise NotImplementedError("a status with every_ns must override _show")
 
 
@@ -277,17 +289,22 @@ class PlainStatus(Status):
 
     def finish(self) -> None:
         self.close()
-        self._print(str(self.summary()))
+        several = self.summaries() if len(self._statistics) > 1 else {}
+        for camera, summary in several.items():
+            self._print(f"{camera}: {summary}")
+        if not several:
+            self._print(str(self.summary()))
 
-    def _show(self, recent: RecentFigures) -> None:
-        self._print(str(recent))
+    def _show(self, recent: Sequence[RecentFigures]) -> None:
+        for one in recent:
+            self._print(str(one))
 
     def _print(self, text: str) -> None:
         self._console.print(Text(text), soft_wrap=True)
 
 
 class StatusLine(PlainStatus):
-    """One line at the bottom of a terminal, always current; notes scroll by above it."""
+    """A line for each camera at the bottom of a terminal, always current; notes scroll by above it."""
 
     every_ns = LINE_EVERY_NS
 
@@ -298,9 +315,10 @@ class StatusLine(PlainStatus):
     def close(self) -> None:
         self._live.stop()
 
-    def _show(self, recent: RecentFigures) -> None:
+    def _show(self, recent: Sequence[RecentFigures]) -> None:
         self._live.start()
-        self._live.update(Text(str(recent), style="cyan", no_wrap=True, overflow="ellipsis"), refresh=True)
+        lines = "\n".join(map(str, recent))
+        self._live.update(Text(lines, style="cyan", no_wrap=True, overflow="ellipsis"), refresh=True)
 
 
 class JsonStatus(Status):
@@ -323,10 +341,14 @@ class JsonStatus(Status):
         self._write("note", {"text": text})
 
     def finish(self) -> None:
-        self._write("summary", asdict(self.summary()))
+        if not self._statistics:
+            self._write("summary", asdict(self.summary()))
+        for camera, summary in self.summaries().items():
+            self._write("summary", {"camera": camera, **asdict(summary)})
 
-    def _show(self, recent: RecentFigures) -> None:
-        self._write("status", asdict(recent))
+    def _show(self, recent: Sequence[RecentFigures]) -> None:
+        for one in recent:
+            self._write("status", asdict(one))
 
     def _write(self, event: str, body: dict[str, Any]) -> None:
         line = {"event": event, "unix_ns": self._unix_ns(), **body}

@@ -5,6 +5,7 @@ authentication, so it binds to this machine alone unless anyone may read it.
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from socket import AF_INET6
@@ -49,24 +50,24 @@ class Metrics(Sink, Collector):
                 f"port alone and put a proxy in front of it, or say --insecure to let anyone read"
             )
         self._monotonic_ns = monotonic_ns
-        self._frames = 0
-        self._last: Tracks | None = None
-        self._watched: Stream | None = None
+        self._frames: Counter[str] = Counter()  # by camera
+        self._last: dict[str, Tracks] = {}
+        self._watched: dict[str, Stream] = {}
         registry = CollectorRegistry()
         self._latency = Histogram(
             f"{PREFIX}_latency_seconds",
             "From the grab of a frame to its publication.",
+            ["camera"],
             buckets=LATENCY_S,
             registry=registry,
         )
-        stages = Histogram(
+        self._stages = Histogram(
             f"{PREFIX}_stage_seconds",
             "Time per frame by stage; capture is how long it waited, publish is that of the previous frame.",
-            ["stage"],
+            ["camera", "stage"],
             buckets=STAGE_S,
             registry=registry,
         )
-        self._stages = {field.name: stages.labels(field.name) for field in fields(StageTimes)}
         registry.register(self)
         ProcessCollector(registry=registry)  # resident memory, open files, CPU seconds, start time
         self._server = _listen(host, port, registry)
@@ -76,15 +77,16 @@ class Metrics(Sink, Collector):
 
     def begin(self, stream: "Stream") -> None:
         """Serves this stream's figures too from now on; they are read on each request."""
-        self._watched = stream
+        self._watched[stream.name] = stream
 
     def publish(self, frame: Frame, tracks: Tracks) -> None:
         """Counts a frame that has just been published."""
-        self._latency.observe((self._monotonic_ns() - tracks.captured_ns) / 1e9)
-        for stage, histogram in self._stages.items():
-            histogram.observe(getattr(tracks.times, stage) / 1e9)
-        self._frames += 1
-        self._last = tracks
+        camera = tracks.camera
+        self._latency.labels(camera).observe((self._monotonic_ns() - tracks.captured_ns) / 1e9)
+        for field in fields(StageTimes):
+            self._stages.labels(camera, field.name).observe(getattr(tracks.times, field.name) / 1e9)
+        self._frames[camera] += 1
+        self._last[camera] = tracks
 
     def close(self) -> None:
         """Stops serving, within a fraction of a second unless a silent client is connected. May be called twice."""
@@ -95,41 +97,46 @@ class Metrics(Sink, Collector):
 
     def collect(self) -> Iterator[Metric]:
         """The current values of all but the histograms; called by the serving thread."""
-        yield CounterMetricFamily(f"{PREFIX}_frames", "Frames tracked and published.", self._frames)
-        if (last := self._last) is not None:
+        frames = CounterMetricFamily(f"{PREFIX}_frames", "Frames tracked and published.", labels=["camera"])
+        points = GaugeMetricFamily(f"{PREFIX}_points", "Points that are tracked.", labels=["camera", "state"])
+        seen = GaugeMetricFamily(
+            f"{PREFIX}_last_frame_timestamp_seconds",
+            "Wall-clock time when the last tracked frame was grabbed.",
+            labels=["camera"],
+        )
+        model = InfoMetricFamily(PREFIX, "Cameras and model of the run.", labels=["camera"])
+        for camera, last in tuple(self._last.items()):
             visible = int(last.visible.sum())
-            yield _by_state(
-                "points", "Points that are tracked.", {"visible": visible, "hidden": len(last.ids) - visible}
-            )
-            yield GaugeMetricFamily(
-                f"{PREFIX}_last_frame_timestamp_seconds",
-                "Wall-clock time when the last tracked frame was grabbed.",
-                last.captured_unix_ns / 1e9,
-            )
-            yield InfoMetricFamily(PREFIX, "Camera and model of the run.", {"camera": last.camera, "model": last.model})
-        if self._watched is not None:
-            yield from _of_the_source(self._watched)
+            frames.add_metric([camera], self._frames[camera])
+            points.add_metric([camera, "visible"], visible)
+            points.add_metric([camera, "hidden"], len(last.ids) - visible)
+            seen.add_metric([camera], last.captured_unix_ns / 1e9)
+            model.add_metric([camera], {"model": last.model})
+        yield from (frames, points, seen, model)
+        yield from _of_the_sources(dict(self._watched))
 
 
-def _of_the_source(stream: "Stream") -> Iterator[Metric]:
-    health = stream.capture.health
-    now: State = "paused" if stream.paused else health.state
-    yield _by_state("source_state", "1 for the current state.", {one: int(one == now) for one in get_args(State)})
+def _of_the_sources(streams: dict[str, "Stream"]) -> Iterator[Metric]:
+    state = GaugeMetricFamily(f"{PREFIX}_source_state", "1 for the current state.", labels=["camera", "state"])
     counters = {
-        "dropped_frames": ("Frames of the source that were not tracked.", stream.capture.dropped + stream.skipped),
-        "corrupt_frames": ("Frames that could not be decoded; also counted as dropped.", health.corrupt),
-        "reconnects": ("Times the source came back after it was lost or stalled.", health.reconnects),
-        "control_requests": ("Requests that were answered or refused.", stream.requests),
+        name: CounterMetricFamily(f"{PREFIX}_{name}", meaning, labels=["camera"])
+        for name, meaning in {
+            "dropped_frames": "Frames of the source that were not tracked.",
+            "corrupt_frames": "Frames that could not be decoded; also counted as dropped.",
+            "reconnects": "Times the source came back after it was lost or stalled.",
+            "control_requests": "Requests that were answered or refused.",
+        }.items()
     }
-    for name, (meaning, count) in counters.items():
-        yield CounterMetricFamily(f"{PREFIX}_{name}", meaning, count)
-
-
-def _by_state(name: str, meaning: str, values: dict[str, int]) -> GaugeMetricFamily:
-    family = GaugeMetricFamily(f"{PREFIX}_{name}", meaning, labels=["state"])
-    for state, value in values.items():
-        family.add_metric([state], value)
-    return family
+    for camera, stream in streams.items():
+        health = stream.capture.health
+        now: State = "paused" if stream.paused else health.state
+        for one in get_args(State):
+            state.add_metric([camera, one], int(one == now))
+        counters["dropped_frames"].add_metric([camera], stream.capture.dropped + stream.skipped)
+        counters["corrupt_frames"].add_metric([camera], health.corrupt)
+        counters["reconnects"].add_metric([camera], health.reconnects)
+        counters["control_requests"].add_metric([camera], stream.requests)
+    yield from (state, *counters.values())
 
 
 class _Handler(WSGIRequestHandler):

@@ -51,30 +51,50 @@ class Layout:
     planes: int = 0  # input maps of the inspected point's first guess; 0: no point was inspected yet
     correlations: tuple[int, int] = (1, 1)  # width and height of the correlations picture
     compressed: bool = True  # see `Look`
+    root: str = ""  # entity that this camera's entities lie under; empty for the only camera
+
+    def at(self, entity: str) -> str:
+        """The path of one of this camera's entities."""
+        return f"{self.root}/{entity}" if self.root else entity
 
 
-def blueprint(layout: Layout) -> rrb.Blueprint:
-    """The views for a layout, with all panels hidden or collapsed."""
-    curves = [
-        rrb.TimeSeriesView(origin=entity, name=title, time_ranges=_window(), plot_legend=_NO_LEGEND)
-        for entity, (title, _) in CURVES.items()
-    ]
-    if not layout.planes:
-        content: rrb.Container = rrb.Vertical(_camera(layout), rrb.Horizontal(*curves), row_shares=[4, 1])
-    else:
-        stages = [_stage_curves(entity, title) for entity, title in STAGE_CURVES.items()]
-        content = rrb.Vertical(
-            rrb.Horizontal(_camera(layout), _inspector(layout), column_shares=[11, 9]),
-            rrb.Horizontal(*curves, *stages),
-            row_shares=[4, 1],
-        )
+def blueprint(*layouts: Layout) -> rrb.Blueprint:
+    """The views for the layouts of one camera or more, with all panels hidden or collapsed.
+
+    Of several cameras there is a tab with all pictures, and one tab each.
+    """
+    wholes = [_whole(layout) for layout in layouts]
+    content = wholes[0]
+    if len(wholes) > 1:
+        pictures = rrb.Grid(*(_camera(layout) for layout in layouts), name="all cameras")
+        content = rrb.Tabs(pictures, *wholes, active_tab=0)
     return rrb.Blueprint(content, rrb.BlueprintPanel(state="hidden"), rrb.SelectionPanel(state="hidden"), _time_panel())
 
 
+def _whole(layout: Layout) -> rrb.Container:
+    """Everything of one camera."""
+    curves = [
+        rrb.TimeSeriesView(origin=layout.at(entity), name=title, time_ranges=_window(), plot_legend=_NO_LEGEND)
+        for entity, (title, _) in CURVES.items()
+    ]
+    if not layout.planes:
+        return rrb.Vertical(_camera(layout), rrb.Horizontal(*curves), row_shares=[4, 1], name=layout.title)
+    stages = [_stage_curves(layout.at(entity), title) for entity, title in STAGE_CURVES.items()]
+    return rrb.Vertical(
+        rrb.Horizontal(_camera(layout), _inspector(layout), column_shares=[11, 9]),
+        rrb.Horizontal(*curves, *stages),
+        row_shares=[4, 1],
+        name=layout.title,
+    )
+
+
 def _camera(layout: Layout) -> rrb.Spatial2DView:
-    hidden = [entity for entity in (*OVERLAYS, VERDICT) if entity != "camera/inspector/heat"]
+    hidden = [layout.at(entity) for entity in (*OVERLAYS, VERDICT) if entity != "camera/inspector/heat"]
     return _picture(
-        "camera", layout.title, layout.size, overrides={entity: rrb.EntityBehavior(visible=False) for entity in hidden}
+        layout.at("camera"),
+        layout.title,
+        layout.size,
+        overrides={entity: rrb.EntityBehavior(visible=False) for entity in hidden},
     )
 
 
@@ -85,17 +105,17 @@ def _inspector(layout: Layout) -> rrb.Container:
     correlations = f"Local correlations, fine to coarse: {compared}"
     return rrb.Vertical(
         rrb.Horizontal(
-            _picture("inspector/close_up", "Close-up", (CLOSE_UP_SIDE, CLOSE_UP_SIDE)),
+            _picture(layout.at("inspector/close_up"), "Close-up", (CLOSE_UP_SIDE, CLOSE_UP_SIDE)),
             rrb.Vertical(
-                rrb.TextDocumentView(origin="inspector/what", name="Inspected"),
-                _picture("inspector/query", "Query", (SIDE, SIDE)),
+                rrb.TextDocumentView(origin=layout.at("inspector/what"), name="Inspected"),
+                _picture(layout.at("inspector/query"), "Query", (SIDE, SIDE)),
                 row_shares=[3, 2],
             ),
         ),
         rrb.Horizontal(
             _map(heat, heat_title, layout, VERDICT), rrb.Tabs(*costs, active_tab=0) if len(costs) > 1 else costs[0]
         ),
-        _picture("inspector/correlations", correlations, layout.correlations, MARGIN),
+        _picture(layout.at("inspector/correlations"), correlations, layout.correlations, MARGIN),
         row_shares=[9, 5, 4 if layout.correlations[1] < SEVERAL else 6],
     )
 
@@ -107,7 +127,13 @@ def _map(entity: str, title: str, layout: Layout, *above: str) -> rrb.Spatial2DV
         "camera/picture": (rr.EncodedImage if layout.compressed else rr.Image).from_fields(opacity=DIMMED),
         "camera/inspector/stages": rr.Points2D.from_fields(radii=rr.Radius.ui_points(SMALL_MARK)),
     }
-    return _picture("camera", title, layout.size, contents=contents, overrides=overrides)
+    return _picture(
+        layout.at("camera"),
+        title,
+        layout.size,
+        contents=[layout.at(entity) for entity in contents],
+        overrides={layout.at(entity): override for entity, override in overrides.items()},
+    )
 
 
 def _picture(

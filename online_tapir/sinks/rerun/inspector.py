@@ -27,6 +27,7 @@ from online_tapir.records import Correlations, Inspection, Stage, Tracks
 from online_tapir.sinks.rate_limit import RateLimit
 from online_tapir.sinks.rerun.blueprint import CLOSE_UP_SIDE, OVERLAYS, STAGE_CURVES, VERDICT
 from online_tapir.sinks.rerun.images import WHITE, caption, size_within, smaller, stretched, translucent
+from online_tapir.sinks.rerun.rooted import Logs
 
 OVERLAY_SIDE = 160  # pixels on the longer side of a map, which has about 32 cells a side
 CLOSE_UPS = (33, 65, 129, 257, 513)  # image pixels a side, odd; the smallest is used that shows the last second
@@ -53,7 +54,7 @@ class Past:
 class Inspector:
     """Draws the inspections of a stream frame by frame; remembers which point is inspected."""
 
-    def __init__(self, recording: rr.RecordingStream, *, compressed: bool = True) -> None:
+    def __init__(self, recording: Logs, *, compressed: bool = True) -> None:
         self._log = recording.log
         self._compressed = compressed
         self._id: int | None = None

@@ -19,6 +19,7 @@ from online_tapir.sinks.rerun.blueprint import CURVES, Layout, blueprint
 from online_tapir.sinks.rerun.images import caption, photograph, smaller, stretched
 from online_tapir.sinks.rerun.inspector import Inspector
 from online_tapir.sinks.rerun.moment import Moment
+from online_tapir.sinks.rerun.rooted import Rooted
 
 JPEG_QUALITY = 85
 POINT_RADII = {True: 4.5, False: 3.0}  # by `visible`; screen pixels, at any zoom
@@ -26,21 +27,29 @@ CAPTION_FPS = 1.0  # how often the frame rate in the caption changes, so that it
 
 
 class Scene:
-    """One Rerun recording and its state between frames.
+    """One camera in a Rerun recording, and its state between frames.
 
+    The scenes of several cameras share a recording (`beside`), in which each has its entities under its `root`.
     With `flush_every` 1, `draw` returns once the viewer has the frame, so that none pile up in transit. Methods raise
     RuntimeError if the viewer or the disk is gone.
     """
 
-    def __init__(self, *, look: Look, flush_every: int, stall_seconds: float) -> None:
-        self._recording = rr.RecordingStream("online-tapir")
+    def __init__(
+        self, *, look: Look, flush_every: int, stall_seconds: float, root: str = "", beside: "Scene | None" = None
+    ) -> None:
+        self._recording: rr.RecordingStream = (
+            rr.RecordingStream("online-tapir") if beside is None else beside._recording
+        )
+        self._layouts: dict[str, Layout] = {} if beside is None else beside._layouts  # by root
+        self._root = root
+        self._log = Rooted(self._recording, root).log
         self._look = look
         self._flush_every = flush_every
         self._stall_seconds = stall_seconds
         self._pictures, self._captions = RateLimit(look.fps), RateLimit(CAPTION_FPS)
         self._trails = Trails()
         self._palette = Palette(look.color)
-        self._inspector = Inspector(self._recording, compressed=look.compressed)
+        self._inspector = Inspector(Rooted(self._recording, root), compressed=look.compressed)
         self._layout: Layout | None = None
         self._rate = ""  # the frame rate, as the caption shows it
         self._drawn = 0
@@ -86,16 +95,19 @@ class Scene:
         tracks, before = moment.tracks, self._layout
         title = " · ".join(name for name in (tracks.camera, tracks.model) if name) or "camera"
         layout = replace(
-            before or Layout(compressed=self._look.compressed), title=title, size=(tracks.width, tracks.height)
+            before or Layout(compressed=self._look.compressed, root=self._root),
+            title=title,
+            size=(tracks.width, tracks.height),
         )
         if (seen := tracks.inspection) is not None:
             layout = replace(layout, planes=len(seen.cost), correlations=correlations_size(seen.correlations))
         if layout != before:
-            self._recording.send_blueprint(blueprint(layout))
+            self._layouts[self._root] = layout
+            self._recording.send_blueprint(blueprint(*self._layouts.values()))
         self._layout = layout
 
     def _draw_curves(self, moment: Moment) -> None:
-        log = self._recording.log
+        log = self._log
         if moment.fps is not None:
             log("curves/frame_rate", rr.Scalars(moment.fps))
         log("curves/latency", rr.Scalars(moment.latency_ms))
@@ -106,7 +118,7 @@ class Scene:
         tracks = moment.tracks
         over = stretched((picture.shape[1], picture.shape[0]), (tracks.width, tracks.height))
         shown = photograph(picture, JPEG_QUALITY, compressed=self._look.compressed)
-        self._recording.log("camera/picture", shown, over)
+        self._log("camera/picture", shown, over)
 
     def _draw_caption(self, moment: Moment) -> None:
         tracks = moment.tracks
@@ -118,13 +130,13 @@ class Scene:
             COLOR_KEYS[self._look.color],
         ]
         text = " · ".join(filter(None, parts))
-        self._recording.log("camera/caption", caption(text, (tracks.width, tracks.height)))
+        self._log("camera/caption", caption(text, (tracks.width, tracks.height)))
 
     def _draw_points(self, tracks: Tracks) -> None:
         colors = self._palette.colors(tracks)  # [N, 3]
         strips, owners = self._trails.follow(tracks)
         radii = np.where(tracks.visible, POINT_RADII[True], POINT_RADII[False])  # [N]
-        log = self._recording.log
+        log = self._log
         log("camera/trails", rr.LineStrips2D(strips, colors=colors[owners], radii=rr.Radius.ui_points(1.25)))
         log("camera/points/rim", rr.Points2D(tracks.xy, colors=RIM, radii=rr.Radius.ui_points(radii + RIM_WIDTH)))
         log(
@@ -141,7 +153,7 @@ class Scene:
 
     def _describe_curves(self) -> None:
         for entity, (title, color) in CURVES.items():
-            self._recording.log(entity, rr.SeriesLines(colors=color, names=title, widths=1.5), static=True)
+            self._log(entity, rr.SeriesLines(colors=color, names=title, widths=1.5), static=True)
 
     def _flush(self) -> None:  # flush has no time-out before rerun 0.26
         self._recording.flush(timeout_sec=self._stall_seconds)

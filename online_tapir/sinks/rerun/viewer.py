@@ -30,7 +30,7 @@ from online_tapir.drawing.look import (
 from online_tapir.drawing.query_patches import QueryPatches
 from online_tapir.errors import ConfigError, PublishError
 from online_tapir.live.sink import Sink
-from online_tapir.mailbox import Backlog, Closed, Mailbox
+from online_tapir.mailbox import Backlog, Closed
 from online_tapir.records import Frame, Queries, Tracks
 from online_tapir.sinks.rerun.mode import GRPC_PORT, HOST, RerunMode, find_viewer
 from online_tapir.sinks.rerun.moment import Moment
@@ -93,13 +93,15 @@ class RerunViewer(Sink):
         self._memory = memory
         self._report = report
         self._monotonic_ns = monotonic_ns
-        self._published_ns: deque[int] = deque()  # within the last second
-        self._box: Box = Backlog[Moment](BACKLOG_FRAMES) if mode.way == "save" else Mailbox[Moment]()
+        self._published_ns: dict[str, deque[int]] = {}  # by camera, within the last second
+        self._box: Box = Backlog[Moment](BACKLOG_FRAMES) if mode.way == "save" else NewestOfEach()
         self._closing = threading.Event()
         self._server: Viewer | None = None
-        self._patches = QueryPatches()
-        look = Look(color, fps, longest_side, compressed=mode.way != "serve")
-        self._scene = Scene(look=look, flush_every=30 if mode.way == "save" else 1, stall_seconds=STALL_SECONDS)
+        self._patches: dict[str, QueryPatches] = {}  # by camera
+        self._look = look = Look(color, fps, longest_side, compressed=mode.way != "serve")
+        self._flush_every = 30 if mode.way == "save" else 1
+        self._scene = Scene(look=look, flush_every=self._flush_every, stall_seconds=STALL_SECONDS)
+        self._scenes: dict[str, Scene] = {}  # by camera; the only one's is the one that is opened
         open_ = self._prepare(self._scene)
         self._thread = threading.Thread(target=self._run, args=(self._scene, open_), name="rerun", daemon=True)
         self._thread.start()
@@ -115,21 +117,22 @@ class RerunViewer(Sink):
 
     def begin(self, stream: "Stream") -> None:
         """Starts a new source, whose frame ids start over."""
-        self._patches = QueryPatches()
+        self._patches[stream.name] = QueryPatches()
 
     def named(self, camera: str, queries: Sequence[Queries]) -> None:
         """Takes points whose first tracks come with the next frame published."""
-        self._patches.named(queries)
+        self._patches_of(camera).named(queries)
 
     def publish(self, frame: Frame, tracks: Tracks) -> None:
         """Queues the frame for the viewer without waiting; does nothing once the viewer has ended."""
         if not self._thread.is_alive():
-            self._patches = QueryPatches()  # frees a lot of memory
+            self._patches.clear()  # frees a lot of memory
             return
         now_ns = self._monotonic_ns()
-        self._patches.follow(frame, tracks)
-        query = None if tracks.inspection is None else self._patches.get(tracks.inspection.id)
-        moment = Moment(frame, tracks, (now_ns - tracks.captured_ns) / 1e6, self._rate(now_ns), query)
+        patches = self._patches_of(tracks.camera)
+        patches.follow(frame, tracks)
+        query = None if tracks.inspection is None else patches.get(tracks.inspection.id)
+        moment = Moment(frame, tracks, (now_ns - tracks.captured_ns) / 1e6, self._rate(tracks.camera, now_ns), query)
         try:
             self._box.offer(moment)
         except Closed:
@@ -156,8 +159,11 @@ class RerunViewer(Sink):
                 f"{self._mode.target} lacks {self.dropped} frames: they came faster than they could be written"
             )
 
-    def _rate(self, now_ns: int) -> float | None:
-        times = self._published_ns
+    def _patches_of(self, camera: str) -> QueryPatches:
+        return self._patches.setdefault(camera, QueryPatches())
+
+    def _rate(self, camera: str, now_ns: int) -> float | None:
+        times = self._published_ns.setdefault(camera, deque())
         times.append(now_ns)
         while now_ns - times[0] > 1_000_000_000:
             times.popleft()
@@ -189,12 +195,29 @@ class RerunViewer(Sink):
 
         return wait_and_connect
 
+    def _scene_of(self, camera: str) -> "Scene":
+        """What a camera is drawn in; several share the recording."""
+        if len(self._patches) < 2 and not self._scenes:
+            return self._scene
+        if camera not in self._scenes:
+            from online_tapir.sinks.rerun.scene import Scene
+
+            self._scenes[camera] = Scene(
+                look=self._look,
+                flush_every=self._flush_every,
+                stall_seconds=STALL_SECONDS,
+                root=camera,
+                beside=self._scene,
+            )
+        return self._scenes[camera]
+
     def _run(self, scene: "Scene", open_: Callable[[], None]) -> None:
         try:
             with closing(scene):
                 open_()
                 while True:
-                    scene.draw(self._box.take())
+                    moment = self._box.take()
+                    self._scene_of(moment.tracks.camera).draw(moment)
         except Closed:
             pass
         except Exception as error:  # after any error the tracker continues without a viewer
@@ -204,6 +227,44 @@ class RerunViewer(Sink):
             self._report(f"Rerun ({self._mode}) ended: {reason}; tracking goes on without it")
         finally:
             self._box.close()
+
+
+class NewestOfEach:
+    """A slot for each camera: its newest moment replaces one that was not taken. They are taken in turn."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._moments: dict[str, Moment] = {}  # in the order in which their cameras began to wait
+        self._closed = False
+        self._dropped = 0
+
+    @property
+    def dropped(self) -> int:
+        """Moments that were replaced before anyone took them."""
+        return self._dropped
+
+    def offer(self, moment: Moment) -> None:
+        """Stores a moment without waiting. Raises Closed after close()."""
+        with self._changed:
+            if self._closed:
+                raise Closed("the viewer is closed")
+            self._dropped += moment.tracks.camera in self._moments
+            self._moments[moment.tracks.camera] = moment
+            self._changed.notify()
+
+    def take(self, timeout: float | None = None) -> Moment:
+        """The moment of the camera that waits longest. Raises TimeoutError, or Closed after the last one."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._moments or self._closed, timeout):
+                raise TimeoutError(f"no frame came for {timeout:g} s")
+            if not self._moments:
+                raise Closed("the viewer is closed")
+            return self._moments.pop(next(iter(self._moments)))
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
 
 
 class Viewer:
