@@ -9,23 +9,26 @@ from collections.abc import Sequence
 from contextlib import redirect_stdout
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TextIO, cast
+from typing import Any, TextIO, cast
 
 from cyclopts import App, CycloptsError, UnusedCliTokensError
-from cyclopts.config import Env, Toml
+from cyclopts.config import Dict, Env, Toml
 from rich.console import Console
 from rich.markup import escape
 
+from online_tapir.cli.cameras import several
 from online_tapir.cli.control import control_app
 from online_tapir.cli.export import export
 from online_tapir.cli.info import cameras, info
 from online_tapir.cli.keys import keys_app
 from online_tapir.cli.listen import listen
 from online_tapir.cli.live import live
+from online_tapir.cli.live import run as run_cameras
 from online_tapir.cli.replay import replay
 from online_tapir.cli.training import distil, evaluate, scenes, train
 from online_tapir.cli.weights import weights_app
 from online_tapir.errors import ConfigError, OnlineTapirError
+from online_tapir.launch.config import LiveConfig
 from online_tapir.streams import Forgiving, Watched, open_standard_streams, settle
 
 USER_ERROR = 2
@@ -79,7 +82,11 @@ def _run(words: list[str]) -> int:
     """The exit code of a command line."""
     debug = "--debug" in words
     try:
-        words = _with_settings([word for word in words if word != "--debug"])
+        words, tables = _with_settings([word for word in words if word != "--debug"])
+        sub_command = bool(words) and not words[0].startswith("-")
+        if configs := [] if sub_command else several(words, tables, _parse):
+            run_cameras(configs)
+            return 0
         app(words, exit_on_error=False, print_error=False, result_action="return_value")
     except (OnlineTapirError, CycloptsError) as error:
         if debug:
@@ -93,8 +100,11 @@ def _run(words: list[str]) -> int:
     return 0
 
 
-def _with_settings(words: list[str]) -> list[str]:
-    """The words without `--config FILE`; its settings rank below the command line and the environment."""
+def _with_settings(words: list[str]) -> tuple[list[str], list[dict[str, Any]]]:
+    """The words without `--config FILE`, and the file's `[[camera]]` tables.
+
+    The file's other settings rank below the command line and the environment.
+    """
     app.config = [Env("ONLINE_TAPIR_", command=False)]
     for place, word in enumerate(words):
         if word != "--config" and not word.startswith("--config="):
@@ -103,9 +113,29 @@ def _with_settings(words: list[str]) -> list[str]:
         file = word.partition("=")[2] if joined else "".join(words[place + 1 : place + 2])
         if not Path(file).is_file():
             raise ConfigError(f"--config {file}: there is no such file; give a TOML file of flags")
-        app.config = [*app.config, Toml(file, must_exist=True, use_commands_as_keys=False)]
-        return words[:place] + words[place + (1 if joined else 2) :]
-    return words
+        rest = words[:place] + words[place + (1 if joined else 2) :]
+        settings = Toml(file, must_exist=True, use_commands_as_keys=False)
+        tables = settings.config.get("camera")
+        if not isinstance(tables, list):
+            app.config = [*app.config, settings]
+            return rest, []
+        others = {key: value for key, value in settings.config.items() if key != "camera"}
+        app.config = [*app.config, Dict(others, source=file, use_commands_as_keys=False)]
+        return rest, tables
+    return words, []
+
+
+def _parse(words: list[str], settings: dict[str, Any]) -> LiveConfig:
+    """A camera's configuration from words and its own settings, which rank above those of the whole file."""
+    before = app.config
+    env, *file = before
+    app.config = [env, Dict(settings, source="[[camera]]", use_commands_as_keys=False), *file]
+    try:
+        _, bound, _ = app.parse_args(words, exit_on_error=False, print_error=False)
+    finally:
+        app.config = before
+    config: LiveConfig = bound.arguments.get("config", LiveConfig())
+    return config
 
 
 def _suggestion(error: Exception, words: Sequence[str]) -> str | None:

@@ -1,5 +1,6 @@
-"""`online-tapir` itself: a live run from its configuration."""
+"""`online-tapir` itself: a live run from its configuration, or from those of several cameras."""
 
+from collections.abc import Sequence
 from contextlib import closing
 
 from online_tapir.cli.signals import stop_on_signal
@@ -8,11 +9,17 @@ from online_tapir.launch.config import LiveConfig
 
 def live(config: LiveConfig = LiveConfig()) -> None:  # noqa: B008  frozen
     """Track a camera until it ends or Ctrl-C, publish the tracks, show them."""
+    run([config])
+
+
+def run(configs: Sequence[LiveConfig]) -> None:
+    """Tracks one camera or several until they end or Ctrl-C."""
     with stop_on_signal() as stop:
         from online_tapir.launch.build import opened
         from online_tapir.live.status import open_status
 
-        with closing(open_status(quiet=config.viewer.quiet, json_log=config.viewer.json_log)) as status:
-            with opened(config, status, stop) as go:
+        viewer = configs[0].viewer
+        with closing(open_status(quiet=viewer.quiet, json_log=viewer.json_log)) as status:
+            with opened(configs, status, stop) as go:
                 go()
             status.finish()

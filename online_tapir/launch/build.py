@@ -2,10 +2,12 @@
 
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +18,7 @@ from online_tapir.control.server import ControlServer
 from online_tapir.engines.choose import choose, make
 from online_tapir.errors import CameraError, ConfigError
 from online_tapir.files import refuse_overwriting
+from online_tapir.flow.model_thread import ModelThread
 from online_tapir.flow.tracker import FlowTracker
 from online_tapir.launch import pace, sizes
 from online_tapir.launch.config import (
@@ -59,66 +62,107 @@ Report = Callable[[str], None]
 
 
 @contextmanager
-def opened(config: LiveConfig, status: Status, stop: threading.Event) -> Iterator[Callable[[], None]]:
-    """Opens all that `config` needs for the `with`; yields the function that runs it until it ends or `stop` is set.
+def opened(configs: Sequence[LiveConfig], status: Status, stop: threading.Event) -> Iterator[Callable[[], None]]:
+    """Opens all that one camera's configuration or several need; yields the function that runs them until the end.
 
-    Raises ConfigError for invalid settings; CameraError, WeightsError, PublishError or StateError for what
+    Model, viewer and network are those of the first configuration. The run ends when every source has ended or `stop`
+    is set. Raises ConfigError for invalid settings; CameraError, WeightsError, PublishError or StateError for what
     cannot be opened.
     """
-    report = status.note
-    check(config)
+    first, report = configs[0], status.note
+    for config in configs:
+        check(config)
+    with ExitStack() as held:
+        # Sinks first: subscribers and viewers find them while the model loads, and miss no frame of a file.
+        sinks = [held.enter_context(closing(sink)) for sink in _sinks(first, report)]
+        own: list[list[Sink]] = [
+            [held.enter_context(closing(writer)) for writer in _writers(config, report)] for config in configs
+        ]
+        window = _window(first.viewer)
+        if window is not None:
+            own[0].append(window)
+        parts = _Parts(held, _model(first.model), status, stop, [*sinks, *(sink for some in own for sink in some)])
+        if len(configs) > 1:
+            parts.thread = held.enter_context(closing(ModelThread()))
+        opening = held.enter_context(ExitStack())
+        streams = [
+            _stream(config, parts, opening, mine, len(configs)) for config, mine in zip(configs, own, strict=True)
+        ]
+        pipeline = first.model.pipeline and all(stream.tracker.overlaps for stream in streams)
+        run = Run(streams, [*sinks, status], stop, frames=first.source.frames, pipeline=pipeline)
+        opening.pop_all()  # from here on its captures close the cameras
+        yield run.go if window is None else partial(window.beside, run.go, stop)
+
+
+@dataclass(slots=True)
+class _Parts:
+    """What the streams of a run share while they are built."""
+
+    held: ExitStack
+    model: Tapir
+    status: Status
+    stop: threading.Event
+    sinks: Sequence[Sink]  # all of them
+    thread: ModelThread | None = None  # of several models; None for one
+    names: set[str] = field(default_factory=set)  # of the cameras so far
+
+
+def _another(name: str, taken: set[str]) -> str:
+    """A name like `name` that no camera has."""
+    return next(other for number in count(2) if (other := f"{name}-{number}") not in taken)
+
+
+def _stream(config: LiveConfig, parts: _Parts, opening: ExitStack, sinks: list[Sink], cameras: int) -> Stream:
+    """One camera's stream; `opening` closes the camera if anything fails. `cameras` share the processor."""
+    report = parts.status.note
     saved = _state_to_resume(config.output)
     points = _points(config.points, resumed=saved is not None)
     open_source = _opener(config.source, report)
-    with ExitStack() as held:
-        # Sinks first: subscribers and viewers find them while the model loads, and miss no frame of a file.
-        sinks = [held.enter_context(closing(sink)) for sink in _sinks(config, report)]
-        window = _window(config.viewer)
-        if window is not None:
-            sinks.append(window)
-        model = _model(config.model)
-        camera = _first_opening(config.source, open_source)
-        opening = held.enter_context(ExitStack())
-        opening.callback(camera.close)  # if anything below fails
-        flows = config.model.flow == "on" or (config.model.flow == "auto" and camera.live)
-        paced = flows and (camera.live or config.source.realtime)
-        model_alone = make_tracker(
-            model,
-            config.model,
-            config.points,
-            camera.size,
-            fps=camera.fps if camera.live or config.source.realtime else None,
-            paced=paced,
-            resumed=None if saved is None else input_of(saved),
-            report=report,
-        )
-        tracker: Tracker | FlowTracker = model_alone
-        if flows:
-            tracker = held.enter_context(_running(with_flow(model_alone, paced)))
-        _resume(tracker, saved, config.output, report)
-        keeper = _keeper(config.output, tracker, report)
-        if keeper is not None:
-            sinks.append(held.enter_context(keeper))
-        report(camera.description)
-        if isinstance(camera, DemoCamera):
-            sinks.append(DemoTruth(camera.scene, status.judge))
-        reopen = open_source if can_come_back(config.source.camera) else None
-        stream = Stream(
-            Capture(camera, reopen=reopen, reconnect=_reconnect(config.source), report=report),
-            tracker,
-            stop,
-            points=points,
-            replenish=config.points.replenish,
-            heartbeat_s=config.network.heartbeat,
-            keeper=keeper,
-            inspect=config.points.inspect,
-            shows_inspection=lambda: any(sink.shows_inspection for sink in sinks),
-            report=report,
-        )
-        pipeline = config.model.pipeline and tracker.overlaps
-        run = Run([stream], [*sinks, status], stop, frames=config.source.frames, pipeline=pipeline)
-        opening.pop_all()  # from here on its capture closes the camera
-        yield run.go if window is None else partial(window.beside, run.go, stop)
+    camera = _first_opening(config.source, open_source)
+    opening.callback(camera.close)
+    if camera.name in parts.names and config.source.name is None:
+        camera.name = _another(camera.name, parts.names)
+        open_source = _opener(replace(config.source, name=camera.name), report)  # it keeps the name when it comes back
+    elif camera.name in parts.names:
+        raise ConfigError(f"two cameras are called {camera.name!r}; give each its own name")
+    parts.names.add(camera.name)
+    flows = config.model.flow == "on" or (config.model.flow == "auto" and camera.live)
+    paced = flows and (camera.live or config.source.realtime)
+    fps = cameras * (camera.fps or pace.USUAL_FPS) if camera.live or config.source.realtime else None
+    model_alone = make_tracker(
+        parts.model,
+        config.model,
+        config.points,
+        camera.size,
+        fps=fps,
+        paced=paced,
+        resumed=None if saved is None else input_of(saved),
+        report=report,
+    )
+    tracker: Tracker | FlowTracker = model_alone
+    if flows:
+        tracker = parts.held.enter_context(_running(with_flow(model_alone, paced, parts.thread)))
+    _resume(tracker, saved, config.output, report)
+    keeper = _keeper(config.output, tracker, report)
+    if keeper is not None:
+        sinks.append(parts.held.enter_context(keeper))
+    report(camera.description)
+    if isinstance(camera, DemoCamera):
+        sinks.append(DemoTruth(camera.scene, parts.status.judge))
+    reopen = open_source if can_come_back(config.source.camera) else None
+    return Stream(
+        Capture(camera, reopen=reopen, reconnect=_reconnect(config.source), report=report),
+        tracker,
+        parts.stop,
+        sinks=sinks,
+        points=points,
+        replenish=config.points.replenish,
+        heartbeat_s=config.network.heartbeat,
+        keeper=keeper,
+        inspect=config.points.inspect,
+        shows_inspection=lambda: any(sink.shows_inspection for sink in parts.sinks),
+        report=report,
+    )
 
 
 def check(config: LiveConfig) -> None:
@@ -224,12 +268,15 @@ def _running(tracker: FlowTracker) -> Iterator[FlowTracker]:
     tracker.raise_error()
 
 
-def with_flow(tracker: Tracker, paced: bool) -> FlowTracker:
-    """`tracker` with optical flow between its answers; frames that are not `paced` by a clock wait for the model's."""
+def with_flow(tracker: Tracker, paced: bool, thread: ModelThread | None = None) -> FlowTracker:
+    """`tracker` with optical flow between its answers; frames that are not `paced` by a clock wait for the model's.
+
+    The models of several trackers share a `thread`.
+    """
     import cv2
 
     cv2.setNumThreads(1)
-    return FlowTracker(tracker, waits=not paced)
+    return FlowTracker(tracker, waits=not paced, thread=thread)
 
 
 def _opener(source: SourceConfig, report: Report) -> Callable[[], Camera]:
@@ -298,13 +345,12 @@ def _keeper(output: OutputConfig, tracker: Tracker | FlowTracker, report: Report
 
 
 def _sinks(config: LiveConfig, report: Report) -> Iterator[Sink]:
-    """Opens every sink that the configuration asks for; metrics last, so that their latencies include the others."""
+    """Opens the sinks that serve every camera; metrics last, so that their latencies include the others."""
     network, access = config.network, _access(config, report)
     if network.publish != "off":
         publisher = ZmqPublisher(network.publish, access=access)
         report(f"publishing on {publisher.address}")
         yield publisher
-    yield from _writers(config, report)
     if (watchdog := Watchdog.asked_for(os.environ)) is not None:
         yield watchdog
     yield from _rerun(config, report)
@@ -340,7 +386,8 @@ def _control(config: LiveConfig, access: Access, report: Report) -> Iterator[Con
     yield control
 
 
-def _writers(config: LiveConfig, report: Report) -> Iterator[Sink]:
+def _writers(config: LiveConfig, report: Report) -> Iterator[WriterSink]:
+    """Opens what is written of one camera."""
     output, model = config.output, config.model
     if output.record is not None:
         settings = Settings(

@@ -14,7 +14,7 @@ POLL_SECONDS = 0.05  # longest delay before a stop or a request is noticed while
 
 
 class Run:
-    """Streams, the sinks that serve them all, and the loop.
+    """Streams with sinks of their own, the sinks that serve them all, and the loop.
 
     `go` returns when every source has ended, `stop` is set or `frames` frames have been tracked. With `pipeline`, a
     frame that is already waiting is submitted before the one being computed is collected.
@@ -40,7 +40,7 @@ class Run:
         """Runs the loop; closes the cameras, not the sinks. Raises the error of a camera that cannot be reopened."""
         with ExitStack() as opened:
             for stream in self._streams:
-                for sink in self._sinks:
+                for sink in self._sinks_of(stream):
                     sink.begin(stream)
                 opened.enter_context(stream.capturing(self._arrived))
             for stream, frame in self._arrivals():
@@ -51,13 +51,18 @@ class Run:
                 while stream.in_flight:
                     self._publish(stream)
 
+    def _sinks_of(self, stream: Stream) -> Iterator[Sink]:
+        """The stream's own sinks, then those of the run: the last of these measure the others."""
+        yield from stream.sinks
+        yield from self._sinks
+
     def _publish(self, stream: Stream) -> None:
         """Hands the oldest frame in flight and its tracks to every sink."""
         frame, named, tracks = stream.collect()
         started_ns = time.monotonic_ns()
-        for sink in self._sinks:
+        for sink in self._sinks_of(stream):
             sink.named(stream.name, named)
-        for sink in self._sinks:
+        for sink in self._sinks_of(stream):
             sink.publish(frame, tracks)
         stream.published(frame, tracks, took_ns=time.monotonic_ns() - started_ns)
 
@@ -68,7 +73,7 @@ class Run:
             self._arrived.wait(POLL_SECONDS)
             self._arrived.clear()
             for stream in tuple(left):
-                for sink in self._sinks:
+                for sink in self._sinks_of(stream):
                     sink.serve(stream)
                 if self._stop.is_set() or taken == self._frames:
                     return
@@ -86,5 +91,5 @@ class Run:
     def _beat(self, stream: Stream) -> None:
         heartbeat = stream.heartbeat_due()
         if heartbeat is not None:
-            for sink in self._sinks:
+            for sink in self._sinks_of(stream):
                 sink.beat(heartbeat)

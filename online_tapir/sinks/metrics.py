@@ -105,9 +105,10 @@ class Metrics(Sink, Collector):
             labels=["camera"],
         )
         model = InfoMetricFamily(PREFIX, "Cameras and model of the run.", labels=["camera"])
+        for camera in {*self._watched, *self._last}:
+            frames.add_metric([camera], self._frames[camera])
         for camera, last in tuple(self._last.items()):
             visible = int(last.visible.sum())
-            frames.add_metric([camera], self._frames[camera])
             points.add_metric([camera, "visible"], visible)
             points.add_metric([camera, "hidden"], len(last.ids) - visible)
             seen.add_metric([camera], last.captured_unix_ns / 1e9)

@@ -143,6 +143,32 @@ def test_every_layout_names_the_camera_and_shows_every_curve(planes: int) -> Non
     assert len(names) == (4 if planes == 0 else 12 + planes)
 
 
+def test_several_cameras_have_a_tab_each_and_one_together_under_their_own_roots() -> None:
+    sent = blueprint(*(Layout(name, (49, 33), planes=1, correlations=(63, 7), root=name) for name in ("desk", "door")))
+    together, *each = sent.root_container.contents
+    assert [view.name for view in views(together)] == ["desk", "door"]
+    assert [tab.name for tab in each] == ["desk", "door"]
+    for tab in each:
+        origins = {str(view.origin).strip("/").split("/")[0] for view in views(tab)}
+        assert origins == {tab.name}
+
+
+def test_scenes_beside_each_other_share_a_recording_and_keep_their_entities_apart(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rr, "RecordingStream", Recording)
+    first = Scene(look=Look(), flush_every=1, stall_seconds=1)
+    desk, door = (
+        Scene(look=Look(), flush_every=1, stall_seconds=1, root=name, beside=first) for name in ("desk", "door")
+    )
+    desk.draw(moment(0))
+    door.draw(moment(3))
+    recording: Any = first._recording
+    assert len(recording.of("desk/camera/points")) == len(recording.of("door/camera/points")) == 1
+    assert not recording.of("camera/points")
+    assert len(views(recording.blueprints[-1].root_container)) == 2 + 2 * 4
+
+
 def views(container: Any) -> list[Any]:
     if isinstance(container, rrb.Container):
         return [view for part in container.contents for view in views(part)]

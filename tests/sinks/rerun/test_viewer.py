@@ -223,7 +223,7 @@ def test_the_inspected_point_comes_with_its_query(monkeypatch: pytest.MonkeyPatc
     drawn: list[Moment] = []
     monkeypatch.setattr(rerun_scene, "Scene", lambda **_: Obstacle(drawn.append))
     viewer = RerunViewer(RerunMode("save", "x.rrd"))
-    viewer.named("desk", [Queries(np.array([3], np.int32), np.array([[5.5, 6.5]], np.float32), 0)])
+    viewer.named(tracks(0, {}).camera, [Queries(np.array([3], np.int32), np.array([[5.5, 6.5]], np.float32), 0)])
     viewer.publish(FRAME, tracks(0, {3: (5, 5)}))
     viewer.publish(replace(FRAME, id=1), replace(tracks(1, {3: (5, 5)}), inspection=inspection(id=3)))
     viewer.close()

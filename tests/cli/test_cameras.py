@@ -1,0 +1,101 @@
+"""Several cameras in one run: from words and from tables, with settings, outputs and names of their own."""
+
+import json
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from online_tapir.cli.app import main
+from online_tapir.cli.cameras import split
+from online_tapir.control.client import Controller
+from online_tapir.control.protocol import ControlError
+from online_tapir.recording.reader import Recording
+
+ALONE = ("--rerun", "off", "--publish", "off", "--control", "off")
+QUICK = ("--size", "64x64", "--fps", "0", "--flow", "off", "--points", "grid:2", "--quiet")
+
+
+def test_words_are_split_into_sources_and_the_rest() -> None:
+    assert split(["--camera", "0", "--fps", "9", "--camera=rtsp://x/?a=b"]) == (["0", "rtsp://x/?a=b"], ["--fps", "9"])
+    assert split([]) == ([], [])
+
+
+def test_every_camera_is_recorded_under_its_own_name(tmp_path: Path) -> None:
+    words = ["--camera", "demo", "--camera", "demo:7", *ALONE, *QUICK, "--frames", "8"]
+    main([*words, "--record", str(tmp_path / "run")])
+    recordings = {folder.name: Recording(folder) for folder in (tmp_path / "run").iterdir()}
+    assert set(recordings) == {"camera1", "camera2"}
+    assert {one.manifest.camera.name for one in recordings.values()} == {"demo", "demo-2"}
+    assert sum(len(one) for one in recordings.values()) == 8
+    assert min(len(one) for one in recordings.values()) >= 3, "one camera starved"
+
+
+def test_tables_give_each_camera_its_own_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "run.toml"
+    config.write_text(
+        'rerun = "off"\npublish = "off"\ncontrol = "off"\nframes = 6\nsize = "64x64"\nfps = 0\nflow = "off"\n'
+        'points = "grid:2"\njson-log = true\n'
+        '[[camera]]\nsource = "demo"\nname = "left"\n'
+        '[[camera]]\nsource = "demo:3"\nname = "right"\npoints = "grid:3"\n'
+    )
+    main(["--config", str(config)])
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    points = {line["camera"]: line["points"] for line in lines if line["event"] == "summary"}
+    assert points == {"left": 4, "right": 9}
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ('name = "left"', "names no source"),
+        ('source = "demo"\npints = 3', "Did you mean --points"),
+        ('source = "demo"\nname = "twin"\n[[camera]]\nsource = "demo"\nname = "twin"', "called 'twin'"),
+        ('source = "no such file.mp4"', "no such file"),
+    ],
+)
+def test_a_wrong_table_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], table: str, said: str) -> None:
+    config = tmp_path / "run.toml"
+    config.write_text(f'size = "64x64"\n[[camera]]\nsource = "demo:1"\n[[camera]]\n{table}\n')
+    with pytest.raises(SystemExit) as end:
+        main(["--config", str(config), *ALONE, "--frames", "2"])
+    assert end.value.code == 2
+    assert said in " ".join(capsys.readouterr().err.split())
+
+
+def test_cameras_come_from_words_or_from_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "run.toml"
+    config.write_text('[[camera]]\nsource = "demo"\n')
+    with pytest.raises(SystemExit):
+        main(["--config", str(config), "--camera", "demo", *ALONE])
+    assert "not from both" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_request_reaches_the_camera_that_it_names(tmp_path: Path) -> None:
+    address = f"ipc://{tmp_path}/control"
+    words = ["--camera", "demo", "--camera", "demo:7", "--rerun", "off", "--publish", "off", "--control", address]
+    refusals: list[str] = []
+    found: dict[str, object] = {}
+
+    def ask() -> None:
+        with Controller(address, timeout_ms=20_000) as any_camera, Controller(address, camera="demo-2") as second:
+            found["cameras"] = any_camera.cameras()
+            while second.status()["frame_id"] < 0:
+                time.sleep(0.01)
+            found["cleared"] = second.clear()
+            for camera in ("", "third"):
+                try:
+                    Controller(address, camera=camera).status()
+                except ControlError as error:
+                    refusals.append(error.name)
+            found["first"] = Controller(address, camera="demo").status()["points"]
+            found["second"] = second.status()["points"]
+            any_camera.stop()
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    main([*words, *QUICK, "--frames", "20000"])
+    asking.join(10)
+    assert found == {"cameras": ["demo", "demo-2"], "cleared": 4, "first": 4, "second": 0}
+    assert refusals == ["which_camera", "which_camera"]

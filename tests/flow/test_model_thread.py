@@ -1,0 +1,108 @@
+"""Several models share a thread in turn; one that fails hurts no other."""
+
+import threading
+from collections.abc import Callable
+from contextlib import closing
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from online_tapir.flow.model_thread import ModelThread, Work
+from online_tapir.flow.tracker import FlowTracker
+from online_tapir.model.tapir import Tapir
+from online_tapir.records import Frame
+from online_tapir.testing import sliding_pictures
+from online_tapir.tracking.tracker import Tracker
+
+PATIENCE_S = 20.0
+
+
+class Greedy:
+    """A lane that has work until twelve pieces are done."""
+
+    def __init__(self, name: str, done: list[str], error: Exception | None = None) -> None:
+        self.name, self.done, self.error = name, done, error
+        self.failure: BaseException | None = None
+        self.over = threading.Event()
+
+    def next_work(self) -> Work | None:
+        if len(self.done) >= 12:
+            self.over.set()
+            return None
+
+        def work() -> None:
+            self.done.append(self.name)
+            if self.error is not None:
+                raise self.error
+
+        return work
+
+    def failed(self, error: BaseException) -> None:
+        self.failure = error
+
+
+def served(lanes: list[Greedy]) -> int:
+    """Serves the lanes until the work is done; returns how many are left."""
+    with closing(ModelThread()) as thread:
+        with thread.changed:
+            for lane in lanes:
+                thread.join(lane)
+            thread.changed.notify_all()
+        assert lanes[-1].over.wait(PATIENCE_S)
+        return thread.lanes
+
+
+def test_lanes_that_always_have_work_are_served_in_turn() -> None:
+    done: list[str] = []
+    assert served([Greedy(name, done) for name in "abc"]) == 3
+    assert "".join(done) == "abcabcabcabc"
+
+
+def test_a_lane_that_fails_is_told_and_the_others_go_on() -> None:
+    done: list[str] = []
+    broken, sound = Greedy("broken", done, ValueError("no")), Greedy("sound", done)
+    assert served([broken, sound]) == 1
+    assert isinstance(broken.failure, ValueError)
+    assert (done.count("broken"), done.count("sound")) == (1, 11)
+
+
+def test_a_lane_gives_the_tracks_of_a_tracker_alone_though_they_tick_unevenly(make_model: Callable[..., Tapir]) -> None:
+    """One begins late and misses frames, one leaves; none notices the others."""
+    model, pictures = make_model(), sliding_pictures(8, 64, 96)
+    rng = np.random.default_rng(2)
+    places = [rng.uniform(10, 50, (3, 2)).astype(np.float32) for _ in range(3)]
+    ticks = [range(8), range(1, 8, 2), range(4)]
+
+    def frame(number: int) -> Frame:
+        return Frame(number, number * 1_000_000, 0, pictures[number])
+
+    alone = []
+    for xy, numbers in zip(places, ticks, strict=True):
+        with closing(FlowTracker(Tracker(model, max_points=4), waits=True)) as tracker:
+            tracker.add(xy)
+            alone.append({number: tracker.step(frame(number)).xy for number in numbers})
+    with closing(ModelThread()) as thread:
+        lanes = [FlowTracker(Tracker(model, max_points=4), waits=True, thread=thread) for _ in ticks]
+        for lane, xy in zip(lanes, places, strict=True):
+            lane.add(xy)
+        for number in range(8):
+            for index, lane in enumerate(lanes):
+                if number in ticks[index]:
+                    assert_allclose(lane.step(frame(number)).xy, alone[index][number], atol=1e-4)
+            if number == 3:
+                lanes[2].close()
+        for lane in lanes:
+            lane.close()
+        assert thread.lanes == 0
+
+
+def test_a_shared_thread_outlives_a_tracker_and_ends_with_its_owner(make_model: Callable[..., Tapir]) -> None:
+    thread = ModelThread()
+    tracker = FlowTracker(Tracker(make_model(), max_points=4), thread=thread)
+    tracker.close()
+    assert thread._thread.is_alive()
+    thread.close()
+    assert not thread._thread.is_alive()
+    with pytest.raises(RuntimeError, match="closed"):
+        tracker.submit(Frame(0, 0, 0, np.zeros((40, 40, 3), np.uint8)))
