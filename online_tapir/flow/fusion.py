@@ -13,7 +13,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from online_tapir.flow.sparse import FlowFrame, Points, carry
+from online_tapir.flow.sparse import FlowFrame, Points, anchored, carry
 from online_tapir.records import Frame, Tracks
 
 Ids = NDArray[np.int32]
@@ -23,6 +23,7 @@ Table = NDArray[np.void]  # of POINT
 GATE = 2.0 / 256  # of the frame's longer side: about two pixels of the model's input
 GAIN = 0.6  # share of the difference that an answer within the gate corrects, if the model is certain of its position
 AGREED = 0.1  # the model's certainty from which a point counts as visible if flow agrees with its position
+MOST_ANCHORS = 4  # frames on which points were named that they are compared with; the oldest is given up for more
 REMEMBERED = 12  # frames kept, through which late answers can be carried
 
 POINT = np.dtype(
@@ -33,6 +34,9 @@ POINT = np.dtype(
         ("visible", np.bool_),  # as of the model's last answer
         ("occlusion", np.float32),  # of the same answer
         ("uncertainty", np.float32),
+        ("anchor", np.int64),  # the frame on which it was named, whose look it is compared with; -1: given up
+        ("anchor_xy", np.float32, 2),  # where it was there
+        ("anchored", np.bool_),  # it was found again in that look on the newest frame
     ]
 )
 
@@ -50,11 +54,16 @@ class Moment:
 class Fusion:
     """The points of one stream. `carry` moves them to a new frame, `correct` applies an answer of the model."""
 
-    def __init__(self, gate: float = GATE, gain: float = GAIN, remembered: int = REMEMBERED) -> None:
+    def __init__(
+        self, gate: float = GATE, gain: float = GAIN, remembered: int = REMEMBERED, anchors: bool = True
+    ) -> None:
+        """Without `anchors`, positions drift with flow between the model's answers."""
+        self._anchoring = anchors
         self._gate = gate
         self._gain = gain
         self._past: deque[Moment] = deque(maxlen=remembered)
         self._points = np.empty(0, POINT)  # in the order of their ids
+        self._anchors: dict[int, FlowFrame] = {}  # by id, oldest first
         self.model_frame_id = -1  # of the newest answer
 
     def carry(self, frame: Frame) -> None:
@@ -65,6 +74,8 @@ class Fusion:
             xy, passed = carry(self._past[-1].flow, flow, points["xy"][follows])
             points["xy"][follows] = xy
             points["sure"][follows] = passed
+        if self._anchoring:
+            self._anchor(flow)
         self._remember(flow)
 
     def add(self, ids: Ids, xy: Points, frame_id: int | None) -> None:
@@ -72,6 +83,11 @@ class Fusion:
         new = np.zeros(len(ids), POINT)
         new["id"], new["visible"] = ids, True
         new["xy"], new["sure"] = self._brought(xy, frame_id)
+        new["anchor"] = -1
+        if self._past and self._anchoring:
+            here = self._past[-1].flow
+            self._anchors[here.id] = here
+            new["anchor"], new["anchor_xy"] = here.id, new["xy"]
         both = np.concatenate([self._points, new])
         self._points = both[np.argsort(both["id"])]  # restored points come after newer ones
         if self._past:
@@ -103,7 +119,8 @@ class Fusion:
             # Two sensors that agree are worth more than either: the model alone is too shy.
             visible = visible | (agrees & ((1 - points["occlusion"]) * right > AGREED))
             pulled = agrees & visible
-            points["xy"][pulled] += (self._gain * right[pulled, None]).astype(np.float32) * difference[pulled]
+            free = pulled & ~points["anchored"]  # an anchored position is more precise than the model's
+            points["xy"][free] += (self._gain * right[free, None]).astype(np.float32) * difference[free]
             others = ~pulled
             every = -(-len(moments) // REMEMBERED)  # a very late answer is carried in longer steps
             chain = [*moments[:-1:every], moments[-1]]
@@ -141,6 +158,23 @@ class Fusion:
     def _brought(self, xy: Points, frame_id: int | None) -> tuple[Points, Bools]:
         moments = [moment for moment in self._past if frame_id is not None and moment.flow.id >= frame_id]
         return self._through(moments, xy.astype(np.float32))
+
+    def _anchor(self, flow: FlowFrame) -> None:
+        """Corrects what flow has drifted for points that still look as they did where they were named.
+
+        Looks are not renewed: a new one would start from a position that is less exact than the first.
+        """
+        points = self._points
+        tracked = points["visible"] & points["sure"]
+        points["anchored"] = False
+        for id, look in self._anchors.items():
+            rows = np.flatnonzero(tracked & (points["anchor"] == id))
+            if len(rows):
+                xy, found = anchored(look, flow, points["anchor_xy"][rows], points["xy"][rows])
+                points["xy"][rows], points["anchored"][rows] = xy, found
+        kept = [id for id in self._anchors if (points["anchor"] == id).any()][-MOST_ANCHORS:]
+        points["anchor"][~np.isin(points["anchor"], kept)] = -1
+        self._anchors = {id: self._anchors[id] for id in kept}
 
     def _remember(self, flow: FlowFrame) -> None:
         points = self._points.copy()

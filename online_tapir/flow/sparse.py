@@ -22,6 +22,9 @@ PLAIN = 4.0  # variance, squared grey levels; flatter frames get a lower correla
 JUMP = 4.0  # change of mean or contrast, grey levels, from which brightness is matched
 LEAST_SIDE = 24  # pixels that dense flow needs for its pyramid
 LARGEST_ERROR = 1.5  # largest forward-backward error of Lucas-Kanade, pixels of `grey`
+ANCHOR_LEVELS = 0  # the guess is near: the frame itself is enough
+ANCHOR_ERROR = 0.1  # largest forward-backward error of a point that is found again in its older frame's look
+ANCHOR_REACH = 2.0  # pixels of `grey` that it may be from the guess
 FLATTEST = 1e-6  # smallest eigenvalue of a patch's gradient matrix for which flow is trusted
 
 Dense = tuple[NDArray[np.float32], NDArray[np.float32], float]  # flow forwards, backwards [h, w, 2], and continuity
@@ -92,6 +95,31 @@ def carry(source: FlowFrame, target: FlowFrame, xy: Points) -> tuple[Points, NDA
     return carried, passed
 
 
+def anchored(key: FlowFrame, target: FlowFrame, xy: Points, guess: Points) -> tuple[Points, NDArray[np.bool_]]:
+    """Where points xy [N, 2] of an older frame `key` are on `target`, near `guess` [N, 2]; also which were found [N].
+
+    Unlike flow from frame to frame this does not drift, as long as a point looks like it did on `key`. What is not
+    found keeps its guess.
+    """
+    target = _as_bright_as(key, target)
+    found = np.zeros(len(xy), np.bool_)
+    inside = ((xy >= 0) & (xy < key.size) & (guess >= 0) & (guess < target.size)).all(axis=1)
+    if key.size != target.size or not inside.any():
+        return guess.copy(), found
+    start, near = ((points[inside] / key.shrunk - 0.5).astype(np.float32)[:, None] for points in (xy, guess))
+    there, good = _flow(key, target, start, near, ANCHOR_LEVELS)
+    back, again = _flow(target, key, there, start, ANCHOR_LEVELS)
+    good &= again & (np.linalg.norm(back - start, axis=2)[:, 0] < ANCHOR_ERROR)
+    good &= np.linalg.norm(there - near, axis=2)[:, 0] < ANCHOR_REACH
+    moved = ((there[:, 0] + 0.5) * key.shrunk).astype(np.float32)
+    good &= ((moved >= 0) & (moved < target.size)).all(axis=1)
+    placed = guess.astype(np.float32, copy=True)
+    rows = np.flatnonzero(inside)[good]
+    placed[rows] = moved[good]
+    found[rows] = True
+    return placed, found
+
+
 def _as_bright_as(source: FlowFrame, target: FlowFrame) -> FlowFrame:
     """`target` with the mean and the contrast of `source`, if the exposure jumped: flow assumes constant brightness."""
     (mean, deviation), (new_mean, new_deviation) = (
@@ -143,7 +171,11 @@ def _at(dense: NDArray[np.float32], frame: FlowFrame, xy: NDArray[np.float32]) -
 
 
 def _flow(
-    source: FlowFrame, target: FlowFrame, start: NDArray[np.float32], guess: NDArray[np.float32]
+    source: FlowFrame,
+    target: FlowFrame,
+    start: NDArray[np.float32],
+    guess: NDArray[np.float32],
+    levels: int = LEVELS,
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Lucas-Kanade from `guess`: where points [N, 1, 2] (OpenCV's coordinates of `grey`) go, and which were found."""
     there, found, _ = cv2.calcOpticalFlowPyrLK(
@@ -152,7 +184,7 @@ def _flow(
         start,
         guess.astype(np.float32, copy=True),
         winSize=WINDOW,
-        maxLevel=LEVELS,
+        maxLevel=levels,
         criteria=CRITERIA,
         flags=cv2.OPTFLOW_USE_INITIAL_FLOW,
         minEigThreshold=FLATTEST,

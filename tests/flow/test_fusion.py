@@ -8,7 +8,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
 
-from online_tapir.flow.fusion import GAIN, GATE, Fusion
+from online_tapir.flow.fusion import GAIN, GATE, MOST_ANCHORS, Fusion
 from online_tapir.records import Frame, Tracks
 from online_tapir.testing import make_tracks, sliding_pictures
 
@@ -20,8 +20,8 @@ XY = np.array([[150, 100], [200, 140]], np.float32)
 class Scene:
     """A fusion on a picture that slides, with a cut to another scene after `cut` frames."""
 
-    def __init__(self, cut: int | None = None) -> None:
-        self.fusion = Fusion()
+    def __init__(self, cut: int | None = None, anchors: bool = False) -> None:
+        self.fusion = Fusion(anchors=anchors)
         self.pictures = sliding_pictures(40, SIZE[1], SIZE[0])
         if cut is not None:
             self.pictures[cut:] = sliding_pictures(40 - cut, SIZE[1], SIZE[0], seed=9)
@@ -43,8 +43,8 @@ class Scene:
         return self.fusion.now(make_tracks(self.next - 1, np.empty((0, 2)), size=SIZE))
 
 
-def begun(cut: int | None = None) -> Scene:
-    scene = Scene(cut)
+def begun(cut: int | None = None, anchors: bool = False) -> Scene:
+    scene = Scene(cut, anchors)
     scene.carry()
     scene.fusion.add(np.arange(2, dtype=np.int32), XY, None)
     return scene
@@ -71,6 +71,29 @@ def test_inside_the_gate_a_late_answer_pulls_a_little() -> None:
     scene.fusion.correct(scene.answer(4, offset=(1, 0)))
     assert_allclose(scene.now.xy - before, np.broadcast_to((GAIN, 0), XY.shape), atol=0.06)
     assert scene.now.model_frame_id == 4
+
+
+def test_a_point_that_looks_like_at_its_start_neither_drifts_nor_is_pulled_off() -> None:
+    scene = begun(anchors=True)
+    for frame_id in range(1, 30):
+        scene.carry()
+        scene.fusion.correct(scene.answer(frame_id, offset=(1, 0.5)))
+        assert distance(scene.now.xy, XY + frame_id * STEP) < 0.05
+    far = scene.answer(29, offset=(40, 25))
+    scene.fusion.correct(far)  # beyond the gate the model is right
+    assert distance(scene.now.xy, far.xy) < 0.3
+
+
+def test_looks_to_compare_with_are_few_and_forgotten_with_their_points() -> None:
+    scene = begun(anchors=True)
+    for number in range(2, 12):
+        scene.carry()
+        scene.fusion.add(np.array([number], np.int32), XY[:1] + (scene.next - 1) * STEP, None)
+    scene.carry()
+    assert len(scene.fusion._anchors) == MOST_ANCHORS
+    scene.fusion.keep(np.empty(0, np.int32))
+    scene.carry()
+    assert not scene.fusion._anchors
 
 
 def test_outside_the_gate_the_models_position_is_carried_from_its_frame_to_now() -> None:

@@ -158,9 +158,8 @@ def test_scenes_beside_each_other_share_a_recording_and_keep_their_entities_apar
 ) -> None:
     monkeypatch.setattr(rr, "RecordingStream", Recording)
     first = Scene(look=Look(), flush_every=1, stall_seconds=1)
-    desk, door = (
-        Scene(look=Look(), flush_every=1, stall_seconds=1, root=name, beside=first) for name in ("desk", "door")
-    )
+    desk = Scene(look=Look(), flush_every=1, stall_seconds=1, root="desk", beside=first)
+    door = Scene(look=Look(), flush_every=1, stall_seconds=1, root="door", beside=first)
     desk.draw(moment(0))
     door.draw(moment(3))
     recording: Any = first._recording
