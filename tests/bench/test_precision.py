@@ -32,11 +32,8 @@ def test_shares_count_visible_points_after_the_first_frame() -> None:
     assert precision.within([off], [CLIP]) == [0.5, 0.5, 1, 1, 1]
 
 
-@pytest.mark.parametrize("photos", [None])
-def test_both_kinds_of_clips_begin_with_visible_points(photos: None) -> None:
-    settings = precision.Settings(
-        photos=photos, clips=1, frames=3, still_frames=3, film="96x48", still="64x64", points=5
-    )
+def test_both_kinds_of_clips_begin_with_visible_points() -> None:
+    settings = precision.Settings(clips=1, frames=3, still_frames=3, film="96x48", still="64x64", points=5)
     (film,) = precision.film_clips(settings)
     still = precision.still_clip(settings, 0)
     assert film.frames.shape == (3, 48, 96, 3)
