@@ -37,6 +37,10 @@ SEED = 1_000_000_021  # of the clips; training uses seeds below
 CANDIDATES = 4  # points drawn per point kept; only points visible on the first frame are kept
 SETTLE_S = 1.0  # for a subscriber to join, and for the last message to arrive
 PATIENCE_S = 120.0
+SHOWN = 5  # frames in a strip
+StripFile = Annotated[
+    Path | None, Parameter(help="Draw what is held on the last clip's fastest frames into this .jpg or .png.")
+]
 TRACKERS = ("small", "small, flow off", "LK, recovering", "DIS flow", "still")
 INTERVAL = "from the second frame of each clip to its last; starting the program is not included"
 
@@ -86,10 +90,15 @@ class Result:
     latency_ms: list[float]
     answered: int  # frames whose own message came within their period
     frames: int
+    held_xy: NDArray[np.float32]  # [N, T, 2] at the end of every frame's period
 
 
 def main(
-    settings: Annotated[Settings, Parameter(name="*")] = Settings(), *, json: JsonFile = None, plot: PlotFile = None
+    settings: Annotated[Settings, Parameter(name="*")] = Settings(),
+    *,
+    json: JsonFile = None,
+    plot: PlotFile = None,
+    strip: StripFile = None,
 ) -> None:
     """Score what a subscriber holds at the end of every frame's period, for every tracker, kind of clip and rate."""
     unknown = set(settings.trackers) - set(TRACKERS)
@@ -97,6 +106,7 @@ def main(
         raise BenchError(f"there is no tracker {sorted(unknown)[0]!r}; there are {', '.join(TRACKERS)}")
     clips = list(make_clips(settings))
     rows: list[dict[str, Any]] = []
+    held: dict[str, NDArray[np.float32]] = {}  # of the last clip, by tracker
     latency: dict[str, Spread] = {}
     for name in settings.trackers:
         with Program(name, settings) as program:
@@ -104,11 +114,14 @@ def main(
                 for kind in sorted({clip.kind for clip in clips}):
                     found = [program.score(clip, fps) for clip in clips if clip.kind == kind]
                     rows.append(summary(name, kind, fps, found))
+                    held[name] = found[-1].held_xy
                     latency[f"{name}, {kind}, {fps} fps"] = Spread.of(np.concatenate([one.latency_ms for one in found]))
     facts = {f"{row['tracker']}, {row['kind']}, {row['fps']} fps": in_words(row) for row in rows}
     print_table(f"milliseconds from capture to receipt, {settings.points} points, {settings.size}", latency, facts)
     if plot is not None:
         draw(rows, plot)
+    if strip is not None:
+        draw_strip([clip for clip in clips if clip.kind == rows[-1]["kind"]][-1], held, strip)
     finish("streaming", settings, {"rows": rows, "latency_ms": latency}, json, interval=INTERVAL)
 
 
@@ -209,6 +222,7 @@ def scored(clip: Clip, fps: int, heard: Sequence[Heard]) -> Result:
         [(one.received_ns - one.tracks.captured_ns) / 1e6 for one in heard if one.tracks.frame_id],
         in_time,
         frames - 1,
+        held_xy,
     )
 
 
@@ -259,6 +273,44 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
     figure.savefig(path, metadata={"Date": None})
+
+
+def draw_strip(clip: Clip, held: dict[str, NDArray[np.float32]], path: Path) -> None:
+    """Draws what a subscriber holds on the frame of that moment, around the fastest point; a row for each tracker.
+
+    Green is the truth, orange what is held; a line joins the two.
+    """
+    import cv2
+
+    speed = np.linalg.norm(np.diff(clip.xy, axis=1), axis=2) * (clip.visible[:, 1:] & clip.visible[:, :-1])  # [N, T-1]
+    run_of = np.lib.stride_tricks.sliding_window_view(speed, SHOWN, axis=1).min(axis=2)  # fast throughout
+    point, first = np.unravel_index(int(run_of.argmax()), run_of.shape)
+    height, width = clip.frames.shape[1:3]
+    side = min(160, height, width)
+    rows = []
+    for name, xy in held.items():
+        pictures = []
+        for frame in range(int(first) + 1, int(first) + 1 + SHOWN):
+            left, top = (
+                int(np.clip(centre - side / 2, 0, most - side))
+                for centre, most in zip(clip.xy[point, frame], (width, height), strict=True)
+            )
+            crop = cv2.cvtColor(clip.frames[frame, top : top + side, left : left + side], cv2.COLOR_RGB2BGR)
+            large = cv2.resize(crop, None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
+            for index in np.flatnonzero(clip.visible[:, frame]):
+                truth, told = (
+                    tuple(np.round(2 * (places[index, frame] - (left, top))).astype(int).tolist())
+                    for places in (clip.xy, xy)
+                )
+                cv2.line(large, truth, told, (0, 140, 255), 1, cv2.LINE_AA)
+                cv2.circle(large, truth, 3, (90, 220, 90), -1, cv2.LINE_AA)
+                cv2.circle(large, told, 5, (0, 140, 255), 2, cv2.LINE_AA)
+            pictures.append(cv2.copyMakeBorder(large, 2, 2, 2, 2, cv2.BORDER_CONSTANT))
+        row = np.concatenate(pictures, axis=1)
+        label = np.zeros((26, row.shape[1], 3), np.uint8)
+        cv2.putText(label, name, (6, 18), cv2.FONT_HERSHEY_SIMPLEX, 0.5, (255, 255, 255), 1, cv2.LINE_AA)
+        rows.append(np.concatenate([label, row]))
+    cv2.imwrite(str(path), np.concatenate(rows))
 
 
 class Peer(FakeTracker):
