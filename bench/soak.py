@@ -44,6 +44,7 @@ from online_tapir.camera.demo import DemoCamera
 from online_tapir.control.protocol import SHORTEST_HEARTBEAT_S
 from online_tapir.control.server import ControlServer
 from online_tapir.errors import CameraError
+from online_tapir.launch.build import with_flow
 from online_tapir.live.sink import Sink
 from online_tapir.live.stream import Stream
 from online_tapir.model.checkpoint import load_model
@@ -70,6 +71,8 @@ class Settings:
     frames: Annotated[int, Parameter(help="Frames to track.", validator=Count)] = 20_000
     stub: Annotated[bool, Parameter(help="A tracker that does no work, on prerendered frames.", negative=())] = False
     model: Annotated[str, Parameter(help="Preset or .safetensors file.")] = "small"
+    flow: Annotated[bool, Parameter(help="Flow between the model's answers, for a live source.", negative=())] = False
+    engine: Annotated[str, Parameter(help="What computes the model, as `online-tapir --engine`.")] = "torch"
     points: Annotated[int, Parameter(help="Points to track, besides the user's.", validator=Count)] = 32
     size: Annotated[str, Parameter(help="Frame size.")] = "256x256"
     fps: Annotated[
@@ -166,10 +169,12 @@ def watch(settings: Settings, sampler: Sampler, account: Account) -> tuple[float
         torch.set_num_threads(settings.threads)
     open_source = source(settings)
     room = 2 * settings.points + 64
-    tracker: Any = (
-        StubTracker(max_points=room) if settings.stub else Tracker(load_model(settings.model), max_points=room)
-    )
     with ExitStack() as opened:
+        tracker: Any = StubTracker(max_points=room)
+        if not settings.stub:
+            tracker = Tracker(load_model(settings.model), max_points=room, engine=settings.engine)
+        if settings.flow:
+            tracker = opened.enter_context(closing(with_flow(tracker, paced=settings.fps > 0)))
         publisher = opened.enter_context(closing(ZmqPublisher("tcp://127.0.0.1:0")))
         control = opened.enter_context(closing(ControlServer("tcp://127.0.0.1:0")))
         metrics = opened.enter_context(closing(Metrics("0")))

@@ -200,9 +200,10 @@ def check(config: LiveConfig) -> None:
 
 
 def _model(model: ModelConfig) -> Tapir:
-    return load_model(
+    loaded = load_model(
         model.model, weights=model.weights, device=model.device, dtype=model.dtype, iterations=model.iterations
     )
+    return loaded if model.visible_above is None else loaded.visible_from(model.visible_above)
 
 
 def make_tracker(
@@ -395,6 +396,7 @@ def _writers(config: LiveConfig, report: Report) -> Iterator[WriterSink]:
             weights=None if model.weights is None else str(model.weights),
             dtype=model.dtype,
             iterations=model.iterations,
+            visible_above=model.visible_above,
             resolution=model.resolution,
             engine=model.engine,
             max_points=config.points.max_points,

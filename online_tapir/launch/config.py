@@ -120,6 +120,14 @@ class ModelConfig:
             validator=Number(gte=1, lte=4),
         ),
     ] = None
+    visible_above: Annotated[
+        float | None,
+        Parameter(
+            help="Certainty above which a point counts as visible, 0 to 1: lower shows more, and more wrong ones. "
+            "[default: as trained; 0.4 for small]",
+            validator=Number(gte=0, lt=1),
+        ),
+    ] = None
     resolution: Annotated[
         str | None,
         Parameter(

@@ -76,6 +76,7 @@ class Settings:
     weights: str | None = None
     dtype: str = "float32"
     iterations: int | None = None
+    visible_above: float | None = None
     resolution: str | None = None
     input: str | None = None  # width x height that was chosen; None: the model's own
     engine: str = "torch"

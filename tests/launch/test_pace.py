@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from online_tapir.errors import ConfigError
+from online_tapir.launch import build
+from online_tapir.launch.config import ModelConfig
 from online_tapir.launch.pace import keeps_up, largest_input, step_ms
 from online_tapir.launch.sizes import input_size
 from online_tapir.model.config import PRESETS
@@ -89,3 +91,16 @@ def test_a_model_at_another_size_shares_its_weights_and_keeps_its_own_size() -> 
     assert tracks.input == "128x128"
     with pytest.raises(ConfigError, match="multiple of 8"):
         model.at((60, 64))
+
+
+def test_a_lower_threshold_shows_more_points() -> None:
+    shown = []
+    for above in (0.0, 0.5, 0.999):
+        model = build._model(ModelConfig(visible_above=above))
+        assert model.config.visible_above == above
+        tracker = Tracker(model, max_points=64)
+        tracker.add(np.random.default_rng(0).uniform(5, 60, (64, 2)))
+        noise = np.random.default_rng(1).integers(0, 255, (2, 64, 64, 3), np.uint8)
+        shown.append(int([tracker.step(rgb) for rgb in noise][-1].visible.sum()))
+    assert shown[0] == 64
+    assert shown[0] > shown[1] >= shown[2]
