@@ -89,7 +89,8 @@ def opened(configs: Sequence[LiveConfig], status: Status, stop: threading.Event)
             _stream(config, parts, opening, mine, len(configs)) for config, mine in zip(configs, own, strict=True)
         ]
         pipeline = first.model.pipeline and all(stream.tracker.overlaps for stream in streams)
-        run = Run(streams, [*sinks, status], stop, frames=first.source.frames, pipeline=pipeline)
+        mine = dict(zip(streams, own, strict=True))
+        run = Run(streams, [*sinks, status], stop, own=mine, frames=first.source.frames, pipeline=pipeline)
         opening.pop_all()  # from here on its captures close the cameras
         yield run.go if window is None else partial(window.beside, run.go, stop)
 
@@ -154,7 +155,6 @@ def _stream(config: LiveConfig, parts: _Parts, opening: ExitStack, sinks: list[S
         Capture(camera, reopen=reopen, reconnect=_reconnect(config.source), report=report),
         tracker,
         parts.stop,
-        sinks=sinks,
         points=points,
         replenish=config.points.replenish,
         heartbeat_s=config.network.heartbeat,

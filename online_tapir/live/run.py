@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 
 from online_tapir.live.sink import Sink
@@ -14,7 +14,7 @@ POLL_SECONDS = 0.05  # longest delay before a stop or a request is noticed while
 
 
 class Run:
-    """Streams with sinks of their own, the sinks that serve them all, and the loop.
+    """Streams, the sinks that serve them all, those of their `own`, and the loop.
 
     `go` returns when every source has ended, `stop` is set or `frames` frames have been tracked. With `pipeline`, a
     frame that is already waiting is submitted before the one being computed is collected.
@@ -26,11 +26,13 @@ class Run:
         sinks: Sequence[Sink],
         stop: threading.Event,
         *,
+        own: Mapping[Stream, Sequence[Sink]] | None = None,
         frames: int | None = None,
         pipeline: bool = False,
     ) -> None:
         self._streams = streams
         self._sinks = sinks
+        self._own = own or {}
         self._stop = stop
         self._frames = frames
         self._pipeline = pipeline
@@ -53,7 +55,7 @@ class Run:
 
     def _sinks_of(self, stream: Stream) -> Iterator[Sink]:
         """The stream's own sinks, then those of the run: the last of these measure the others."""
-        yield from stream.sinks
+        yield from self._own.get(stream, ())
         yield from self._sinks
 
     def _publish(self, stream: Stream) -> None:

@@ -1,7 +1,7 @@
 """One camera's stream in a run: its capture, its points and its newest frame. Not thread-safe."""
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -13,7 +13,6 @@ from online_tapir.clock import Clock, SystemClock
 from online_tapir.flow.tracker import FlowTracker
 from online_tapir.live.recovery import Recovery
 from online_tapir.live.saves import Keeper
-from online_tapir.live.sink import Sink
 from online_tapir.points.placement import NOWHERE, PointSource
 from online_tapir.points.replenish import PATIENCE_FRAMES, Replenisher
 from online_tapir.records import Frame, Queries, Tracks
@@ -24,8 +23,8 @@ from online_tapir.wire.messages import Heartbeat, State
 class Stream:
     """A camera and a tracker of its points.
 
-    `sinks` serve this stream alone. `points` are placed on the first frame. Point `inspect` is inspected as soon as it
-    exists. While the source is away the points are kept. `report` gets lines for people.
+    `points` are placed on the first frame. Point `inspect` is inspected as soon as it exists. While the source is away
+    the points are kept. `report` gets lines for people.
     """
 
     def __init__(
@@ -34,7 +33,6 @@ class Stream:
         tracker: Tracker | FlowTracker,
         stop: threading.Event,
         *,
-        sinks: Sequence[Sink] = (),
         points: PointSource = NOWHERE,
         replenish: bool = False,
         heartbeat_s: float = 1.0,
@@ -47,7 +45,6 @@ class Stream:
         self.capture = capture
         self.tracker = tracker
         self.stop = stop  # ends the run
-        self.sinks = sinks  # of this stream alone
         self.heartbeat_s = heartbeat_s
         self.keeper = keeper  # None: this run does not save its points
         self.shows_inspection = shows_inspection  # whether any sink would show an inspected point now

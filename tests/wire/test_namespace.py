@@ -79,7 +79,7 @@ finally:
 EVERY = [
     ("list", {}), ("status", {}), ("add", {"xy": [[0.5, 0.5]], "normalised": True}), ("inspect", {"id": 1}),
     ("set", {"heartbeat_s": 0.5}), ("replenish", {"on": False}), ("snapshot", {"format": "png"}), ("save", {}),
-    ("pause", {}), ("resume", {}), ("remove", {"ids": [0]}), ("clear", {}), ("stop", {}),
+    ("pause", {}), ("resume", {}), ("remove", {"ids": [0]}), ("clear", {}), ("cameras", {}), ("stop", {}),
 ]  # fmt: skip
 
 
