@@ -38,6 +38,7 @@ CANDIDATES = 4  # points drawn per point kept; only points visible on the first 
 SETTLE_S = 1.0  # for a subscriber to join, and for the last message to arrive
 PATIENCE_S = 120.0
 SHOWN = 5  # frames in a strip
+LOST_PX = 48.0  # a point that is farther off is not late but lost
 StripFile = Annotated[
     Path | None, Parameter(help="Draw what is held on the last clip's fastest frames into this .jpg or .png.")
 ]
@@ -276,13 +277,15 @@ def draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
 
 def draw_strip(clip: Clip, held: dict[str, NDArray[np.float32]], path: Path) -> None:
-    """Draws what a subscriber holds on the frame of that moment, around the fastest point; a row for each tracker.
+    """Draws what a subscriber holds on the frame of that moment, around the fastest point that none has lost.
 
-    Green is the truth, orange what is held; a line joins the two.
+    A row for each tracker. Green is the truth, orange what is held; a line joins the two.
     """
     import cv2
 
     speed = np.linalg.norm(np.diff(clip.xy, axis=1), axis=2) * (clip.visible[:, 1:] & clip.visible[:, :-1])  # [N, T-1]
+    lost = np.max([np.linalg.norm(xy - clip.xy, axis=2)[:, 1:] for xy in held.values()], axis=0) > LOST_PX
+    speed[lost] = 0
     run_of = np.lib.stride_tricks.sliding_window_view(speed, SHOWN, axis=1).min(axis=2)  # fast throughout
     point, first = np.unravel_index(int(run_of.argmax()), run_of.shape)
     height, width = clip.frames.shape[1:3]
