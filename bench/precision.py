@@ -6,7 +6,7 @@ scenes with noise: how far points drift from where they were named, and how much
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -93,38 +93,28 @@ def makers(settings: Settings) -> dict[str, Callable[[tuple[int, int]], Any]]:
 
 def film_clips(settings: Settings) -> list[streaming.Clip]:
     """Clips at the pace of film: large frames, moderate motion, motion blur, some occlusion."""
-    width, height = pixels(settings.film)
-    scene = SceneConfig(
-        height=height,
-        width=width,
-        frames=settings.frames,
-        points=streaming.CANDIDATES * settings.points,
+    film = replace(
+        scene(settings, settings.film, settings.frames),
         max_speed=12 / 256,
         max_camera_speed=8 / 256,
         motion_blur=0.5,
         stutter=0.0,
     )
-    return [
-        clip("film", scene, bank(settings, max(width, height)), seed, settings.points) for seed in range(settings.clips)
-    ]
+    textures = bank(settings, max(film.width, film.height))
+    return [clip("film", film, textures, seed, settings.points) for seed in range(settings.clips)]
 
 
 def still_clip(settings: Settings, seed: int) -> streaming.Clip:
     """A clip in which nothing moves but the sensor's noise."""
-    width, height = pixels(settings.still)
-    scene = SceneConfig(
-        height=height,
-        width=width,
-        frames=settings.still_frames,
-        points=streaming.CANDIDATES * settings.points,
-        still=True,
-        noise=1.0,
-        exposure=0.0,
-        stutter=0.0,
-        jpeg=0.0,
-        shadows=0.0,
-    )
-    return clip("still", scene, bank(settings, max(width, height)), seed, settings.points)
+    still = scene(settings, settings.still, settings.still_frames)
+    still = replace(still, still=True, noise=1.0, exposure=0.0, stutter=0.0, jpeg=0.0, shadows=0.0)
+    return clip("still", still, bank(settings, max(still.width, still.height)), seed, settings.points)
+
+
+def scene(settings: Settings, size: str, frames: int) -> SceneConfig:
+    """A scene of this size, with more points than are kept."""
+    width, height = pixels(size)
+    return SceneConfig(height=height, width=width, frames=frames, points=streaming.CANDIDATES * settings.points)
 
 
 def bank(settings: Settings, side: int) -> TextureBank:
@@ -133,9 +123,9 @@ def bank(settings: Settings, side: int) -> TextureBank:
     return TextureBank.from_folder(settings.photos, size=side)
 
 
-def clip(kind: str, scene: SceneConfig, textures: TextureBank, seed: int, points: int) -> streaming.Clip:
+def clip(kind: str, config: SceneConfig, textures: TextureBank, seed: int, points: int) -> streaming.Clip:
     """One rendered clip, with the points that are visible on its first frame."""
-    rendered = make_clips([streaming.SEED + 100 + seed], scene, textures)
+    rendered = make_clips([streaming.SEED + 100 + seed], config, textures)
     visible = rendered.visible[0].numpy()
     kept = np.flatnonzero(visible[:, 0])[:points]
     frames = ((rendered.frames[0] + 1) * 127.5).round().byte().permute(0, 2, 3, 1).contiguous().numpy()

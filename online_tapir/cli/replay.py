@@ -103,10 +103,13 @@ def _tracker(settings: "Settings", device: str, frame: tuple[int, int]) -> "Trac
 
     threads = set_threads(settings.threads)
     model = load_model(
-        settings.model, settings.weights, device=device, dtype=settings.dtype, iterations=settings.iterations
+        settings.model,
+        settings.weights,
+        device=device,
+        dtype=settings.dtype,
+        iterations=settings.iterations,
+        visible_above=settings.visible_above,
     )
-    if settings.visible_above is not None:
-        model = model.visible_from(settings.visible_above)
     where = str(next(model.parameters()).device)
     engine = "torch" if settings.resolution is not None or where != "cpu" else settings.engine
     return Tracker(

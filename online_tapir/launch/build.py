@@ -200,10 +200,14 @@ def check(config: LiveConfig) -> None:
 
 
 def _model(model: ModelConfig) -> Tapir:
-    loaded = load_model(
-        model.model, weights=model.weights, device=model.device, dtype=model.dtype, iterations=model.iterations
+    return load_model(
+        model.model,
+        weights=model.weights,
+        device=model.device,
+        dtype=model.dtype,
+        iterations=model.iterations,
+        visible_above=model.visible_above,
     )
-    return loaded if model.visible_above is None else loaded.visible_from(model.visible_above)
 
 
 def make_tracker(
@@ -234,14 +238,15 @@ def make_tracker(
     wanted = resumed
     if wanted is None and model.input != "auto":
         wanted = sizes.input_size(model.input, frame)
-    free = (
-        model.input == "auto" and resumed is None and model.resolution is None and loaded.config.name in pace.FREE_INPUT
-    )
-    if free and device == "cpu":
-        wanted = pace.largest_input(loaded, pace.step_ms(loaded, engine, rows), frame, fps)
+    free = device == "cpu" and model.resolution is None and loaded.config.name in pace.FREE_INPUT
+    measured_ms = None
+    if free and wanted is None and model.input == "auto":
+        measured_ms = pace.step_ms(loaded, engine, rows)
+        wanted = pace.largest_input(loaded, measured_ms, frame, fps)
     sized = loaded if wanted is None else loaded.at(wanted)
-    taken_ms = pace.step_ms(sized, engine, rows)
-    if paced and model.threads is None and device == "cpu" and not pace.keeps_up(taken_ms, fps or 0):
+    if measured_ms is None or sized is not loaded:
+        measured_ms = pace.step_ms(sized, engine, rows)  # this also warms up
+    if paced and model.threads is None and device == "cpu" and not pace.keeps_up(measured_ms, fps or 0):
         threads = set_threads(max(1, usable_cpus() - 1))
         if engine is not None:
             engine.use(threads)
@@ -249,7 +254,7 @@ def make_tracker(
     height, width = sized.config.initial_resolution
     report(
         f"model {sized.config.name} at {width}x{height} on {device} by {engine.name if engine else 'torch'}: "
-        f"{taken_ms:.0f} ms for {rows} points"
+        f"{measured_ms:.0f} ms for {rows} points"
     )
     return Tracker(
         sized,

@@ -39,6 +39,7 @@ def load_model(
     device: str = "auto",
     dtype: torch.dtype | str | None = None,
     iterations: int | None = None,
+    visible_above: float | None = None,
 ) -> Tapir:
     """Loads a model ready to track: a preset (`small`, `bootstapir`, `tapir`) or a weights file of this project.
 
@@ -46,7 +47,8 @@ def load_model(
     .npy. The package contains the weights of `small`; the public checkpoints are downloaded on first use (see
     `weights_store`). `device` is a torch device, or "auto" for the first GPU, or the CPU if there is none. `dtype` is
     float32 (the default), bfloat16 or float16, by name or as a torch dtype. `iterations` (1 to 4) replaces the number
-    of refinements per frame that the model was trained with: fewer are faster and less accurate.
+    of refinements per frame that the model was trained with: fewer are faster and less accurate. `visible_above`
+    replaces the certainty, 0 to 1, above which a point counts as visible.
 
     Raises ConfigError for an unknown preset, device or dtype, for invalid `iterations` and for too little memory;
     WeightsError for a file that is missing, corrupt, made for another model, or cannot be fetched.
@@ -64,6 +66,8 @@ def load_model(
         )
     if iterations is not None:
         config = with_iterations(config, iterations)
+    if visible_above is not None:
+        config = replace(config, visible_above=visible_above)
     with memory_errors(lambda: _too_large(config, state, target, precision)):
         model = Tapir(config)  # not on the meta device: random numbers there cost torch a second of imports
         model.load_state_dict({name: tensor.float() for name, tensor in state.items()})

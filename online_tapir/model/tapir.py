@@ -57,12 +57,6 @@ class Tapir(nn.Module):
         sized.config = replace(self.config, initial_resolution=size)
         return sized
 
-    def visible_from(self, certainty: float) -> "Tapir":
-        """The same weights with points that count as visible above another `certainty`, 0 to 1."""
-        bolder = copy.copy(self)
-        bolder.config = replace(self.config, visible_above=certainty)
-        return bolder
-
     def encode(self, image: Tensor, refinement: Sequence[Size] = ()) -> FeaturePyramid:
         """Features of image [G, 3, H, W] in [-1, 1], for refinement at the given sizes (default: the initial one)."""
         return self.encode_resized([resize(image, size) for size in self.sizes(refinement)], refinement)
