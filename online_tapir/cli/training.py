@@ -49,12 +49,16 @@ def train(
         float,
         Parameter(help="Multiple of the channels of `small`, from random weights.", validator=Number(gt=0, lte=16)),
     ] = 1.0,
+    grow: Annotated[
+        bool,
+        Parameter(help="Give lean weights of --start the grids of the next `small` that they lack.", negative=()),
+    ] = False,
     device: Annotated[str, Parameter(help="auto, cpu, cuda, ...")] = "auto",
 ) -> None:
     """Train the small model on rendered clips; `--model OUT/small.safetensors` then uses it."""
     from online_tapir.train.command import train_model
 
-    train_model(out, config, start, textures, validation, device, width)
+    train_model(out, config, start, textures, validation, device, width, grow)
 
 
 def scenes(

@@ -8,7 +8,8 @@ GROUP_STRIDES = (1, 2, 2, 1)
 LOWRES_GROUP = 3
 LOWRES_STRIDE = 8
 TRUNKS = ("resnet", "lean")
-LEAN_GROUPS = (1, LOWRES_GROUP)  # a lean trunk's grids correspond to these ResNet groups, at strides 4 and 8
+# By the number of a lean trunk's grids, the ResNet groups that they correspond to: strides 4 and 8, or 2, 4 and 8.
+LEAN_GROUPS = {2: (1, LOWRES_GROUP), 3: (0, 1, LOWRES_GROUP)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +20,7 @@ class TapirConfig:
     trunk: str = "resnet"  # or "lean": see model/lean.py
     stem_width: int = 64
     widths: tuple[int, int, int, int] = (64, 128, 256, 256)  # of ResNet groups, or of a lean trunk at strides 4 to 32
-    grid_widths: tuple[int, ...] = ()  # lean trunk only: channels of its grids at strides 4 and 8
+    grid_widths: tuple[int, ...] = ()  # lean trunk only: channels of its grids at strides 4 and 8, or 2, 4 and 8
     blocks: tuple[int, int, int, int] = (2, 2, 2, 2)
     described_by: tuple[int, ...] = (1, LOWRES_GROUP)  # groups whose features describe a point, coarsest last
     extra_convs: int = 5  # convolutional blocks after the backbone, on the coarse grid
@@ -43,13 +44,16 @@ class TapirConfig:
                 f"initial resolution {height}x{width} is not a multiple of {LOWRES_STRIDE} or is smaller than "
                 f"{2 * LOWRES_STRIDE}; use 256x256, for example"
             )
-        if self.trunk not in TRUNKS or (self.trunk == "lean") != (len(self.grid_widths) == 2):
+        if self.trunk not in TRUNKS or (self.trunk == "lean") != (len(self.grid_widths) in LEAN_GROUPS):
             raise ConfigError(
-                f"trunk {self.trunk[:20]!r} has grids of {str(self.grid_widths)[:40]} channels: give two for a lean "
-                f"trunk, none for a resnet"
+                f"trunk {self.trunk[:20]!r} has grids of {str(self.grid_widths)[:40]} channels: give two or three for "
+                f"a lean trunk, none for a resnet"
             )
-        if self.trunk == "lean" and self.described_by != LEAN_GROUPS:
-            raise ConfigError(f"a lean trunk describes points at strides 4 and 8; set described_by to {LEAN_GROUPS}")
+        if self.trunk == "lean" and self.described_by != LEAN_GROUPS[len(self.grid_widths)]:
+            raise ConfigError(
+                f"a lean trunk describes points on all {len(self.grid_widths)} of its grids; set described_by to "
+                f"{LEAN_GROUPS[len(self.grid_widths)]}"
+            )
         if not self.described_by or sorted({*self.described_by, LOWRES_GROUP}) != list(self.described_by):
             raise ConfigError(
                 f"described_by is {str(self.described_by)[:40]}; list groups from 0 to {LOWRES_GROUP} in "
@@ -125,7 +129,8 @@ LEAN_SMALL = TapirConfig(
     trunk="lean",
     stem_width=24,
     widths=(48, 96, 128, 128),
-    grid_widths=(64, 192),
+    grid_widths=(24, 64, 192),
+    described_by=(0, 1, 3),
     extra_convs=0,
     mixer_width=192,
     mixer_depth=4,

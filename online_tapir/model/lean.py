@@ -1,7 +1,7 @@
 """A backbone of plain convolutions with a third of the ResNet's arithmetic; without norms it can fold and quantise.
 
 Features at strides 8 to 32 are summed at stride 8 (a feature pyramid, arXiv 1612.03144), which gives the coarse grid a
-large receptive field.
+large receptive field. A grid at stride 2, if there is one, sums the stem's features and those at stride 4.
 """
 
 import torch
@@ -49,11 +49,11 @@ class Stage(nn.Module):
 
 
 class LeanBackbone(nn.Module):
-    """Maps images to grids at strides 4 and 8, and pooled copies of the coarse one."""
+    """Maps images to grids at strides (2,) 4 and 8, and pooled copies of the coarse one."""
 
     def __init__(self, config: TapirConfig) -> None:
         super().__init__()
-        fine, coarse = config.grid_widths
+        *finest, fine, coarse = config.grid_widths
         quarter, eighth, sixteenth, deepest = config.widths
         self.stem = Conv(3, config.stem_width, kernel=5, stride=2)
         self.stage4 = Stage(config.stem_width, quarter)
@@ -64,28 +64,33 @@ class LeanBackbone(nn.Module):
         self.lateral16 = Conv(sixteenth, deepest, kernel=1)
         self.lateral32 = Conv(deepest, deepest, kernel=1)
         self.join = Conv(deepest, deepest)
+        self.has_finest = bool(finest)
+        if finest:
+            self.finest = Conv(config.stem_width, finest[0], kernel=1)
+            self.lateral4 = Conv(quarter, finest[0], kernel=1)
         self.fine = Conv(quarter, fine, kernel=1)
         self.coarse = Conv(deepest, coarse, kernel=1)
         self.pyramid_levels = config.pyramid_levels
 
     def forward(self, image: Tensor) -> Grids:
         """The grids of image [G, 3, H, W] in [-1, 1], H and W multiples of 8."""
-        fine, coarse = (l2_normalize(features) for features in self.features(image))
-        maps = [fine, coarse]
+        maps = [l2_normalize(features) for features in self.features(image)]
         for _ in range(self.pyramid_levels):
             maps.append(F.avg_pool2d(maps[-1], 2, 2))
         levels = tuple(level.permute(0, 2, 3, 1).contiguous() for level in maps)
         return Grids((image.shape[2], image.shape[3]), levels, self.pyramid_levels)
 
-    def features(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """The features before they are normalised: fine [G, C, H/4, W/4], coarse [G, C, H/8, W/8]."""
-        x4 = self.stage4(F.relu(self.stem(standardise(image))))
+    def features(self, image: Tensor) -> list[Tensor]:
+        """The features [G, C, H/s, W/s] before they are normalised, for every stride s, the coarse ones last."""
+        x2 = F.relu(self.stem(standardise(image)))
+        x4 = self.stage4(x2)
         x8 = self.stage8(x4)
         x16 = self.stage16(x8)
         x32 = self.stage32(x16)
         size = x8.shape[2:]
         joined = F.relu(self.lateral8(x8) + _enlarged(self.lateral16(x16), size) + _enlarged(self.lateral32(x32), size))
-        return self.fine(x4), self.coarse(F.relu(self.join(joined) + joined))
+        finest = [self.finest(x2) + _enlarged(self.lateral4(x4), x2.shape[2:])] if self.has_finest else []
+        return [*finest, self.fine(x4), self.coarse(F.relu(self.join(joined) + joined))]
 
 
 def standardise(image: Tensor) -> Tensor:

@@ -38,6 +38,7 @@ from online_tapir.tracking.tracker import Tracker
 from online_tapir.train.config import DistilConfig, TrainConfig
 from online_tapir.train.distil import distil
 from online_tapir.train.loop import train, validation_clips
+from online_tapir.train.transplant import grown
 
 PROCEDURAL_TEXTURES = 96
 VALIDATION_CLIPS = 12
@@ -107,12 +108,16 @@ def train_model(
     validation: Path | None,
     device: str,
     width: float = 1.0,
+    grow: bool = False,
 ) -> None:
     """Trains one stage; writes its averaged weights to `out`/small.safetensors and a log to `out`/log.jsonl.
 
-    Without `start`, trains `small` with `width` times its channels from random weights. Raises ConfigError for `width`
-    together with `start`, as those weights have their own width.
+    Without `start`, trains `small` with `width` times its channels from random weights. `grow` gives the weights of
+    `start` the grids of the next `small`. Raises ConfigError for `width` together with `start`, as those weights have
+    their own width, and for `grow` without a lean `start`.
     """
+    if grow and start is None:
+        raise ConfigError("--grow adds grids to the weights of --start; name them")
     if start is not None and width != 1.0:
         raise ConfigError(f"--width {width:g} conflicts with {start}, which has its own width; leave out one of them")
     if config.matching and textures is None:
@@ -121,6 +126,10 @@ def train_model(
     torch.manual_seed(config.seed)
     target = choose_device(device)
     model = Tapir(PRESETS["small"].scaled(width)) if start is None else load_model(start, device="cpu")
+    if grow:
+        if model.config.trunk != LEAN_SMALL.trunk:
+            raise ConfigError(f"--grow adds grids to a lean backbone, and {start} has a {model.config.trunk}")
+        model = grown(model, LEAN_SMALL)
     model.requires_grad_(True).to(target)
     model.backbone.requires_grad_(not config.freeze_backbone)
     model.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -27,11 +27,11 @@ from online_tapir.model.tapir import Tapir
 from online_tapir.scenes.views import Photographs, ViewPairs
 from online_tapir.train.config import DistilConfig
 from online_tapir.train.losses import matching_loss
-from tapir_kernels import PATCH_SAMPLES
+from online_tapir.train.transplant import transplanted
 
 CHECKPOINT = "distil.pt"
 TAUGHT = 0.8  # share of a coarse vector's squared length for the teacher's channels
-UNNORMED = ("fine", "coarse")  # the last convolutions, whose outputs are the grids
+UNNORMED = ("finest", "lateral4", "fine", "coarse")  # the last convolutions, whose outputs are the grids
 REGRESSED = 8.0  # weight of the regression, relative to the cross-entropies
 
 
@@ -96,8 +96,8 @@ def _step(
         taught = teacher(images.to(next(teacher.parameters()).dtype))
     wanted = [level.float() for level in taught.describing[-2:]]  # [2B, h, w, C]
     with torch.autocast("cpu", torch.bfloat16):
-        fine, coarse = student.features(images)
-    fine, coarse = (x.float().permute(0, 2, 3, 1) for x in (fine, coarse))
+        features = student.features(images)[-2:]  # a grid at stride 2 is left to `train`
+    fine, coarse = (x.float().permute(0, 2, 3, 1) for x in features)
     known = wanted[1].shape[3]
     whole = F.normalize(coarse, dim=-1)
     regression = (1 - (F.normalize(fine, dim=-1) * wanted[0]).sum(-1)).mean() + (
@@ -132,57 +132,3 @@ def folded(student: LeanBackbone) -> dict[str, Tensor]:
         elif isinstance(module, Conv) and name in UNNORMED:
             convs[name] = module
     return {f"{name}.{key}": weight for name, conv in convs.items() for key, weight in conv.state_dict().items()}
-
-
-def transplanted(teacher: Tapir, config: TapirConfig, backbone: dict[str, Tensor]) -> Tapir:
-    """A model of `config` with this backbone and the teacher's heads, adapted to the new inputs and outputs.
-
-    The mixer's weights for grids that the new model lacks are dropped; its weights for channels that the teacher lacked
-    are zero, so these channels change nothing at first.
-    """
-    model = Tapir(config)
-    old = {name: tensor.float() for name, tensor in teacher.state_dict().items() if not name.startswith("backbone.")}
-    enter, leave = _columns(teacher.config, config), _rows(teacher.config, config)
-    state = {f"backbone.{name}": tensor for name, tensor in backbone.items()}
-    for name, tensor in old.items():
-        if name == "refiner.mixer.enter.weight":
-            state[name] = _moved(tensor.T, enter).T.contiguous()
-        elif name in ("refiner.mixer.leave.weight", "refiner.mixer.leave.bias"):
-            state[name] = _moved(tensor, leave)
-        else:
-            state[name] = tensor
-    model.load_state_dict(state)
-    return model
-
-
-def _moved(old: Tensor, sources: list[int]) -> Tensor:
-    """Rows of `old` in a new order; zeros where the source is -1."""
-    index = torch.tensor(sources)
-    return torch.where((index >= 0).view(-1, *[1] * (old.ndim - 1)), old[index.clamp_min(0)], torch.zeros(()))
-
-
-def _features(old: TapirConfig, new: TapirConfig) -> list[int]:
-    """Where each of the new model's feature channels was in the old one's, -1 for nowhere."""
-    starts = np.cumsum([0, *old.described_channels]).tolist()
-    sources: list[int] = []
-    for level, channels in enumerate(reversed(new.described_channels)):
-        start, known = starts[-2 - level], old.described_channels[-1 - level]
-        sources = [start + c if c < known else -1 for c in range(channels)] + sources
-    return sources
-
-
-def _rows(old: TapirConfig, new: TapirConfig) -> list[int]:
-    """Of the mixer's output: two of position, two logits, then features."""
-    return [0, 1, 2, 3, *(4 + s if s >= 0 else -1 for s in _features(old, new))]
-
-
-def _columns(old: TapirConfig, new: TapirConfig) -> list[int]:
-    """Of the mixer's input: motion, logits, features, then patches and peaks of the query and of the last sight."""
-    fewer = old.grids - new.grids  # the finest are left out
-    sources = [0, 1, 2, 3, *(4 + s if s >= 0 else -1 for s in _features(old, new))]
-    start = 4 + old.feature_channels
-    for _ in range(2):
-        for numbers in (PATCH_SAMPLES, 2):
-            sources += list(range(start + fewer * numbers, start + old.grids * numbers))
-            start += old.grids * numbers
-    return [*sources, start, start + 1, start + 2]

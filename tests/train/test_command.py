@@ -132,3 +132,10 @@ def test_figures_that_cannot_be_written_are_refused_before_the_work(
 ) -> None:
     file = tmp_path / "none" / "figures.json"
     assert f"--json {file} cannot be written: No such file or directory" in refused(capsys, "eval", "--json", file)
+
+
+def test_only_a_lean_start_can_grow(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="name them"):
+        command.train_model(tmp_path, ONE_STEP, None, None, None, "cpu", grow=True)
+    with pytest.raises(ConfigError, match="small has a resnet"):
+        command.train_model(tmp_path, ONE_STEP, "small", None, None, "cpu", grow=True)
