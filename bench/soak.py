@@ -44,7 +44,7 @@ from online_tapir.camera.demo import DemoCamera
 from online_tapir.control.protocol import SHORTEST_HEARTBEAT_S
 from online_tapir.control.server import ControlServer
 from online_tapir.errors import CameraError
-from online_tapir.launch.build import with_flow
+from online_tapir.launch.streams import with_flow
 from online_tapir.live.sink import Sink
 from online_tapir.live.stream import Stream
 from online_tapir.model.checkpoint import load_model

@@ -13,6 +13,7 @@ import multiprocessing
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -189,8 +190,9 @@ class Program:
         return self._pipe.recv()
 
     def _listen(self) -> None:
-        for tracks in self._stream:
-            self._heard.append(Heard(time.monotonic_ns(), tracks))
+        with suppress(TimeoutError):  # long after the program has ended
+            for tracks in self._stream:
+                self._heard.append(Heard(time.monotonic_ns(), tracks))
 
 
 def scored(clip: Clip, fps: int, heard: Sequence[Heard]) -> Result:
@@ -356,8 +358,8 @@ def serve(name: str, settings: Settings, pipe: Connection) -> None:
 def maker(name: str, settings: Settings) -> Callable[[], Any]:
     """Returns a function that makes the named tracker; the model is warmed up."""
     from online_tapir.evaluation.baselines import DenseFlow, LucasKanadeWithRecovery
-    from online_tapir.launch.build import make_tracker, with_flow
     from online_tapir.launch.config import ModelConfig, PointsConfig
+    from online_tapir.launch.streams import make_tracker, with_flow
     from online_tapir.model.checkpoint import load_model
     from online_tapir.tracking.tracker import Tracker
 

@@ -25,7 +25,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("evaluation", "recording", "flow"),
     ("live",),
     ("train", "control"),
-    ("sinks", "window", "testing"),
+    ("sinks", "web", "window", "testing"),
     ("launch",),
     ("cli",),
 )

@@ -255,6 +255,7 @@ def run(
     `how` are further arguments of `Stream` and of its `Capture`: replenish, heartbeat_s, inspect, reopen, report, ...
     """
     from online_tapir.camera.capture import Capture
+    from online_tapir.live.roster import Member
     from online_tapir.live.run import Run
     from online_tapir.live.stream import Stream
 
@@ -263,5 +264,5 @@ def run(
     source = {name: how.pop(name) for name in ("reopen", "reconnect") if name in how}
     capture = Capture(camera, report=how.get("report", print), **source)
     stream = Stream(capture, follower, stop, points=points, **how)
-    Run([stream], list(sinks), stop, frames=frames, pipeline=pipeline).go()
+    Run([Member(stream)], list(sinks), stop, frames=frames, pipeline=pipeline).go()
     return stream

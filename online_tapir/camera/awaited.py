@@ -3,8 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from online_tapir.camera.base import topic_name
-from online_tapir.camera.opencv import host, without_secrets
+from online_tapir.camera.opencv import source_name, without_secrets
 from online_tapir.errors import CameraError
 
 
@@ -16,9 +15,8 @@ class Awaited:
     fps = 0.0
 
     def __init__(self, spec: str, name: str | None, error: CameraError) -> None:
-        address = "://" in spec
-        label = without_secrets(spec) if address else f"camera {spec}"
-        self.name = name or topic_name(host(spec) if address else spec.removeprefix("/dev/"))
+        label = without_secrets(spec) if "://" in spec else f"camera {spec}"
+        self.name = name or source_name(spec)
         self.description = f"{label}: not open yet"
         self._error = error
 

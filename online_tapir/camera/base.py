@@ -3,6 +3,8 @@
 import re
 import unicodedata
 import warnings
+from collections.abc import Container
+from itertools import chain, count
 from typing import Protocol
 
 import numpy as np
@@ -49,6 +51,12 @@ class Camera(Protocol):
 def topic_name(text: str) -> str:
     """Replaces everything but letters, digits and `. _ : -` by dashes; at most 64 characters, never empty."""
     return re.sub(r"[^\w.:-]+", "-", unicodedata.normalize("NFC", text)).strip("-")[:LONGEST_NAME] or "camera"
+
+
+def free_name(name: str, taken: Container[str]) -> str:
+    """`name`, or one like it that no camera has."""
+    others = (f"{name[: LONGEST_NAME - 5]}-{number}" for number in count(2))
+    return next(one for one in chain([name], others) if one not in taken)
 
 
 def warn(message: str) -> None:

@@ -201,6 +201,13 @@ def without_secrets(address: str) -> str:
     return f"{scheme}://{re.split('[?#]', rest.rpartition('@')[2])[0]}"
 
 
+def source_name(spec: str) -> str:
+    """What a camera is called unless told: its index or device, the host of its address, the name of its file."""
+    if "://" in spec:
+        return topic_name(host(spec))
+    return topic_name(spec.removeprefix("/dev/") if spec.startswith("/dev/") else Path(spec.partition(":")[0]).stem)
+
+
 def host(address: str) -> str:
     """The host:port of an address."""
     return without_secrets(address).partition("://")[2].partition("/")[0]

@@ -2,6 +2,7 @@
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,9 +16,12 @@ from online_tapir.control.protocol import DEFAULT_ADDRESS
 from online_tapir.errors import ConfigError
 
 if TYPE_CHECKING:
-    from online_tapir.control.client import Controller
+    from online_tapir.control.client import CameraState, Controller
 
 control_app = App(name="control", help="Control and query a running tracker: add, remove, list, pause, snapshot, ...")
+
+camera_app = App(name="camera", help="Add, remove and list the cameras of a running tracker.")
+control_app.command(camera_app)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,7 +29,7 @@ class Reach:
     """Which tracker, and how long to wait for it."""
 
     address: Annotated[str, Parameter(help="Its control address, see `online-tapir --control`.")] = DEFAULT_ADDRESS
-    camera: Annotated[str, Parameter(help="Which camera, in a run of several; `control cameras` lists them.")] = ""
+    camera: Annotated[str, Parameter(help="Which camera, in a run of several; `control camera list` lists them.")] = ""
     keys: Annotated[
         Path | None, Parameter(help="Key folder (see `online-tapir keys`), if the tracker requires keys.")
     ] = None
@@ -34,14 +38,55 @@ class Reach:
 
 Where = Annotated[Reach, Parameter(name="*")]
 HERE = Reach()
+OPENING_S = 60.0  # longest wait for a camera that was added
+POLL_S = 0.1
 FORMATS = {".jpg": "jpeg", ".jpeg": "jpeg", ".png": "png"}  # of a snapshot, by the file's suffix
 
 
-@control_app.command
-def cameras(*, where: Where = HERE) -> None:
-    """Print the names of the run's cameras."""
+@camera_app.command(name="add")
+def add_camera(
+    source: Annotated[str, Parameter(help="As for `online-tapir --camera`.")],
+    *,
+    name: Annotated[str | None, Parameter(help="What it is called. [default: made from the source]")] = None,
+    set: Annotated[
+        dict[str, str] | None,
+        Parameter(help="Its own settings, as in a [[camera]] table: --set.points grid:8 --set.input 384."),
+    ] = None,
+    where: Where = HERE,
+) -> None:
+    """Add a camera to the run; prints its name once it is open."""
     with _controller(where) as controller:
-        print(*controller.cameras(), sep="\n")
+        called = controller.add_camera(source, name, **(set or {}))
+        deadline = time.monotonic() + OPENING_S
+        while (state := _state_of(controller, called)).state == "opening" and time.monotonic() < deadline:
+            time.sleep(POLL_S)
+    if state.state in ("failed", "opening"):
+        raise ConfigError(f"camera {called}: {state.reason or 'is still being opened'}")
+    print(called)
+
+
+@camera_app.command(name="remove")
+def remove_camera(
+    name: Annotated[str, Parameter(help="As listed by `control camera list`.")], *, where: Where = HERE
+) -> None:
+    """Remove a camera from the run, with its points; the others go on."""
+    with _controller(where) as controller:
+        controller.remove_camera(name)
+
+
+@camera_app.command(name="list")
+def list_cameras(*, where: Where = HERE) -> None:
+    """Print the run's cameras, one per line: name, state, and the reason of a trouble."""
+    with _controller(where) as controller:
+        for camera in controller.camera_states():
+            print(camera.name, camera.state, camera.reason)
+
+
+def _state_of(controller: "Controller", name: str) -> "CameraState":
+    for camera in controller.camera_states():
+        if camera.name == name:
+            return camera
+    raise ConfigError(f"camera {name} was removed before it was open")
 
 
 @control_app.command
@@ -158,6 +203,15 @@ def set_(
     """Change options of the run; prints all of them."""
     with _controller(where) as controller:
         print(json.dumps(controller.set(heartbeat_s=heartbeat, patience_frames=patience)))
+
+
+@control_app.command
+def record(switch: Literal["on", "off"], *, where: Where = HERE) -> None:
+    """Begin a recording on the tracker's machine, in a new folder that is printed; or end it."""
+    with _controller(where) as controller:
+        folder = controller.record(switch == "on")
+    if folder:
+        print(folder)
 
 
 @control_app.command

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import closing
 
+from online_tapir.cli.cameras import joining
 from online_tapir.cli.signals import stop_on_signal
 from online_tapir.launch.config import LiveConfig
 
@@ -13,13 +14,13 @@ def live(config: LiveConfig = LiveConfig()) -> None:  # noqa: B008  frozen
 
 
 def run(configs: Sequence[LiveConfig]) -> None:
-    """Tracks one camera or several until they end or Ctrl-C."""
+    """Tracks one camera or several until they end or Ctrl-C; others may join on request."""
     with stop_on_signal() as stop:
         from online_tapir.launch.build import opened
         from online_tapir.live.status import open_status
 
         viewer = configs[0].viewer
         with closing(open_status(quiet=viewer.quiet, json_log=viewer.json_log)) as status:
-            with opened(configs, status, stop) as go:
+            with opened(configs, status, stop, joining) as go:
                 go()
             status.finish()

@@ -58,6 +58,15 @@ class Snapshot:
     image: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class CameraState:
+    """A camera of a run: `opening`, `failed`, or a state of its heartbeats; `reason` says why it does not stream."""
+
+    name: str
+    state: str
+    reason: str
+
+
 class Controller(ClientSockets):
     """Controls and queries a live run, from another program.
 
@@ -88,6 +97,22 @@ class Controller(ClientSockets):
     def cameras(self) -> list[str]:
         """The names of the run's cameras."""
         return list(self._ask("cameras")["cameras"])
+
+    def camera_states(self) -> list[CameraState]:
+        """The cameras of the run, those being opened and those that failed."""
+        return [CameraState(**state) for state in self._ask("cameras")["states"]]
+
+    def add_camera(self, source: str, name: str | None = None, **settings: Any) -> str:
+        """Adds a camera to the run and returns its name; does not wait until it is open (see `camera_states`).
+
+        `settings` are keys of a [[camera]] table, for example points="grid:8" or replenish=True.
+        """
+        told = {key.replace("_", "-"): value for key, value in settings.items()}
+        return str(self._ask("camera_add", source=source, name=name, settings=told)["camera"])
+
+    def remove_camera(self, name: str) -> None:
+        """Removes a camera; the others go on. The last one stays."""
+        self._ask("camera_remove", name=name)
 
     def add(self, xy: ArrayLike, frame_id: int | None = None, *, normalised: bool = False) -> NDArray[np.int32]:
         """Adds points xy [P, 2] on frame `frame_id`, None the newest; returns their ids [P].
@@ -135,6 +160,10 @@ class Controller(ClientSockets):
     def set(self, *, heartbeat_s: float | None = None, patience_frames: int | None = None) -> dict[str, Any]:
         """Sets seconds between heartbeats and frames a point may be hidden before it is replaced; returns both."""
         return self._ask("set", heartbeat_s=heartbeat_s, patience_frames=patience_frames)
+
+    def record(self, on: bool = True) -> str:
+        """Begins a recording in a new folder of the run's machine and returns its path, or ends it."""
+        return str(self._ask("record", on=on)["recording"])
 
     def save_state(self) -> SavedPoints:
         """Saves the run's points to its --save-state file, and waits until they are on the disk."""

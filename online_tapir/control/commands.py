@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from online_tapir.control.protocol import LONGEST_HEARTBEAT_S, SHORTEST_HEARTBEAT_S, ControlError, Request
-from online_tapir.errors import QueryError
+from online_tapir.errors import OnlineTapirError, QueryError
 from online_tapir.live.stream import Stream
 from online_tapir.points.placement import check_inside
 from online_tapir.records import Frame
@@ -127,6 +127,7 @@ def status(stream: Stream) -> Result:
         "replenish": stream.replenishing is not None,
         "replenish_points": stream.replenishing or 0,
         "inspected": _inspected(stream),
+        "recording": "" if stream.recorder is None else stream.recorder.folder,
         "saves": 0 if saved is None else saved.number,
         "save_error": "" if saved is None else saved.error,
         **_options(stream),
@@ -158,6 +159,16 @@ def set_options(stream: Stream, heartbeat_s: float | None = None, patience_frame
     if patience_frames is not None:
         stream.wait_for_hidden(patience_frames)
     return _options(stream)
+
+
+def record(stream: Stream, on: bool) -> Result:
+    if stream.recorder is None:
+        raise ControlError("not_recorded", "this run takes no recordings on request")
+    try:
+        stream.recorder.switch(on)
+    except OnlineTapirError as error:
+        raise ControlError("not_recorded", str(error)) from error
+    return {"recording": stream.recorder.folder}
 
 
 def save(stream: Stream) -> Result:
@@ -200,6 +211,7 @@ _COMMANDS: dict[str, Callable[..., Result]] = {
     "status": status,
     "snapshot": snapshot,
     "set": set_options,
+    "record": record,
     "save": save,
     "stop": stop,
 }

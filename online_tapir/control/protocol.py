@@ -9,7 +9,7 @@ The server is a ROUTER socket, a client a DEALER or a REQ socket. Every request 
     command     str        one of those below
     arguments   map        its arguments; optional. Unknown arguments are refused
     request     int >= 0   echoed in the reply
-    camera      str        the camera it is for; optional for a run of one camera, and for `cameras` and `stop`
+    camera      str        the camera it is for; optional for a run of one camera, and for what is of the whole run
     controller  str        a unique name; optional. If the same request comes again (after a time-out, with the same
                            number and controller), the reply is repeated, and a change is not made again
 
@@ -23,7 +23,10 @@ The server is a ROUTER socket, a client a DEALER or a REQ socket. Every request 
 
     command     arguments                                            result
     ----------  ---------------------------------------------------  ---------------------------------------------------
-    cameras                                                          cameras: [str, ...]
+    cameras                                                          cameras: [str, ...] (those that run),
+                                                                     states: [{name, state, reason: str}, ...]
+    camera_add  source: str, name: str, settings: map                camera: str
+    camera_remove  name: str                                         removed: str
     add         xy: [[x, y], ...], frame_id: int, normalised: bool   ids: [int], frame_id: int
     remove      ids: [int, ...]                                      removed: int
     clear                                                            removed: int
@@ -37,15 +40,21 @@ The server is a ROUTER socket, a client a DEALER or a REQ socket. Every request 
     snapshot    format: "jpeg" or "png"                              frame_id, width, height, captured_unix_ns: int,
                                                                      format: str, image: bin
     set         heartbeat_s: float, patience_frames: int             the current values of both
+    record      on: bool                                             recording: str ("" while nothing is recorded)
     save                                                             save: int, frame_id: int, points: int
     stop                                                             stopping: true
+
+`camera_add` opens a further camera in the same run and does not wait: `states` tells it as "opening", then with the
+state of its heartbeats, or "failed". `settings` are those of a [[camera]] table of a configuration file. A source that
+has ended leaves by itself.
 
 x and y are image pixels as in the tracks, or with `normalised` fractions of the frame's width and height. `frame_id` is
 a frame of the rolling window, by default the newest; points are tracked from there, and first appear on the next frame.
 Ids are never used twice. A frame_id is -1 before the first frame. `replenish` replaces lost points, to keep as many as
 there were when it was called, or `points`; adding, removing and clearing change that number. `inspect` shows what the
 model sees of one point, if the run has a viewer (Rerun, the window), until that is removed or no id is given.
-`inspected` is -1 while no point is inspected. `save` writes the points to the --save-state file of the run and does not
+`inspected` is -1 while no point is inspected. `record` begins a recording in a new folder, whose path it tells, or ends
+the one that runs. `save` writes the points to the --save-state file of the run and does not
 wait: it is done once the status has `saves` >= `save`, and succeeded if `save_error` is empty.
 """
 
@@ -72,6 +81,7 @@ ERRORS = {
     "unknown_command": "no such command",
     "too_large": "more bytes, or more points, than a request may have",
     "which_camera": "the run has several cameras and the request names none of them",
+    "no_camera": "a camera that cannot be added or removed",
     "rate_limited": "too many requests; wait a little",
     "no_frame": "no frame has come yet",
     "frame_left_window": "the frame is not in the rolling window",
@@ -79,6 +89,8 @@ ERRORS = {
     "no_room": "more points than there is room for",
     "unknown_point": "no such point",
     "not_shown": "the run has no viewer that could show an inspected point",
+    "not_recorded": "a recording that cannot be begun or is not there to be ended",
+    "view_only": "a change, asked for by one who may only look",
     "not_saved": "the run has no file to save its points to, or it could not be written (raised by the client)",
     "no_answer": "no reply in time (raised by the client)",
 }
@@ -206,6 +218,19 @@ def _text(value: Any, key: str) -> str:
     return value
 
 
+def _name(value: Any, key: str) -> str:
+    name = _text(value, key)
+    if not 0 < len(name) <= MAX_NAME:
+        raise ControlError("bad_request", f"{key} has {len(name)} characters, not 1 to {MAX_NAME}")
+    return name
+
+
+def _settings(value: Any, key: str) -> dict[str, Any]:
+    if type(value) is not dict or not all(type(name) is str for name in value):
+        raise _wrong(key, value, "a map of settings")
+    return value
+
+
 def _flag(value: Any, key: str) -> bool:
     if type(value) is not bool:
         raise _wrong(key, value, "true or false")
@@ -257,6 +282,8 @@ def _wrong(key: str, value: Any, wanted: str) -> ControlError:
 
 ARGUMENTS: dict[str, dict[str, Callable[[Any, str], Any]]] = {
     "cameras": {},
+    "camera_add": {"source": _text, "name": _name, "settings": _settings},
+    "camera_remove": {"name": _name},
     "add": {"xy": _points, "frame_id": _whole, "normalised": _flag},
     "remove": {"ids": _ids},
     "clear": {},
@@ -268,7 +295,15 @@ ARGUMENTS: dict[str, dict[str, Callable[[Any, str], Any]]] = {
     "status": {},
     "snapshot": {"format": _text},
     "set": {"heartbeat_s": _number, "patience_frames": _whole},
+    "record": {"on": _flag},
     "save": {},
     "stop": {},
 }
-REQUIRED = {"add": ("xy",), "remove": ("ids",), "replenish": ("on",)}
+REQUIRED = {
+    "camera_add": ("source",),
+    "camera_remove": ("name",),
+    "add": ("xy",),
+    "remove": ("ids",),
+    "replenish": ("on",),
+    "record": ("on",),
+}

@@ -185,7 +185,7 @@ class ViewerConfig:
         str | None,
         Parameter(
             help="spawn, serve, connect=URL, save=FILE.rrd or off. [default: spawn with a display, serve without, off "
-            "with --window]"
+            "with --window or --web]"
         ),
     ] = None
     rerun_fps: Annotated[
@@ -217,6 +217,17 @@ class ViewerConfig:
     window: Annotated[
         bool, Parameter(help="Show the picture in a window to click in; h lists the keys.", negative=())
     ] = False
+    web: Annotated[bool, Parameter(help="Serve a page to watch and to click in, from a browser.", negative=())] = False
+    web_address: Annotated[
+        str | None,
+        Parameter(
+            help="Serve it on this port, or HOST:PORT; other machines then need the link that is printed. "
+            "[default: 127.0.0.1, the first free port from 8080 on]"
+        ),
+    ] = None
+    web_view_only: Annotated[bool, Parameter(help="Nobody may change the run from the page.", negative=())] = False
+    web_cert: Annotated[Path | None, Parameter(help="Serve it over TLS: the certificate, a PEM file.")] = None
+    web_key: Annotated[Path | None, Parameter(help="The certificate's private key, a PEM file.")] = None
     quiet: Annotated[bool, Parameter(help="No status line.", negative=())] = False
     json_log: Annotated[bool, Parameter(help="One JSON object a second instead of the status line.", negative=())] = (
         False
@@ -232,6 +243,10 @@ class OutputConfig:
         Path | None,
         Parameter(help="New folder to write the frames and their tracks into, for `online-tapir replay`."),
     ] = None
+    recordings: Annotated[
+        Path,
+        Parameter(help="Folder for recordings that are begun on request: `online-tapir control record on`, the page."),
+    ] = Path("recordings")
     record_video: Annotated[
         CodecName,
         Parameter(

@@ -2,9 +2,11 @@
 
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 
+from online_tapir.errors import CameraError
+from online_tapir.live.roster import Member, Roster
 from online_tapir.live.sink import Sink
 from online_tapir.live.stream import Stream
 from online_tapir.mailbox import Closed
@@ -14,49 +16,77 @@ POLL_SECONDS = 0.05  # longest delay before a stop or a request is noticed while
 
 
 class Run:
-    """Streams, the sinks that serve them all, those of their `own`, and the loop.
+    """The members' streams, the sinks that serve them all, those of their own, and the loop.
 
     `go` returns when every source has ended, `stop` is set or `frames` frames have been tracked. With `pipeline`, a
-    frame that is already waiting is submitted before the one being computed is collected.
+    frame that is already waiting is submitted before the one being computed is collected. Cameras of the `roster` join
+    and leave meanwhile.
     """
 
     def __init__(
         self,
-        streams: Sequence[Stream],
+        members: Sequence[Member],
         sinks: Sequence[Sink],
         stop: threading.Event,
         *,
-        own: Mapping[Stream, Sequence[Sink]] | None = None,
+        roster: Roster | None = None,
         frames: int | None = None,
         pipeline: bool = False,
     ) -> None:
-        self._streams = streams
+        self._first = members
         self._sinks = sinks
-        self._own = own or {}
         self._stop = stop
+        self._roster = roster or Roster()
         self._frames = frames
         self._pipeline = pipeline
-        self._arrived = threading.Event()  # a frame, or the end of a source
+        self._arrived = threading.Event()  # a frame, the end of a source, or news of the roster
+        self._own: dict[Stream, Sequence[Sink]] = {}
+        self._open: dict[Stream, ExitStack] = {}  # the streams that run, in the order in which they are served
 
     def go(self) -> None:
-        """Runs the loop; closes the cameras, not the sinks. Raises the error of a camera that cannot be reopened."""
-        with ExitStack() as opened:
-            for stream in self._streams:
-                for sink in self._sinks_of(stream):
-                    sink.begin(stream)
-                opened.enter_context(stream.capturing(self._arrived))
+        """Runs the loop; closes the cameras, not the sinks. Raises a camera's error if no camera outlived it."""
+        self._roster.notify = self._arrived.set
+        with ExitStack() as closing:
+            closing.callback(self._close)
+            for member in self._first:
+                self._join(member)
             for stream, frame in self._arrivals():
                 stream.submit(frame)
                 while stream.in_flight > (1 if self._pipeline and stream.frame_waits else 0):
                     self._publish(stream)
-            for stream in self._streams:
-                while stream.in_flight:
-                    self._publish(stream)
+            for stream in self._open:
+                self._publish_all(stream)
+
+    def _close(self) -> None:
+        with ExitStack() as cameras:
+            for opened in self._open.values():
+                cameras.push(opened)
+
+    def _join(self, member: Member) -> None:
+        stream = member.stream
+        self._own[stream] = member.sinks
+        for sink in self._sinks_of(stream):
+            sink.begin(stream)
+        self._open[stream] = opened = ExitStack()
+        opened.enter_context(stream.capturing(self._arrived))
+
+    def _leave(self, stream: Stream, reason: str = "") -> None:
+        """Publishes what is in flight and lets the stream go, while others stay."""
+        self._publish_all(stream)
+        for sink in self._sinks_of(stream):
+            sink.end(stream)
+        self._open.pop(stream).close()
+        del self._own[stream]
+        self._roster.left(stream, reason)
 
     def _sinks_of(self, stream: Stream) -> Iterator[Sink]:
         """The stream's own sinks, then those of the run: the last of these measure the others."""
-        yield from self._own.get(stream, ())
+        yield from self._own[stream]
         yield from self._sinks
+
+    def _publish_all(self, stream: Stream) -> None:
+        while stream.in_flight:
+            self._publish(stream)
 
     def _publish(self, stream: Stream) -> None:
         """Hands the oldest frame in flight and its tracks to every sink."""
@@ -70,11 +100,12 @@ class Run:
 
     def _arrivals(self) -> Iterator[tuple[Stream, Frame]]:
         """Yields frames as they arrive, each stream in turn, until every source has ended or the run stops."""
-        left, taken = list(self._streams), 0
-        while left and taken != self._frames:
+        taken = 0
+        while taken != self._frames and not self._stop.is_set():
             self._arrived.wait(POLL_SECONDS)
             self._arrived.clear()
-            for stream in tuple(left):
+            self._meet()
+            for stream in tuple(self._open):
                 for sink in self._sinks_of(stream):
                     sink.serve(stream)
                 if self._stop.is_set() or taken == self._frames:
@@ -82,13 +113,38 @@ class Run:
                 try:
                     frame = stream.take()
                 except Closed:
-                    left.remove(stream)
+                    if self._is_last:
+                        return
+                    stream.tell(f"{stream.name} has ended; the other cameras go on")
+                    self._leave(stream)
+                    continue
+                except CameraError as error:
+                    if self._is_last:
+                        raise
+                    stream.tell(f"{stream.name}: {error}; the other cameras go on")
+                    self._leave(stream, str(error))
                     continue
                 if frame is None:
                     self._beat(stream)
                 else:
                     taken += 1
                     yield stream, frame
+            if not self._open and not self._roster.expected:
+                return
+
+    @property
+    def _is_last(self) -> bool:
+        """Whether nothing is left to do once the stream that is served has ended."""
+        return len(self._open) == 1 and not self._roster.expected
+
+    def _meet(self) -> None:
+        """Takes in the cameras that are ready, and lets those go that should leave."""
+        for member in self._roster.arrivals():
+            self._join(member)
+        leavers = self._roster.leavers()
+        for stream in tuple(self._open) if leavers else ():
+            if stream.name in leavers:
+                self._leave(stream)
 
     def _beat(self, stream: Stream) -> None:
         heartbeat = stream.heartbeat_due()

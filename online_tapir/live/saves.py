@@ -1,4 +1,4 @@
-"""A copy of the points that was asked for, and how its writing ended."""
+"""What a stream is asked to write: a copy of its points, and how its writing ended; a recording."""
 
 from dataclasses import dataclass
 from typing import Protocol
@@ -29,3 +29,14 @@ class Keeper(Protocol):
     def outcome(self) -> Outcome: ...
 
     def save(self) -> Save: ...
+
+
+class Records(Protocol):
+    """Records a stream when it is asked to."""
+
+    @property
+    def folder(self) -> str:
+        """Where the recording goes that runs now; "" for none."""
+
+    def switch(self, on: bool) -> None:
+        """Begins a recording in a new folder, or ends the one that runs. Raises OnlineTapirError."""

@@ -37,5 +37,8 @@ class Sink:
     def beat(self, heartbeat: Heartbeat) -> None:
         """A heartbeat, sent while no frame comes."""
 
+    def end(self, stream: "Stream") -> None:
+        """A stream has left the run, which goes on with others."""
+
     def close(self) -> None:
         """The run is over. May be called twice."""

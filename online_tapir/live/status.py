@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, TextIO, cast
+from typing import TYPE_CHECKING, Any, TextIO, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -23,6 +23,9 @@ from online_tapir.live.sink import Sink
 from online_tapir.plain_json import without_nan
 from online_tapir.records import Frame, StageTimes, Tracks
 from online_tapir.streams import Forgiving
+
+if TYPE_CHECKING:
+    from online_tapir.live.stream import Stream
 
 WINDOW_NS = 3_000_000_000
 LINE_EVERY_NS = 200_000_000  # on a terminal
@@ -229,6 +232,7 @@ class Status(Sink):
     def __init__(self, *, monotonic_ns: Callable[[], int] = time.monotonic_ns) -> None:
         self._monotonic_ns = monotonic_ns
         self._statistics: dict[str, RunStatistics] = {}  # by camera
+        self._left: set[str] = set()  # cameras that no longer run: only the summary tells of them
         self._shown_ns: int | None = None
 
     every_ns: int | None = None  # between two updates of the display; None: never shown
@@ -248,7 +252,14 @@ class Status(Sink):
         if self.every_ns is None or (self._shown_ns is not None and now_ns - self._shown_ns < self.every_ns):
             return
         self._shown_ns = now_ns
-        self._show([one.recent() for one in self._statistics.values() if one.frames])
+        running = [one for name, one in self._statistics.items() if name not in self._left]
+        self._show([one.recent() for one in running if one.frames])
+
+    def begin(self, stream: "Stream") -> None:
+        self._left.discard(stream.name)
+
+    def end(self, stream: "Stream") -> None:
+        self._left.add(stream.name)
 
     def note(self, text: str) -> None:
         """Show a message once; may be called from any thread."""

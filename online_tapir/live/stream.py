@@ -12,7 +12,7 @@ from online_tapir.camera import Camera, Capture, Health
 from online_tapir.clock import Clock, SystemClock
 from online_tapir.flow.tracker import FlowTracker
 from online_tapir.live.recovery import Recovery
-from online_tapir.live.saves import Keeper
+from online_tapir.live.saves import Keeper, Records
 from online_tapir.points.placement import NOWHERE, PointSource
 from online_tapir.points.replenish import PATIENCE_FRAMES, Replenisher
 from online_tapir.records import Frame, Queries, Tracks
@@ -37,6 +37,7 @@ class Stream:
         replenish: bool = False,
         heartbeat_s: float = 1.0,
         keeper: Keeper | None = None,
+        recorder: Records | None = None,
         inspect: int | None = None,
         shows_inspection: Callable[[], bool] = lambda: True,
         report: Callable[[str], None] = print,
@@ -47,6 +48,7 @@ class Stream:
         self.stop = stop  # ends the run
         self.heartbeat_s = heartbeat_s
         self.keeper = keeper  # None: this run does not save its points
+        self.recorder = recorder  # None: recordings are not begun on request
         self.shows_inspection = shows_inspection  # whether any sink would show an inspected point now
         self.patience_frames = PATIENCE_FRAMES
         self.frame: Frame | None = None  # the newest published one
@@ -78,6 +80,10 @@ class Stream:
     @property
     def name(self) -> str:
         return self.camera.name
+
+    def tell(self, text: str) -> None:
+        """Reports a line for people."""
+        self._report(text)
 
     @contextmanager
     def capturing(self, arrived: threading.Event) -> Iterator[None]:

@@ -79,6 +79,16 @@ class Metrics(Sink, Collector):
         """Serves this stream's figures too from now on; they are read on each request."""
         self._watched[stream.name] = stream
 
+    def end(self, stream: "Stream") -> None:
+        """Serves this stream's figures no longer."""
+        camera = stream.name
+        self._watched.pop(camera, None)
+        if self._last.pop(camera, None) is None:
+            return
+        self._latency.remove(camera)
+        for field in fields(StageTimes):
+            self._stages.remove(camera, field.name)
+
     def publish(self, frame: Frame, tracks: Tracks) -> None:
         """Counts a frame that has just been published."""
         camera = tracks.camera
@@ -105,7 +115,7 @@ class Metrics(Sink, Collector):
             labels=["camera"],
         )
         model = InfoMetricFamily(PREFIX, "Cameras and model of the run.", labels=["camera"])
-        for camera in {*self._watched, *self._last}:
+        for camera in {*tuple(self._watched), *tuple(self._last)}:
             frames.add_metric([camera], self._frames[camera])
         for camera, last in tuple(self._last.items()):
             visible = int(last.visible.sum())

@@ -21,7 +21,7 @@ from online_tapir import Controller, Tracker, load_model, subscribe
 from online_tapir.camera import CameraInfo
 from online_tapir.camera import opencv as opencv_camera
 from online_tapir.cli.app import main
-from online_tapir.launch import build, threads
+from online_tapir.launch import outputs, threads
 from online_tapir.launch.threads import check_threads
 from online_tapir.wire.security import new_keys, trust
 
@@ -294,7 +294,7 @@ def test_a_second_tracker_on_a_machine_runs_and_says_that_it_is_not_controlled(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
-        monkeypatch.setattr(build, "CONTROL_ADDRESS", address)
+        monkeypatch.setattr(outputs, "CONTROL_ADDRESS", address)
         main([*DEMO, *RUN, "--publish", "off", "--frames", "1"])
     said = capsys.readouterr().err
     assert f"no control socket: cannot be controlled at {address}: another program" in said

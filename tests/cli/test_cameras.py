@@ -9,7 +9,7 @@ import pytest
 
 from online_tapir.cli.app import main
 from online_tapir.cli.cameras import split
-from online_tapir.control.client import Controller
+from online_tapir.control.client import CameraState, Controller
 from online_tapir.control.protocol import ControlError
 from online_tapir.recording.reader import Recording
 
@@ -99,3 +99,48 @@ def test_a_request_reaches_the_camera_that_it_names(tmp_path: Path) -> None:
     asking.join(10)
     assert found == {"cameras": ["demo", "demo-2"], "cleared": 4, "first": 4, "second": 0}
     assert refusals == ["which_camera", "which_camera"]
+
+
+def test_cameras_join_and_leave_on_request(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    address = f"ipc://{tmp_path}/control"
+    words = ["--camera", "demo", "--rerun", "off", "--publish", "off", "--control", address]
+    where = ["--address", address, "--timeout", "20"]
+    states: list[list[CameraState]] = []
+    refused: list[str] = []
+
+    def ask() -> None:
+        with Controller(address, timeout_ms=20_000) as controller:
+            while controller.status()["frame_id"] < 0:
+                time.sleep(0.01)
+            main(["control", "camera", "add", "demo:7", "--set.points", "grid:3", "--set.size", "64x64", *where])
+            with Controller(address, camera="demo-2") as joined:
+                while joined.status()["points"] != 9:
+                    time.sleep(0.01)
+            for wrong in (
+                {"source": "demo", "pints": 3},
+                {"source": "no such.mp4"},
+                {"source": "demo", "name": "demo"},
+            ):
+                try:
+                    added = controller.add_camera(**{"source": "demo", **wrong})
+                    while (state := next(c for c in controller.camera_states() if c.name == added)).state == "opening":
+                        time.sleep(0.01)
+                    refused.append(state.reason)
+                except ControlError as error:
+                    refused.append(error.message)
+            main(["control", "camera", "remove", "demo", *where])
+            while "demo" in controller.cameras():
+                time.sleep(0.01)
+            states.append(controller.camera_states())
+            controller.stop()
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    main([*words, *QUICK, "--frames", "50000"])
+    asking.join(10)
+    assert {state.name for state in states[0]} == {"demo-2", "demo-3", "no-such"}
+    assert {state.state for state in states[0]} == {"streaming", "failed"}
+    assert "Did you mean --points" in refused[0]
+    assert "there is no file no such.mp4" in refused[1]
+    assert "there is a camera 'demo' already" in refused[2]
+    assert "demo-2" in capsys.readouterr().out.split()

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from online_tapir.control import protocol
 from online_tapir.control.protocol import ControlError, Request
-from online_tapir.control.server import BURST, REQUESTS_A_FRAME, REQUESTS_A_SECOND, Budgets, ControlServer
+from online_tapir.control.desk import BURST, REQUESTS_A_SECOND, Budgets
+from online_tapir.control.server import REQUESTS_A_FRAME, ControlServer
 from online_tapir.errors import ConfigError
 from online_tapir.live.stream import Stream
 
@@ -181,7 +182,7 @@ def test_answers_are_remembered_for_the_newest_requests_only(stream: Stream) -> 
     server = ControlServer("inproc://control", monotonic_ns=lambda: next(now_ns))
     for id in range(1_000):
         server.answer(b"a", asking("pause", id, "desk"), stream)
-    assert len(server._answers) < 500
+    assert len(server._desk._results) < 500
     server.close()
 
 

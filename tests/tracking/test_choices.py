@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from online_tapir.cli.app import main
-from online_tapir.launch import build
+from online_tapir.launch import streams
 from online_tapir.model.config import PRESETS
 from online_tapir.model.tapir import Tapir
 from online_tapir.tracking import tracker
@@ -25,7 +25,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tapir, Any]]:
             super().__init__(model, **settings)
             trackers.append((model, settings.get("resolution")))
 
-    monkeypatch.setattr(build, "Tracker", Watched)
+    monkeypatch.setattr(streams, "Tracker", Watched)
     return trackers
 
 

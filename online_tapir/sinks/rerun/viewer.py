@@ -119,6 +119,10 @@ class RerunViewer(Sink):
         """Starts a new source, whose frame ids start over."""
         self._patches[stream.name] = QueryPatches()
 
+    def end(self, stream: "Stream") -> None:
+        """Frees what is kept of a stream that has left; its tab shows its last frame."""
+        self._patches.pop(stream.name, None)
+
     def named(self, camera: str, queries: Sequence[Queries]) -> None:
         """Takes points whose first tracks come with the next frame published."""
         self._patches_of(camera).named(queries)

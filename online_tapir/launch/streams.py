@@ -1,0 +1,270 @@
+"""Builds a run's streams from their configurations: a camera, a tracker of its points, and what is written of it."""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+
+from online_tapir.camera import Awaited, Camera, Capture, Reconnect, can_come_back, open_camera
+from online_tapir.camera.base import free_name
+from online_tapir.camera.demo import DemoCamera
+from online_tapir.engines.choose import choose, make
+from online_tapir.errors import CameraError, ConfigError
+from online_tapir.flow.model_thread import ModelThread
+from online_tapir.flow.tracker import FlowTracker
+from online_tapir.launch import pace, sizes
+from online_tapir.launch.config import (
+    DEFAULT_POINTS,
+    LiveConfig,
+    ModelConfig,
+    OutputConfig,
+    PointsConfig,
+    SourceConfig,
+)
+from online_tapir.launch.outputs import Report, open_recorder, open_writers
+from online_tapir.launch.threads import set_threads, usable_cpus
+from online_tapir.live.roster import Member
+from online_tapir.live.sink import Sink
+from online_tapir.live.state_keeper import StateKeeper
+from online_tapir.live.status import Status
+from online_tapir.live.stream import Stream
+from online_tapir.live.truth import DemoTruth
+from online_tapir.model.coordinates import Size
+from online_tapir.model.tapir import Tapir
+from online_tapir.points.placement import NOWHERE, Corners, MaskPoints, PointSource, parse_points
+from online_tapir.tracking.state_file import input_of
+from online_tapir.tracking.tracker import Tracker, warm_up
+
+WARM_UP_POINTS = 64
+
+
+@dataclass(slots=True)
+class Streams:
+    """Opens cameras that share one model, the thread that runs it, and the sinks of a run."""
+
+    model: Tapir
+    thread: ModelThread
+    status: Status
+    stop: threading.Event
+    sinks: Sequence[Sink]  # those of the run
+    names: set[str] = field(default_factory=set)  # of the cameras that are open
+
+    def open(self, config: LiveConfig, cameras: int, shown_by: Sequence[Sink] = ()) -> Member:
+        """One camera of several (`cameras` share the processor), and the sinks of its own, `shown_by` among them.
+
+        Raises CameraError, ConfigError or StateError; nothing stays open then.
+        """
+        report = self.status.note
+        with ExitStack() as opening:
+            held = opening.enter_context(ExitStack())
+            recorder = held.enter_context(closing(open_recorder(config, report)))
+            own: list[Sink] = [recorder]
+            own.extend(held.enter_context(closing(writer)) for writer in open_writers(config, report))
+            own.extend(shown_by)
+            saved = _state_to_resume(config.output)
+            points = _points(config.points, resumed=saved is not None)
+            open_source, camera = self._named(config.source, cameras)
+            opening.callback(camera.close)
+            self.names.add(camera.name)
+            held.callback(self.names.discard, camera.name)
+            tracker = self._tracker(config, camera, cameras, None if saved is None else input_of(saved), held)
+            _resume(tracker, saved, config.output, report)
+            keeper = _keeper(config.output, tracker, report)
+            if keeper is not None:
+                own.append(held.enter_context(keeper))
+            report(camera.description)
+            if isinstance(camera, DemoCamera):
+                own.append(DemoTruth(camera.scene, self.status.judge))
+            reopen = open_source if can_come_back(config.source.camera) else None
+            stream = Stream(
+                Capture(camera, reopen=reopen, reconnect=_reconnect(config.source), report=report),
+                tracker,
+                self.stop,
+                points=points,
+                replenish=config.points.replenish,
+                heartbeat_s=config.network.heartbeat,
+                keeper=keeper,
+                recorder=None if config.network.insecure else recorder,
+                inspect=config.points.inspect,
+                shows_inspection=lambda: any(sink.shows_inspection for sink in (*self.sinks, *own)),
+                report=report,
+            )
+            opening.pop_all()  # from here on the capture closes the camera, and the run gives back what is held
+            return Member(stream, own, held)
+
+    def _named(self, source: SourceConfig, cameras: int) -> tuple[Callable[[], Camera], Camera]:
+        """How the camera is opened, and the open camera; it has a name that no other has."""
+        open_source = _opener(source, self.status.note)
+        camera = _first_opening(source, open_source, others=cameras > 1)
+        if camera.name not in self.names:
+            return open_source, camera
+        if source.name is not None:
+            camera.close()
+            raise ConfigError(f"two cameras are called {camera.name!r}; give each its own name")
+        camera.name = free_name(camera.name, self.names)  # it keeps the name when it comes back
+        return _opener(replace(source, name=camera.name), self.status.note), camera
+
+    def _tracker(
+        self, config: LiveConfig, camera: Camera, cameras: int, resumed: Size | None, held: ExitStack
+    ) -> Tracker | FlowTracker:
+        flows = config.model.flow == "on" or (config.model.flow == "auto" and camera.live)
+        timed = camera.live or config.source.realtime
+        model_alone = make_tracker(
+            self.model,
+            config.model,
+            config.points,
+            camera.size,
+            fps=cameras * (camera.fps or pace.USUAL_FPS) if timed else None,
+            paced=flows and timed,
+            resumed=resumed,
+            report=self.status.note,
+        )
+        if not flows:
+            return model_alone
+        return held.enter_context(_running(with_flow(model_alone, timed, self.thread)))
+
+
+def make_tracker(
+    loaded: Tapir,
+    model: ModelConfig,
+    points: PointsConfig,
+    frame: tuple[int, int],
+    *,
+    fps: float | None = None,
+    paced: bool = False,
+    resumed: Size | None = None,
+    report: Report = lambda note: None,
+) -> Tracker:
+    """The tracker that these settings describe for frames of size `frame` (width, height), warmed up.
+
+    `fps` is the rate of frames that do not wait, 0 if it is unknown, None if they do wait. Beside flow (`paced`) a
+    model that does not keep up gets one thread less than there are CPUs. A resumed run goes on with the input size
+    `resumed`.
+    """
+    device = str(next(loaded.parameters()).device)
+    choice = choose(model.engine, loaded.config.name, device, model.dtype)
+    if model.resolution is not None and choice.runtime is not None:
+        if model.engine != "auto":
+            raise ConfigError(f"--engine {model.engine} refines at the input size only; leave out --resolution")
+        choice = choose("torch", loaded.config.name, device, model.dtype)
+    engine = make(choice, set_threads(model.threads), report)
+    rows = min(points.max_points, WARM_UP_POINTS)
+    wanted = resumed
+    if wanted is None and model.input != "auto":
+        wanted = sizes.input_size(model.input, frame)
+    free = device == "cpu" and model.resolution is None and loaded.config.name in pace.FREE_INPUT
+    measured_ms = None
+    if free and wanted is None and model.input == "auto":
+        measured_ms = pace.step_ms(loaded, engine, rows)
+        wanted = pace.largest_input(loaded, measured_ms, frame, fps)
+    sized = loaded if wanted is None else loaded.at(wanted)
+    if measured_ms is None or sized is not loaded:
+        measured_ms = pace.step_ms(sized, engine, rows)  # this also warms up
+    if paced and model.threads is None and device == "cpu" and not pace.keeps_up(measured_ms, fps or 0):
+        threads = set_threads(max(1, usable_cpus() - 1))
+        if engine is not None:
+            engine.use(threads)
+        warm_up(sized, rows, engine)
+    height, width = sized.config.initial_resolution
+    report(
+        f"model {sized.config.name} at {width}x{height} on {device} by {engine.name if engine else 'torch'}: "
+        f"{measured_ms:.0f} ms for {rows} points"
+    )
+    return Tracker(
+        sized,
+        max_points=points.max_points,
+        window=points.window_frames,
+        resolution=sizes.resolution(model.resolution),
+        require_kernels=model.require_kernels,
+        engine=engine,
+    )
+
+
+@contextmanager
+def _running(tracker: FlowTracker) -> Iterator[FlowTracker]:
+    """Closes the tracker at the end; raises the model's own error if it came after the last frame was collected."""
+    with closing(tracker):
+        yield tracker
+    tracker.raise_error()
+
+
+def with_flow(tracker: Tracker, paced: bool, thread: ModelThread | None = None) -> FlowTracker:
+    """`tracker` with optical flow between its answers; frames that are not `paced` by a clock wait for the model's.
+
+    The models of several trackers share a `thread`.
+    """
+    import cv2
+
+    cv2.setNumThreads(1)
+    return FlowTracker(tracker, waits=not paced, thread=thread)
+
+
+def _opener(source: SourceConfig, report: Report) -> Callable[[], Camera]:
+    return partial(
+        open_camera,
+        source.camera,
+        size=sizes.frame_size(source.size),
+        fps=source.fps,
+        realtime=source.realtime,
+        loop=source.loop,
+        name=source.name,
+        timeout_s=source.stall_timeout,
+        report=report,
+    )
+
+
+def _reconnect(source: SourceConfig) -> Reconnect:
+    return Reconnect(
+        attempts=source.reconnect_attempts if source.reconnect else 0,  # a stall is still detected
+        longest_wait_s=source.reconnect_wait,
+        stall_timeout_s=source.stall_timeout,
+    )
+
+
+def _first_opening(source: SourceConfig, open_source: Callable[[], Camera], others: bool) -> Camera:
+    """The camera; a placeholder (`Awaited`) if it cannot be opened yet and should be waited for.
+
+    Unless told, it waits for network addresses, and where there are `others` for any camera that can come back.
+    """
+    wait = source.wait if source.wait is not None else others or "://" in source.camera
+    try:
+        return open_source()
+    except CameraError as error:
+        if not (wait and source.reconnect and can_come_back(source.camera)) or source.reconnect_attempts == 0:
+            raise
+        return Awaited(source.camera, source.name, error)
+
+
+def _points(points: PointsConfig, resumed: bool) -> PointSource:
+    if points.mask is not None:
+        if points.points is not None:
+            raise ConfigError("--points and --mask both say what to follow; give one of them")
+        return MaskPoints(points.mask, points.mask_id)
+    if points.points is not None:
+        return parse_points(points.points)
+    return NOWHERE if resumed else Corners(min(DEFAULT_POINTS, points.max_points))
+
+
+def _state_to_resume(output: OutputConfig) -> Path | None:
+    """The file to resume from; None if it is also the --save-state file and does not exist yet."""
+    if output.resume is not None and output.resume == output.save_state and not output.resume.exists():
+        return None
+    return output.resume
+
+
+def _resume(tracker: Tracker | FlowTracker, saved: Path | None, output: OutputConfig, report: Report) -> None:
+    if saved is not None:
+        state = tracker.load_state(saved)
+        when = datetime.fromtimestamp(state.saved_unix_ns / 1e9).astimezone().isoformat(" ", "seconds")
+        report(f"continuing with {state.points} points saved to {saved} at {when}, on frame {state.frame_id}")
+    elif output.resume is not None:
+        report(f"{output.resume} does not exist yet: this run begins without saved points")
+
+
+def _keeper(output: OutputConfig, tracker: Tracker | FlowTracker, report: Report) -> StateKeeper | None:
+    if output.save_state is None:
+        return None
+    return StateKeeper(output.save_state, tracker, every_s=output.save_state_every, report=report)

@@ -1,0 +1,189 @@
+"""The cameras of a run, which may join and leave while it goes on.
+
+A camera is opened and closed in a thread of the roster's own: neither may delay the cameras that run.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from online_tapir.errors import ConfigError, OnlineTapirError
+from online_tapir.live.sink import Sink
+from online_tapir.live.stream import Stream
+
+CLOSE_SECONDS = 10.0
+
+Settings = Mapping[str, Any]  # of a camera, as in a [[camera]] table
+Absence = Literal["opening", "failed"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Member:
+    """A camera of the run: its stream, the sinks of its own, and all that is given back when it leaves."""
+
+    stream: Stream
+    sinks: Sequence[Sink] = ()
+    held: ExitStack = field(default_factory=ExitStack)
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """A camera that was asked for and does not run."""
+
+    state: Absence
+    reason: str = ""
+
+
+def _closed(name: str, settings: Settings) -> Member:
+    raise ConfigError("this run takes no further cameras")
+
+
+class Roster:
+    """Who is in a run: `add` and `remove` say who should be, the run takes `arrivals` in and lets `leavers` go.
+
+    `open_` opens the camera `name` with its settings, in the roster's thread; it raises an OnlineTapirError for one
+    that cannot be opened. Everything that members hold is given back at the end of the `with`. Thread-safe.
+    """
+
+    def __init__(
+        self, open_: Callable[[str, Settings], Member] = _closed, report: Callable[[str], None] = print
+    ) -> None:
+        self._open = open_
+        self._report = report
+        self._changed = threading.Condition()
+        self._members: dict[str, Member] = {}
+        self._absent: dict[str, Absent] = {}
+        self._arrived: deque[Member] = deque()
+        self._leaving: set[str] = set()
+        self._work: deque[Callable[[], None]] = deque()
+        self._working = False
+        self._thread: threading.Thread | None = None
+        self.notify: Callable[[], None] = lambda: None  # called when there are arrivals or leavers
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        with self._changed:
+            self._work.clear()
+            self._changed.wait_for(lambda: not self._working, CLOSE_SECONDS)
+            members = [*self._members.values(), *self._arrived]
+        everything = ExitStack()
+        for member in members:
+            everything.push(member.held)
+        everything.__exit__(kind, error, traceback)
+
+    def begin(self, members: Sequence[Member]) -> None:
+        """The cameras that the run begins with."""
+        with self._changed:
+            self._members |= {member.stream.name: member for member in members}
+
+    @property
+    def absent(self) -> dict[str, Absent]:
+        """The cameras that were asked for and do not run, by name."""
+        with self._changed:
+            return dict(self._absent)
+
+    @property
+    def expected(self) -> bool:
+        """Whether a camera is being opened or has yet to be taken in."""
+        with self._changed:
+            return bool(self._arrived) or any(absent.state == "opening" for absent in self._absent.values())
+
+    def add(self, name: str, settings: Settings) -> None:
+        """Opens a camera, which joins the run when it is ready. Raises ConfigError if the name is taken."""
+        with self._changed:
+            taken = self._absent.get(name)
+            if name in self._members or (taken is not None and taken.state == "opening"):
+                raise ConfigError(f"there is a camera {name!r} already; give another name")
+            self._absent[name] = Absent("opening")
+        self._later(lambda: self._admit(name, settings))
+
+    def remove(self, name: str) -> None:
+        """Lets a camera go, or forgets one that never came. Raises ConfigError: no such camera, or it is the last."""
+        with self._changed:
+            if self._absent.pop(name, None) is not None:
+                return  # one that is still being opened is closed when it is ready
+            staying = [other for other in self._members if other not in self._leaving]
+            if name not in staying:
+                there = ", ".join(sorted([*staying, *self._absent]))
+                raise ConfigError(f"no camera is called {name[:40]!r}; there are {there}")
+            if len(staying) == 1:
+                raise ConfigError(f"{name} is the only camera; add another first, or stop the run")
+            self._leaving.add(name)
+        self.notify()
+
+    def arrivals(self) -> list[Member]:
+        """The cameras that are ready to run, each once."""
+        with self._changed:
+            arrived = list(self._arrived)
+            self._arrived.clear()
+            for member in arrived:
+                self._members[member.stream.name] = member
+                self._absent.pop(member.stream.name, None)
+            return arrived
+
+    def leavers(self) -> set[str]:
+        """The names of the cameras that should leave."""
+        with self._changed:
+            return set(self._leaving)
+
+    def left(self, stream: Stream, reason: str = "") -> None:
+        """The run has let a camera go, because of a failure if there is a `reason`; what it held is given back."""
+        with self._changed:
+            member = self._members.pop(stream.name, None)
+            self._leaving.discard(stream.name)
+            if reason:
+                self._absent[stream.name] = Absent("failed", reason)
+        if member is not None:
+            self._later(lambda: self._give_back(member))
+
+    def _admit(self, name: str, settings: Settings) -> None:
+        try:
+            member = self._open(name, settings)
+        except OnlineTapirError as error:
+            with self._changed:
+                if name in self._absent:
+                    self._absent[name] = Absent("failed", str(error))
+            self._report(f"camera {name} cannot join: {error}")
+            return
+        with self._changed:
+            wanted = name in self._absent
+            if wanted:
+                self._arrived.append(member)
+        if wanted:
+            self.notify()
+        else:
+            member.stream.camera.close()
+            self._give_back(member)
+
+    def _give_back(self, member: Member) -> None:
+        try:
+            member.held.close()
+        except (OnlineTapirError, OSError) as error:
+            self._report(f"camera {member.stream.name}: {error}")
+
+    def _later(self, work: Callable[[], None]) -> None:
+        """Does this in the roster's thread, after what it was given before."""
+        with self._changed:
+            self._work.append(work)
+            if not self._working:
+                self._working = True
+                self._thread = threading.Thread(target=self._run, name="roster", daemon=True)
+                self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                if not self._work:
+                    self._working = False
+                    self._changed.notify_all()
+                    return
+                work = self._work.popleft()
+            work()

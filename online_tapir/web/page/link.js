@@ -1,0 +1,86 @@
+// The link to the run: pictures come in, one at a time; requests go out, each gets its answer. It comes back by itself.
+
+const FIRST_WAIT_MS = 300, LONGEST_WAIT_MS = 5000;
+
+/** Splits a binary message into its header and its pictures. */
+export function unpack(buffer) {
+  const length = new DataView(buffer).getUint32(0, true);
+  const header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, length)));
+  let at = 4 + length;
+  const pictures = header.pictures.map((size) => {
+    const part = new Uint8Array(buffer, at, size);
+    at += size;
+    return new Blob([part], { type: "image/jpeg" });
+  });
+  return { header, pictures };
+}
+
+export class Link {
+  /** `seen` draws a message and returns a promise; `told` gets heartbeats; `stands` gets "open" or "lost". */
+  constructor({ seen, told, stands }) {
+    this.seen = seen;
+    this.told = told;
+    this.stands = stands;
+    this.looking = null;
+    this.numbers = 0;
+    this.waiting = new Map();
+    this.waitMs = FIRST_WAIT_MS;
+    this.open();
+  }
+
+  open() {
+    const scheme = location.protocol === "https:" ? "wss" : "ws";
+    this.socket = new WebSocket(`${scheme}://${location.host}/stream`);
+    this.socket.binaryType = "arraybuffer";
+    this.socket.onopen = () => {
+      this.waitMs = FIRST_WAIT_MS;
+      this.stands("open");
+      if (this.looking) this.send({ look: this.looking });
+    };
+    this.socket.onmessage = (event) => this.hear(event.data);
+    this.socket.onclose = () => {
+      this.stands("lost");
+      for (const { refuse } of this.waiting.values()) refuse(new Error("the link was lost"));
+      this.waiting.clear();
+      setTimeout(() => this.open(), this.waitMs);
+      this.waitMs = Math.min(2 * this.waitMs, LONGEST_WAIT_MS);
+    };
+  }
+
+  async hear(data) {
+    if (typeof data === "string") {
+      const message = JSON.parse(data);
+      if (message.heartbeat) return this.told(message.heartbeat);
+      const asked = this.waiting.get(message.answer);
+      this.waiting.delete(message.answer);
+      if (!asked) return;
+      if (message.result) asked.settle(message.result);
+      else asked.refuse(new Error(message.message));
+      return;
+    }
+    const { header, pictures } = unpack(data);
+    const socket = this.socket;
+    await this.seen(header, pictures);
+    if (socket.readyState === WebSocket.OPEN) socket.send(JSON.stringify({ ack: header.number }));
+  }
+
+  /** Looks at one camera, or at all (null), at this many pixels of width. */
+  look(camera, width) {
+    this.looking = { camera, width: Math.round(width) };
+    this.send({ look: this.looking });
+  }
+
+  /** Asks the run for something; the promise is its answer, or fails with a sentence for people. */
+  ask(camera, command, parameters = {}) {
+    if (this.socket.readyState !== WebSocket.OPEN) return Promise.reject(new Error("there is no link to the run"));
+    const number = ++this.numbers;
+    return new Promise((settle, refuse) => {
+      this.waiting.set(number, { settle, refuse });
+      this.send({ ask: number, command, arguments: parameters, ...(camera === null ? {} : { camera }) });
+    });
+  }
+
+  send(message) {
+    if (this.socket.readyState === WebSocket.OPEN) this.socket.send(JSON.stringify(message));
+  }
+}
