@@ -253,16 +253,15 @@ class _Session:
         bridge, viewer = self._site.bridge, self._viewer
         while True:
             self._changed.clear()
-            news = asyncio.create_task(bridge.news())
+            coming = bridge.news
             await self._tell_heartbeats()
             newest = {camera: moment.number for camera, moment in tuple(bridge.newest.items())}
             camera = None if viewer.in_flight else viewer.next(newest)
             moment = None if camera is None else bridge.newest.get(camera)
             if moment is not None:
-                news.cancel()
                 await asyncio.wait_for(self._send(moment), STALL_SECONDS)
                 continue
-            changed = asyncio.create_task(self._changed.wait())
+            changed, news = asyncio.create_task(self._changed.wait()), asyncio.create_task(coming.wait())
             waiting = {changed} if viewer.in_flight else {changed, news}
             done, _ = await asyncio.wait(
                 waiting, timeout=STALL_SECONDS if viewer.in_flight else None, return_when=asyncio.FIRST_COMPLETED

@@ -56,10 +56,11 @@ class Bridge:
         """The serving thread's loop runs."""
         self._loop, self._news = loop, asyncio.Event()
 
-    async def news(self) -> None:
-        """Waits for a moment or a heartbeat that comes after this call."""
+    @property
+    def news(self) -> asyncio.Event:
+        """Is set by the next moment or heartbeat. Take it before you look at what is there, then nothing is missed."""
         assert self._news is not None, "the loop has not started"
-        await self._news.wait()
+        return self._news
 
     async def ask(self, sender: str, body: dict[str, Any], *, may_change: bool) -> dict[str, Any]:
         """The result of a request of the control protocol. Raises ControlError."""
@@ -122,8 +123,7 @@ class Bridge:
 
     def _wake(self) -> None:
         """Wakes all who wait now."""
-        assert self._news is not None, "the loop has not started"
-        self._news.set()
+        self.news.set()
         self._news = asyncio.Event()
 
     def _call(self, function: Callable[..., object], *arguments: object) -> None:

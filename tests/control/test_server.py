@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from online_tapir.control import protocol
-from online_tapir.control.protocol import ControlError, Request
 from online_tapir.control.desk import BURST, REQUESTS_A_SECOND, Budgets
+from online_tapir.control.protocol import ControlError, Request
 from online_tapir.control.server import REQUESTS_A_FRAME, ControlServer
 from online_tapir.errors import ConfigError
 from online_tapir.live.stream import Stream

@@ -1,0 +1,99 @@
+"""Recordings begin and end on request; a new one begins with the points that are there."""
+
+import threading
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from online_tapir.errors import PublishError
+from online_tapir.live.sink import Sink
+from online_tapir.live.stream import Stream
+from online_tapir.points.placement import Grid
+from online_tapir.recording.reader import Recording
+from online_tapir.recording.tables import Settings
+from online_tapir.recording.writer import RecordingWriter
+from online_tapir.sinks.background import WriterSink
+from online_tapir.sinks.recorder import Recorder
+from online_tapir.testing import FakeTracker, SyntheticCamera, run, sliding_pictures
+
+
+def opening(folder: Path) -> WriterSink:
+    settings = Settings(model="fake", weights=None, dtype="float32", iterations=None, max_points=8, window=4)
+    return WriterSink(RecordingWriter(folder, settings), "it", report=lambda line: None)
+
+
+def recorder(parent: Path) -> Recorder:
+    return Recorder(parent, opening, now=lambda: datetime(2026, 1, 2, 3, 4, 5))
+
+
+class At(Sink):
+    """Does something once after each of some frames."""
+
+    def __init__(self, **then: object) -> None:
+        self._then = {int(frame.removeprefix("frame")): act for frame, act in then.items()}
+
+    def serve(self, stream: Stream) -> None:
+        act = self._then.pop(-1 if stream.tracks is None else stream.tracks.frame_id, None)
+        if act is not None:
+            act()  # type: ignore[operator]
+
+
+def track(*sinks: Sink) -> None:
+    run(SyntheticCamera(sliding_pictures(20, 33, 49), name="desk"), FakeTracker(), Grid(2, 1), sinks)
+
+
+def test_a_part_of_a_run_is_recorded_with_its_points(tmp_path: Path) -> None:
+    sink = recorder(tmp_path)
+    track(sink, At(frame4=lambda: sink.switch(True), frame9=lambda: sink.switch(False)))
+    sink.close()
+    assert sink.folder == ""
+    [folder] = tmp_path.iterdir()
+    assert folder.name == "desk-20260102-030405"
+    steps = list(Recording(folder).steps())
+    assert [step.frame.id for step in steps] == [5, 6, 7, 8, 9]
+    [first] = steps[0].named
+    assert first.ids.tolist() == [0, 1]
+    assert first.frame_id == 5
+    np.testing.assert_array_equal(first.xy, steps[0].tracks.xy)
+    assert not any(step.named for step in steps[1:])
+
+
+def test_a_recording_that_runs_is_ended_with_the_run(tmp_path: Path) -> None:
+    sink = recorder(tmp_path)
+    track(sink, At(frame4=lambda: sink.switch(True)))
+    sink.close()
+    sink.close()
+    [folder] = tmp_path.iterdir()
+    assert len(Recording(folder)) == 15
+
+
+def test_what_is_so_already_is_refused(tmp_path: Path) -> None:
+    sink = recorder(tmp_path)
+    said: list[str] = []
+
+    def switch(on: bool) -> None:
+        try:
+            sink.switch(on)
+        except PublishError as error:
+            said.append(str(error))
+
+    track(sink, At(frame2=lambda: switch(False), frame3=lambda: switch(True), frame4=lambda: switch(True)))
+    sink.close()
+    assert said == ["nothing is recorded", f"it is being recorded already, into {tmp_path}/desk-20260102-030405"]
+
+
+def test_a_folder_that_cannot_be_made_is_told_and_tracking_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    sink = recorder(tmp_path / "file")
+    refused = threading.Event()
+
+    def switch() -> None:
+        with pytest.raises(PublishError, match="cannot record"):
+            sink.switch(True)
+        refused.set()
+
+    track(sink, At(frame2=switch))
+    assert refused.is_set()
+    assert sink.folder == ""
