@@ -97,7 +97,7 @@ def serving(
     names: tuple[str, ...] = ("desk",), points: PointSource = CORNERS, fps: float = 30.0, **settings: Any
 ) -> Iterator[Served]:
     reports: list[str] = []
-    address = WebAddress(settings.pop("host", "127.0.0.1"), 0)
+    address = WebAddress(settings.pop("host", "127.0.0.1"), settings.pop("port", 0))
     page = WebPage(address, report=reports.append, **settings)
     served = Served([LiveCamera(name, fps) for name in names], page, points, reports)
     members = [Member(stream) for stream in served.streams]

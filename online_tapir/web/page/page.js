@@ -19,6 +19,7 @@ const tiles = new Map(); // of the wall, by camera
 const past = []; // what undo takes back: functions, by camera
 let camera = null; // the one that is shown; null: the wall
 let cameras = [];
+let learned = false; // whether the run has told which there are
 let inspecting = false; // whether the next click inspects
 let right = "control";
 let pressed = null; // where the pointer went down, and the frame that was shown then
@@ -32,12 +33,18 @@ async function seen(header, [frame, inspection]) {
   const target = camera === null ? tileOf(header.camera).picture : header.camera === camera ? picture : null;
   if (!target) return;
   await target.show(header, frame);
-  if (camera === null) return;
+  if (camera === null) return caption(header);
   $("waiting").hidden = true;
   tell(header);
   if (header.inspected < 0) $("inspection").hidden = true;
   else if (inspection) showInspection(header.inspected, inspection);
   await drawn();
+}
+
+/** What the wall says below a picture. */
+function caption({ camera: name, fps, visible, state }) {
+  const seen = `${visible.reduce((sum, one) => sum + one, 0)} of ${visible.length} points`;
+  tileOf(name).label.textContent = state === "streaming" ? `${name}: ${fps.toFixed(1)} a second, ${seen}` : `${name}: ${state}`;
 }
 
 /** The next frame of the screen; at once where none is drawn, as in a hidden tab. */
@@ -66,6 +73,7 @@ function tell(header) {
   press("replenish", header.replenish);
   press("record", header.recording);
   press("inspect", inspecting || header.inspected >= 0);
+  $("inspect").textContent = header.inspected >= 0 ? "End inspection" : "Inspect";
   curves.fps.add(header.fps);
   if (header.latency_ms !== null) curves.latency.add(header.latency_ms);
   curves.points.add(visible);
@@ -73,6 +81,7 @@ function tell(header) {
 
 function told(heartbeat) {
   know(heartbeat.camera);
+  if (camera === null && tiles.has(heartbeat.camera)) tiles.get(heartbeat.camera).label.textContent = `${heartbeat.camera}: ${heartbeat.state}`;
   if (heartbeat.camera !== camera) return;
   $("source").textContent = heartbeat.state;
   press("pause", heartbeat.state === "paused");
@@ -93,11 +102,12 @@ async function learn() {
     const anchor = Object.assign(document.createElement("a"), { href: about.rerun, textContent: "open the Rerun viewer" });
     $("links").replaceChildren(anchor);
   }
+  learned = true;
   setCameras((there.cameras ?? []).slice());
 }
 
 function know(name) {
-  if (!cameras.includes(name)) setCameras([...cameras, name]);
+  if (learned && !cameras.includes(name)) setCameras([...cameras, name]);
 }
 
 function setCameras(names) {
@@ -124,6 +134,7 @@ function show(name) {
   camera = name;
   $("wall").hidden = name !== null;
   $("one").hidden = name === null;
+  $("figures").hidden = name === null;
   [...$("cameras").children].forEach((button, at) => button.setAttribute("aria-current", String((at ? cameras[at - 1] : null) === name)));
   document.title = name === null ? "online-tapir" : `${name} - online-tapir`;
   for (const curve of Object.values(curves)) curve.clear();
@@ -151,8 +162,8 @@ function tileOf(name) {
     element.append(canvas, label);
     element.setAttribute("aria-label", `Show camera ${name}`);
     element.onclick = () => show(name);
-    $("wall").append(element);
-    tiles.set(name, { element, picture: new Picture(canvas) });
+    tiles.set(name, { element, label, picture: new Picture(canvas) });
+    $("wall").append(...[...tiles.keys()].sort().map((one) => tiles.get(one).element));
   }
   return tiles.get(name);
 }
@@ -226,10 +237,14 @@ function snapshot() {
   anchor.click();
 }
 
-/** Places of a grid in a box of image pixels, spaced as on the screen. */
+/** Places of a grid in a box of image pixels, spaced as on the screen; wider where there is no room for so many. */
 function gridIn([left, top, far, low]) {
-  const step = GRID_STEP_PX * picture.perPixel();
-  const columns = Math.max(1, Math.round((far - left) / step)), rows = Math.max(1, Math.round((low - top) / step));
+  const room = Math.max(1, picture.header.room);
+  let step = GRID_STEP_PX * picture.perPixel(), columns, rows;
+  do {
+    [columns, rows] = [far - left, low - top].map((side) => Math.max(1, Math.round(side / step)));
+    step *= 1.05;
+  } while (columns * rows > room);
   const places = [];
   for (let row = 0; row < rows; row++)
     for (let column = 0; column < columns; column++)
