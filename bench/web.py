@@ -55,6 +55,10 @@ class Settings:
     seconds: Annotated[int, Parameter(help="Seconds measured for each.", validator=Count)] = 10
     fps: Annotated[int, Parameter(help="Frame rate of the demo.", validator=Count)] = 30
     stalled: Annotated[bool, Parameter(help="One more viewer reads nothing.")] = True
+    memory: Annotated[
+        int,
+        Parameter(help="Also: resident memory over this many frames with a viewer that reads and one that does not."),
+    ] = 0
     browser: Annotated[
         Literal["first", "all", "none"],
         Parameter(help="Which viewers are browsers; others are clients that acknowledge at once."),
@@ -90,7 +94,24 @@ def measure(*, settings: Annotated[Settings, Parameter(name="*")] = Settings(), 
                     facts[name] += f"; {found.pictures / settings.seconds / viewers:.1f} pictures a second each"
     print_table("milliseconds from capture to the canvas", seen, {})
     print_table("milliseconds from capture to a ZeroMQ subscriber", own, facts)
-    finish("web", settings, {"seen_ms": seen, "subscriber_ms": own, "facts": facts}, json, interval=INTERVAL)
+    memory = memory_over(settings.memory) if settings.memory else {}
+    for frame, mib in memory.items():
+        print(f"resident memory after {frame} frames with two viewers: {mib:.1f} MiB")
+    results = {"seen_ms": seen, "subscriber_ms": own, "facts": facts, "memory_mib": memory}
+    finish("web", settings, results, json, interval=INTERVAL)
+
+
+def memory_over(frames: int) -> dict[int, float]:
+    """MiB resident at a twentieth of `frames`, at each quarter and at the end, unpaced on small frames."""
+    found: dict[int, float] = {}
+    wanted = [frames // 20, *(frames * quarter // 4 for quarter in range(1, 5))]
+    with program("160x120", 0) as (link, publish, pid), client(link), client(link, stalled=True):
+        for tracks in subscribe(publish, timeout_ms=10_000):
+            if wanted and tracks.frame_id >= wanted[0]:
+                found[wanted.pop(0)] = psutil.Process(pid).memory_info().rss / 2**20
+            if not wanted:
+                return found
+    return found
 
 
 @contextmanager

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from online_tapir.control.protocol import ControlError
     from online_tapir.errors import OnlineTapirError
     from online_tapir.model.checkpoint import load_model
-    from online_tapir.records import Frame, Tracks
+    from online_tapir.records import Frame, Label, Tracks
     from online_tapir.tracking.tracker import Tracker
     from online_tapir.wire.messages import Heartbeat
     from online_tapir.wire.subscriber import subscribe
@@ -21,6 +21,7 @@ __all__ = [
     "Controller",
     "Frame",
     "Heartbeat",
+    "Label",
     "OnlineTapirError",
     "Tracker",
     "Tracks",
@@ -33,6 +34,7 @@ _HOMES = {
     "Controller": "online_tapir.control.client",
     "Frame": "online_tapir.records",
     "Heartbeat": "online_tapir.wire.messages",
+    "Label": "online_tapir.records",
     "OnlineTapirError": "online_tapir.errors",
     "Tracker": "online_tapir.tracking.tracker",
     "Tracks": "online_tapir.records",

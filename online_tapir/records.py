@@ -4,6 +4,7 @@ Positions are image pixels in raster coordinates: (0, 0) is the top-left corner 
 (0.5, 0.5). Times are nanoseconds: `*_ns` of the capturing machine's monotonic clock, `*_unix_ns` of its wall clock.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -71,6 +72,15 @@ class Inspection:
     correlations: tuple[Correlations, ...]  # one for each refinement
 
 
+@dataclass(frozen=True, slots=True)
+class Label:
+    """What a point is called, which group it belongs to, and its colour; each may be left out."""
+
+    name: str = ""  # of one living point only
+    group: str = ""
+    color: int | None = None  # 0xRRGGBB; None: by the viewer's own rule
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Tracks:
     """Where every live point is on one frame; row i of each array belongs to point `ids[i]`, and ids ascend."""
@@ -93,6 +103,16 @@ class Tracks:
     model_frame_id: int = -1  # the frame that the model last saw of these points; -1: none, or unknown
     input: str = ""  # the size that the model matched at, as 512x288; not published
     inspection: Inspection | None = None  # of the inspected point; never published
+    labels: Mapping[int, Label] = field(default_factory=dict)  # by id, of the points that have one
+
+    def called(self, id: int) -> str:
+        """The point's name, or its id where it has none."""
+        label = self.labels.get(id)
+        return label.name if label is not None and label.name else str(id)
+
+    def id_of(self, name: str) -> int | None:
+        """The point of this name; None if there is none."""
+        return next((id for id, label in self.labels.items() if label.name == name), None)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,3 +122,4 @@ class Queries:
     ids: NDArray[np.int32]
     xy: NDArray[np.float32]
     frame_id: int
+    labels: Mapping[int, Label] = field(default_factory=dict)  # by id, of those that have one

@@ -23,7 +23,7 @@ from online_tapir.camera.synthetic import SyntheticCamera
 from online_tapir.errors import QueryError
 from online_tapir.live.sink import Sink
 from online_tapir.points.placement import NOWHERE, Grid, PointSource
-from online_tapir.records import Frame, Queries, StageTimes, Tracks
+from online_tapir.records import Frame, Label, Queries, StageTimes, Tracks
 from online_tapir.wire.messages import Heartbeat
 
 if TYPE_CHECKING:
@@ -94,6 +94,7 @@ class FakeTracker:
         self.max_points = max_points
         self.added = 0  # points so far
         self.inspected: int | None = None
+        self.labels: dict[int, Label] = {}
         self._moves = moves
         self._queries: dict[int, tuple[NDArray[np.float32], int | None]] = {}
         self._window: deque[int] = deque(maxlen=window)
@@ -115,16 +116,28 @@ class FakeTracker:
     def oldest_in_flight(self) -> Frame:
         return self._submitted[0]
 
-    def add(self, xy: ArrayLike, frame_id: int | None = None) -> NDArray[np.int32]:
+    def add(
+        self, xy: ArrayLike, frame_id: int | None = None, *, names: Sequence[str] = (), group: str = ""
+    ) -> NDArray[np.int32]:
         points = np.asarray(xy, np.float32).reshape(-1, 2)
         ids = np.arange(self.added, self.added + len(points), dtype=np.int32)
         self.added += len(points)
+        if names or group:
+            self.labels |= {
+                id: Label(name, group) for id, name in zip(ids.tolist(), names or [""] * len(ids), strict=True)
+            }
         self._queries |= {id: (point, frame_id) for id, point in zip(ids.tolist(), points, strict=True)}
         return ids
+
+    def label(self, id: int, label: Label) -> None:
+        if label.name and any(other.name == label.name for one, other in self.labels.items() if one != id):
+            raise QueryError(f"there is a point called {label.name!r} already")
+        self.labels[id] = label
 
     def remove(self, ids: ArrayLike) -> None:
         for id in np.asarray(ids).tolist():
             del self._queries[id]
+            self.labels.pop(id, None)
 
     def clear(self) -> None:
         self._queries.clear()
@@ -152,6 +165,7 @@ class FakeTracker:
             captured_ns=frame.captured_ns,
             captured_unix_ns=frame.captured_unix_ns,
             model="fake",
+            labels=dict(self.labels),
         )
 
     def step(self, frame: Frame) -> Tracks:

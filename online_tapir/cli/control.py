@@ -97,12 +97,30 @@ def add(
     normalised: Annotated[
         bool, Parameter(help="x and y are fractions of the frame's width and height, not pixels.", negative=())
     ] = False,
+    name: Annotated[list[str] | None, Parameter(help="Their names, again for each: --name 'left knee'.")] = None,
+    group: Annotated[str, Parameter(help="The group that they all belong to.")] = "",
     where: Where = HERE,
 ) -> None:
     """Add points; prints their ids."""
     xy = _pairs(points)
     with _controller(where) as controller:
-        print(*controller.add(xy, frame, normalised=normalised).tolist())
+        print(*controller.add(xy, frame, normalised=normalised, names=name or (), group=group).tolist())
+
+
+@control_app.command
+def label(
+    id: Annotated[int, Parameter(help="A point id, as listed by `control list`.")],
+    name: Annotated[str | None, Parameter(help="What it is called; '' for nothing.")] = None,
+    *,
+    group: Annotated[str | None, Parameter(help="The group it belongs to.")] = None,
+    color: Annotated[str | None, Parameter(help="Its colour: '#ff8800'.")] = None,
+    where: Where = HERE,
+) -> None:
+    """Name a point, or put it into a group."""
+    if color is not None and not re.fullmatch(r"#[0-9a-fA-F]{6}", color):
+        raise ConfigError(f"{color!r} is no colour; write '#ff8800'")
+    with _controller(where) as controller:
+        controller.label(id, name, group=group, color=None if color is None else int(color[1:], 16))
 
 
 @control_app.command
@@ -123,11 +141,13 @@ def clear(*, where: Where = HERE) -> None:
 
 @control_app.command(name="list")
 def list_(*, where: Where = HERE) -> None:
-    """Print the points, one per line: id, x, y, visible or hidden."""
+    """Print the points, one per line: id, x, y, visible or hidden, name and group."""
     with _controller(where) as controller:
         points = controller.list()
     for id, (x, y), visible in zip(points.ids.tolist(), points.xy.tolist(), points.visible.tolist(), strict=True):
-        print(f"{id} {x:.2f} {y:.2f} {'visible' if visible else 'hidden'}")
+        label = points.labels.get(id)
+        called = "" if label is None else f" {label.name}" + (f" ({label.group})" if label.group else "")
+        print(f"{id} {x:.2f} {y:.2f} {'visible' if visible else 'hidden'}{called}")
     for id in points.waiting.tolist():
         print(f"{id} - - waiting for a frame")
 

@@ -2,7 +2,8 @@
 
 import time
 import uuid
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from online_tapir.control import protocol
 from online_tapir.control.protocol import ControlError, Request
+from online_tapir.records import Label
 from online_tapir.wire.sockets import ClientSockets
 
 SAVED_EVERY_S = 0.05  # seconds between two polls of whether the points are saved
@@ -36,6 +38,7 @@ class PointList:
     xy: NDArray[np.float32]  # [N, 2] image pixels
     visible: NDArray[np.bool_]  # [N]
     waiting: NDArray[np.int32]
+    labels: Mapping[int, Label] = field(default_factory=dict)  # by id
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,17 +117,31 @@ class Controller(ClientSockets):
         """Removes a camera; the others go on. The last one stays."""
         self._ask("camera_remove", name=name)
 
-    def add(self, xy: ArrayLike, frame_id: int | None = None, *, normalised: bool = False) -> NDArray[np.int32]:
+    def add(
+        self,
+        xy: ArrayLike,
+        frame_id: int | None = None,
+        *,
+        normalised: bool = False,
+        names: Sequence[str] = (),
+        group: str = "",
+    ) -> NDArray[np.int32]:
         """Adds points xy [P, 2] on frame `frame_id`, None the newest; returns their ids [P].
 
         They are image pixels, or fractions of the frame's width and height if `normalised`. Their first tracks are on
-        the next frame, to which they are tracked from the frame they were added on.
+        the next frame, to which they are tracked from the frame they were added on. `names` are one for each, "" for
+        none; a `group` is shared by them all.
         """
         points = np.asarray(xy, np.float64)
         if points.ndim != 2 or points.shape[1] != 2:
             raise ControlError("bad_request", f"points come as [P, 2], x before y; these are {list(points.shape)}")
-        result = self._ask("add", xy=points.tolist(), frame_id=frame_id, normalised=normalised)
+        labels: dict[str, Any] = ({"names": list(names)} if names else {}) | ({"group": group} if group else {})
+        result = self._ask("add", xy=points.tolist(), frame_id=frame_id, normalised=normalised, **labels)
         return np.array(result["ids"], np.int32)
+
+    def label(self, id: int, name: str | None = None, *, group: str | None = None, color: int | None = None) -> None:
+        """Changes what is given of a point's name, group and colour (0xRRGGBB); "" or -1 takes it away."""
+        self._ask("label", id=id, name=name, group=group, color=color)
 
     def remove(self, ids: ArrayLike) -> None:
         """Removes points; if one of them does not exist, removes none."""
@@ -191,6 +208,10 @@ class Controller(ClientSockets):
             xy=np.array(columns[1:3], np.float32).T.reshape(-1, 2),
             visible=np.array(columns[3], np.bool_),
             waiting=np.array(result["waiting"], np.int32),
+            labels={
+                id: Label(name, group, None if color < 0 else color)
+                for id, name, group, color in result.get("labels", [])
+            },
         )
 
     def _ask(self, command: str, **arguments: Any) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Runs each command on a live run. A refused command raises a named ControlError and changes nothing."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -11,7 +11,7 @@ from online_tapir.control.protocol import LONGEST_HEARTBEAT_S, SHORTEST_HEARTBEA
 from online_tapir.errors import OnlineTapirError, QueryError
 from online_tapir.live.stream import Stream
 from online_tapir.points.placement import check_inside
-from online_tapir.records import Frame
+from online_tapir.records import Frame, Label
 
 Result = dict[str, Any]
 
@@ -26,7 +26,14 @@ def obey(stream: Stream, request: Request) -> Result:
     return _COMMANDS[request.command](stream, **request.arguments)
 
 
-def add(stream: Stream, xy: list[tuple[float, float]], frame_id: int | None = None, normalised: bool = False) -> Result:
+def add(
+    stream: Stream,
+    xy: list[tuple[float, float]],
+    frame_id: int | None = None,
+    normalised: bool = False,
+    names: Sequence[str] = (),
+    group: str = "",
+) -> Result:
     newest = _newest(stream)
     named_on = newest.id if frame_id is None else frame_id
     window, room = stream.tracker.frame_ids, stream.tracker.max_points - len(stream.tracker.ids)
@@ -42,7 +49,33 @@ def add(stream: Stream, xy: list[tuple[float, float]], frame_id: int | None = No
         check_inside(points, width, height)
     except QueryError as error:
         raise ControlError("outside_frame", str(error)) from error
-    return {"ids": stream.add(points.astype(np.float32), named_on).tolist(), "frame_id": named_on}
+    try:
+        ids = stream.add(points.astype(np.float32), named_on, names, group)
+    except QueryError as error:
+        raise ControlError("bad_name", str(error)) from error
+    return {"ids": ids.tolist(), "frame_id": named_on}
+
+
+def label(
+    stream: Stream, id: int, name: str | None = None, group: str | None = None, color: int | None = None
+) -> Result:
+    if id not in stream.tracker.ids:
+        raise ControlError("unknown_point", f"there is no point {id}; it was removed before, or never added")
+    before = stream.tracker.labels.get(id, Label())
+    wanted = Label(
+        before.name if name is None else name,
+        before.group if group is None else group,
+        before.color if color is None else None if color < 0 else color,
+    )
+    try:
+        stream.tracker.label(id, wanted)
+    except QueryError as error:
+        raise ControlError("bad_name", str(error)) from error
+    return dict(zip(("id", "name", "group", "color"), _told(id, wanted), strict=True))
+
+
+def _told(id: int, label: Label) -> tuple[int, str, str, int]:
+    return id, label.name, label.group, -1 if label.color is None else label.color
 
 
 def remove(stream: Stream, ids: list[int]) -> Result:
@@ -63,14 +96,16 @@ def clear(stream: Stream) -> Result:
 def list_points(stream: Stream) -> Result:
     living = stream.tracker.ids
     tracks = stream.tracks
+    labels = [list(_told(id, label)) for id, label in sorted(stream.tracker.labels.items())]
     if tracks is None:
-        return {"frame_id": -1, "points": [], "waiting": living.tolist()}
+        return {"frame_id": -1, "points": [], "waiting": living.tolist(), "labels": labels}
     rows = zip(tracks.ids.tolist(), tracks.xy.tolist(), tracks.visible.tolist(), strict=True)
     there = set(living.tolist())
     return {
         "frame_id": tracks.frame_id,
         "points": [[id, x, y, visible] for id, (x, y), visible in rows if id in there],
         "waiting": np.setdiff1d(living, tracks.ids).tolist(),
+        "labels": labels,
     }
 
 
@@ -201,6 +236,7 @@ def _options(stream: Stream) -> Result:
 
 _COMMANDS: dict[str, Callable[..., Result]] = {
     "add": add,
+    "label": label,
     "remove": remove,
     "clear": clear,
     "list": list_points,

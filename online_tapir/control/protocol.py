@@ -27,11 +27,14 @@ The server is a ROUTER socket, a client a DEALER or a REQ socket. Every request 
                                                                      states: [{name, state, reason: str}, ...]
     camera_add  source: str, name: str, settings: map                camera: str
     camera_remove  name: str                                         removed: str
-    add         xy: [[x, y], ...], frame_id: int, normalised: bool   ids: [int], frame_id: int
+    add         xy: [[x, y], ...], frame_id: int, normalised: bool, names: [str, ...], group: str
+                                                                     ids: [int], frame_id: int
+    label       id: int, name: str, group: str, color: int           id, name, group, color (-1 for none)
     remove      ids: [int, ...]                                      removed: int
     clear                                                            removed: int
     list                                                             frame_id: int, points: [[id, x, y, visible], ...],
-                                                                     waiting: [id, ...] (added, not yet on a frame)
+                                                                     waiting: [id, ...] (added, not yet on a frame),
+                                                                     labels: [[id, name, group, color], ...]
     replenish   on: bool, points: int                                on: bool, points: int
     inspect     id: int                                              inspected: int
     pause                                                            paused: true
@@ -50,12 +53,13 @@ has ended leaves by itself.
 
 x and y are image pixels as in the tracks, or with `normalised` fractions of the frame's width and height. `frame_id` is
 a frame of the rolling window, by default the newest; points are tracked from there, and first appear on the next frame.
-Ids are never used twice. A frame_id is -1 before the first frame. `replenish` replaces lost points, to keep as many as
-there were when it was called, or `points`; adding, removing and clearing change that number. `inspect` shows what the
-model sees of one point, if the run has a viewer (Rerun, the window), until that is removed or no id is given.
-`inspected` is -1 while no point is inspected. `record` begins a recording in a new folder, whose path it tells, or ends
-the one that runs. `save` writes the points to the --save-state file of the run and does not
-wait: it is done once the status has `saves` >= `save`, and succeeded if `save_error` is empty.
+`names` are one for each point, "" for none; a name is given once. `label` changes what is given of a point's label, and
+"" or -1 takes it away. Ids are never used twice. A frame_id is -1 before the first frame. `replenish` replaces lost
+points, to keep as many as there were when it was called, or `points`; adding, removing and clearing change that number.
+`inspect` shows what the model sees of one point, if the run has a viewer (Rerun, the window, the page), until that is
+removed or no id is given. `inspected` is -1 while no point is inspected. `record` begins a recording in a new folder,
+whose path it tells, or ends the one that runs. `save` writes the points to the --save-state file of the run and does
+not wait: it is done once the status has `saves` >= `save`, and succeeded if `save_error` is empty.
 """
 
 import math
@@ -87,6 +91,7 @@ ERRORS = {
     "frame_left_window": "the frame is not in the rolling window",
     "outside_frame": "a point outside the picture",
     "no_room": "more points than there is room for",
+    "bad_name": "a name that another point has, or that cannot be one",
     "unknown_point": "no such point",
     "not_shown": "the run has no viewer that could show an inspected point",
     "not_recorded": "a recording that cannot be begun or is not there to be ended",
@@ -264,6 +269,16 @@ def _points(value: Any, key: str) -> list[tuple[float, float]]:
     return [(_number(x, "x"), _number(y, "y")) for x, y in pairs]
 
 
+def _names(value: Any, key: str) -> list[str]:
+    return [_text(name, "a name") for name in _items(value, key)]
+
+
+def _color(value: Any, key: str) -> int:
+    if type(value) is not int or not -1 <= value <= 0xFFFFFF:
+        raise _wrong(key, value, "a colour from 0 to 0xFFFFFF, or -1")
+    return value
+
+
 def _ids(value: Any, key: str) -> list[int]:
     return [_id(id, "an id") for id in _items(value, key)]
 
@@ -284,7 +299,8 @@ ARGUMENTS: dict[str, dict[str, Callable[[Any, str], Any]]] = {
     "cameras": {},
     "camera_add": {"source": _text, "name": _name, "settings": _settings},
     "camera_remove": {"name": _name},
-    "add": {"xy": _points, "frame_id": _whole, "normalised": _flag},
+    "add": {"xy": _points, "frame_id": _whole, "normalised": _flag, "names": _names, "group": _text},
+    "label": {"id": _id, "name": _text, "group": _text, "color": _color},
     "remove": {"ids": _ids},
     "clear": {},
     "list": {},
@@ -303,6 +319,7 @@ REQUIRED = {
     "camera_add": ("source",),
     "camera_remove": ("name",),
     "add": ("xy",),
+    "label": ("id",),
     "remove": ("ids",),
     "replenish": ("on",),
     "record": ("on",),

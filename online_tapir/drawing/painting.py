@@ -106,7 +106,11 @@ class Palette:
         """RGB [N, 3], one row per point of `tracks`."""
         self._follow(tracks)
         light = np.where(tracks.visible, 1.0, DIM)[:, None]
-        rgb: NDArray[np.uint8] = (255 * self._shades(tracks) * light).astype(np.uint8)
+        shades = self._shades(tracks)
+        for id, label in tracks.labels.items():
+            if label.color is not None:
+                shades[tracks.ids == id] = np.array([label.color >> shift & 255 for shift in (16, 8, 0)]) / 255
+        rgb: NDArray[np.uint8] = (255 * shades * light).astype(np.uint8)
         return rgb
 
     def _shades(self, tracks: Tracks) -> NDArray[np.float64]:

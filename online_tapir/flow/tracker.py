@@ -8,7 +8,7 @@ up with the frames, `collect` waits for its answer, so that no answer is late.
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -22,8 +22,8 @@ from online_tapir.flow.fusion import REMEMBERED, Fusion
 from online_tapir.flow.model_thread import CLOSE_SECONDS, ModelThread
 from online_tapir.model.tapir import Tapir
 from online_tapir.points.placement import check_inside
-from online_tapir.records import Frame, Tracks
-from online_tapir.tracking.ledger import Ledger, Query
+from online_tapir.records import Frame, Label, Tracks
+from online_tapir.tracking.ledger import Ledger, Query, labels_of
 from online_tapir.tracking.state_file import SavedState
 from online_tapir.tracking.tracker import Tracker
 
@@ -139,7 +139,9 @@ class FlowTracker:
             raise RuntimeError("no frame is in flight; submit one first")
         return self._submitted[0]
 
-    def add(self, xy: ArrayLike, frame_id: int | None = None) -> NDArray[np.int32]:
+    def add(
+        self, xy: ArrayLike, frame_id: int | None = None, *, names: Sequence[str] = (), group: str = ""
+    ) -> NDArray[np.int32]:
         """As `Tracker.add`: the next `collect` includes the points; flow carries them from a past frame to now."""
         points = np.asarray(xy, np.float32)
         if points.ndim != 2 or points.shape[1] != 2:
@@ -149,7 +151,19 @@ class FlowTracker:
             raise QueryError(f"frame {frame_id} has left the window; name one of those that came: {known}")
         if self._last is not None:
             check_inside(points, self._last.rgb.shape[1], self._last.rgb.shape[0])
-        return self._points.add(points, frame_id)
+        return self._points.add(points, frame_id, labels_of(names, group, len(points)))
+
+    @property
+    def labels(self) -> dict[int, Label]:
+        """The names, groups and colours of the points that have any, by id."""
+        return self._points.labels
+
+    def label(self, id: int, label: Label) -> None:
+        """Gives a point a name, a group and a colour, in place of those it had.
+
+        Raises QueryError if there is no such point, or another one has that name.
+        """
+        self._points.label(id, label)
 
     def remove(self, ids: ArrayLike) -> None:
         """As `Tracker.remove`."""
@@ -241,6 +255,7 @@ class FlowTracker:
             height=height,
             times=replace(blank.times, capture=self._age_ns),
             inspection=inspection,
+            labels=self._points.labels,
         )
         return self._fusion.now(tracks)
 
@@ -254,6 +269,7 @@ class FlowTracker:
         return replace(
             saved,
             next_id=self._points.next_id,
+            labels=self._points.labels,
             waiting_ids=np.concatenate([saved.waiting_ids, *(query.ids for query in queries)]),
             waiting_xy=np.concatenate([saved.waiting_xy, *places]),
         )
@@ -266,7 +282,7 @@ class FlowTracker:
             )
         saved = self._ask(lambda: self._tracker.load_state(path))
         nothing = Query(np.empty(0, np.int32), np.empty((0, 2), np.float32), None)
-        self._points.restore(self._tracker.ids, saved.next_id, nothing)
+        self._points.restore(self._tracker.ids, saved.next_id, nothing, saved.labels)
         return saved
 
     def close(self) -> None:

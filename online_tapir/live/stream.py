@@ -1,7 +1,7 @@
 """One camera's stream in a run: its capture, its points and its newest frame. Not thread-safe."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -122,7 +122,11 @@ class Stream:
         """Starts tracking `frame`; places the stream's points on the first one."""
         if not self._submitted:
             xy = self._points.place(frame.rgb)
-            self._name(Queries(self.tracker.add(xy), xy, frame.id))
+            labels = self._points.labels
+            ids = self.tracker.add(xy, names=[label.name for label in labels])
+            for id, label in zip(ids.tolist(), labels, strict=False):
+                self.tracker.label(id, label)
+            self._name(self._queries(ids, xy, frame.id))
             self._hold()
         self._follow_inspected()
         self.tracker.submit(frame)
@@ -147,12 +151,18 @@ class Stream:
         if self._replenisher is not None:
             self._name(self._replenisher.renew(self.tracker, frame, tracks))
 
-    def add(self, xy: NDArray[np.float32], frame_id: int) -> NDArray[np.int32]:
+    def add(
+        self, xy: NDArray[np.float32], frame_id: int, names: Sequence[str] = (), group: str = ""
+    ) -> NDArray[np.int32]:
         """Adds points xy [P, 2] (image pixels) on a frame of the window; returns their ids [P]."""
-        ids = self.tracker.add(xy, frame_id=frame_id)
-        self._name(Queries(ids, xy, frame_id))
+        ids = self.tracker.add(xy, frame_id=frame_id, names=names, group=group)
+        self._name(self._queries(ids, xy, frame_id))
         self._hold()
         return ids
+
+    def _queries(self, ids: NDArray[np.int32], xy: NDArray[np.float32], frame_id: int) -> Queries:
+        labels = self.tracker.labels
+        return Queries(ids, xy, frame_id, {id: labels[id] for id in ids.tolist() if id in labels})
 
     def remove(self, ids: NDArray[np.int32]) -> None:
         self.tracker.remove(ids)

@@ -6,10 +6,10 @@ Positions are image pixels, (0, 0) the corner of the first pixel, x before y.
 import csv
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import cv2
 import numpy as np
@@ -18,17 +18,23 @@ from numpy.typing import ArrayLike, NDArray
 
 from online_tapir.errors import ConfigError, QueryError
 from online_tapir.limits import MOST_POINTS
+from online_tapir.records import Label
 
 Points = NDArray[np.float32]  # [N, 2] image pixels
 Picture = NDArray[np.uint8]  # [H, W, 3] RGB
 
 FORMS = "grid:12, grid:8x6, auto:64, random:64, x,y pairs such as '120.5,80 300,200', or a CSV file"
+LABEL_COLUMNS = ("name", "group", "color")
 NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 PAIRS = re.compile(rf"\s*{NUMBER}\s*,\s*{NUMBER}(?:[\s;]+{NUMBER}\s*,\s*{NUMBER})*[\s;]*")
 
 
 class PointSource(Protocol):
     """Chooses the points of the first picture to track."""
+
+    @property
+    def labels(self) -> Sequence[Label]:
+        """Their names and groups, one for each; empty if they have none."""
 
     def place(self, rgb: Picture) -> Points:
         """Points on rgb [H, W, 3]: float32 [N, 2] image pixels. Raises QueryError when they cannot lie on it."""
@@ -49,13 +55,14 @@ def parse_points(spec: str, *, seed: int = 0) -> PointSource:
     if PAIRS.fullmatch(spec):
         numbers = [float(number) for number in re.findall(NUMBER, spec)]
         return Listed(np.array(numbers, np.float32).reshape(-1, 2))
-    return Listed(read_csv(Path(spec).expanduser()))
+    return read_csv(Path(spec).expanduser())
 
 
 @dataclass(frozen=True, slots=True)
 class Grid:
     """The centres of columns x rows equal cells, row by row."""
 
+    labels: ClassVar[Sequence[Label]] = ()
     columns: int
     rows: int
 
@@ -70,6 +77,7 @@ class Grid:
 class Corners:
     """Corners worth tracking, spread over the picture; if it has too few, random places between them."""
 
+    labels: ClassVar[Sequence[Label]] = ()
     count: int
     seed: int = 0
 
@@ -81,6 +89,7 @@ class Corners:
 class Scattered:
     """Random places, the same for the same seed."""
 
+    labels: ClassVar[Sequence[Label]] = ()
     count: int
     seed: int = 0
 
@@ -91,9 +100,10 @@ class Scattered:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Listed:
-    """Points given one by one."""
+    """Points given one by one, with a label each if they have any."""
 
     xy: Points
+    labels: Sequence[Label] = ()
 
     def place(self, rgb: Picture) -> Points:
         check_inside(self.xy, rgb.shape[1], rgb.shape[0])
@@ -109,6 +119,8 @@ class MaskPoints:
     file is a one-channel image whose pixels are object ids, or an .npy of bool (object 1) or whole numbers [H, W], as
     large as the pictures. Raises ConfigError when it cannot be read, QueryError when it has no object of that id.
     """
+
+    labels: Sequence[Label] = ()
 
     def __init__(self, file: Path, id: int = 1, count: int = 64) -> None:
         ids = read_mask(file)
@@ -227,23 +239,29 @@ def read_mask(file: Path) -> NDArray[Any]:
     return ids
 
 
-def read_csv(file: Path) -> Points:
-    """Points [N, 2] from columns x and y; without a header, the first two. Raises ConfigError naming the line."""
+def read_csv(file: Path) -> Listed:
+    """Points from columns x and y; without a header, the first two. A header may also have name, group and color.
+
+    Raises ConfigError naming the line.
+    """
     if not file.is_file():
         raise ConfigError(f"--points {file} is neither a file nor one of {FORMS}")
     try:
         with file.open(newline="", encoding="utf-8-sig") as lines:
-            xy = list(_rows(file.name, csv.reader(lines)))
+            rows = list(_rows(file.name, csv.reader(lines)))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(f"{file} cannot be read as CSV: {error}") from error
-    if not xy:
+    if not rows:
         raise ConfigError(f"{file} has no points in it; write one x,y per line")
     with np.errstate(over="ignore"):  # values beyond float32 become infinite, outside every frame
-        return np.array(xy, np.float32)
+        xy = np.array([(x, y) for x, y, _ in rows], np.float32)
+    labels = [label for _, _, label in rows]
+    return Listed(xy, labels if any(label != Label() for label in labels) else ())
 
 
-def _rows(name: str, reader: Any) -> Iterator[tuple[float, float]]:
+def _rows(name: str, reader: Any) -> Iterator[tuple[float, float, Label]]:
     x, y, heading_may_come = 0, 1, True
+    more: dict[str, int] = {}  # columns of the label
     for row in reader:
         cells = [cell.strip() for cell in row]
         if not any(cells) or cells[0].startswith("#"):
@@ -251,9 +269,21 @@ def _rows(name: str, reader: Any) -> Iterator[tuple[float, float]]:
         headings = [cell.lower() for cell in cells]
         if heading_may_come and "x" in headings and "y" in headings:
             x, y = headings.index("x"), headings.index("y")
+            more = {heading: column for column, heading in enumerate(headings) if heading in LABEL_COLUMNS}
         else:
-            yield _number(name, reader.line_num, cells, x), _number(name, reader.line_num, cells, y)
+            line = reader.line_num
+            texts = {heading: cells[column] for heading, column in more.items() if column < len(cells)}
+            label = Label(texts.get("name", ""), texts.get("group", ""), _color(name, line, texts.get("color", "")))
+            yield _number(name, line, cells, x), _number(name, line, cells, y), label
         heading_may_come = False
+
+
+def _color(name: str, line: int, text: str) -> int | None:
+    if not text:
+        return None
+    if not re.fullmatch(r"#[0-9a-fA-F]{6}", text):
+        raise ConfigError(f"{name} line {line}: {text[:40]!r} is no colour; write #ff8800")
+    return int(text[1:], 16)
 
 
 def _number(name: str, line: int, cells: list[str], column: int) -> float:

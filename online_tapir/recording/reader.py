@@ -15,7 +15,7 @@ from online_tapir.errors import ConfigError
 from online_tapir.recording.tables import TABLES, Manifest, batches, is_whole, read_table, table_path
 from online_tapir.recording.video import LOSSLESS, VIDEO, read_video
 from online_tapir.recording.writer import TrackedFrame
-from online_tapir.records import Frame, Queries, Tracks
+from online_tapir.records import Frame, Label, Queries, Tracks
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -63,13 +63,17 @@ class Recording:
         """The named points, keyed by the first frame with their tracks, in the order of their ids."""
         table = read_table(self.folder, "queries")
         ids, answered, named = (table[name].to_numpy() for name in ("id", "answered_frame_id", "frame_id"))
+        texts = zip(table["name"].to_pylist(), table["group"].to_pylist(), strict=True)
+        labels = [Label(name or "", group or "") for name, group in texts]
         xy = np.stack([table["x"].to_numpy(), table["y"].to_numpy()], axis=1)  # [P, 2]
         changes = np.flatnonzero((np.diff(answered) != 0) | (np.diff(named) != 0)) + 1
         queries: dict[int, list[Queries]] = {}
         for rows in np.split(np.arange(len(ids)), changes):
             if len(rows):
                 first = rows[0]
-                queries.setdefault(int(answered[first]), []).append(Queries(ids[rows], xy[rows], int(named[first])))
+                told = {int(ids[row]): labels[row] for row in rows if labels[row] != Label()}
+                found = Queries(ids[rows], xy[rows], int(named[first]), told)
+                queries.setdefault(int(answered[first]), []).append(found)
         return queries
 
 

@@ -62,6 +62,8 @@ TABLES = {
             ("y", pa.float32()),
             ("frame_id", pa.int64()),  # of the frame it was named on
             ("answered_frame_id", pa.int64()),  # of the first frame with its track
+            ("name", pa.string()),  # "" for none; null, like the group, in recordings from before names
+            ("group", pa.string()),
         ]
     ),
 }

@@ -15,7 +15,7 @@ from online_tapir.errors import PublishError
 from online_tapir.recording.codecs import DEFAULT_CODEC, CodecName
 from online_tapir.recording.tables import TABLES, Manifest, Settings, Source, TableWriter, table_path
 from online_tapir.recording.video import VIDEO, VideoWriter
-from online_tapir.records import Frame, Queries, Tracks
+from online_tapir.records import Frame, Label, Queries, Tracks
 
 RESERVE = 64 << 20  # bytes of the disk that a recording leaves free
 NOMINAL_FPS = 30.0  # video rate for a source without one; the tables have the true times
@@ -145,12 +145,15 @@ class RecordingWriter:
         if not answered.any():
             return
         count = int(answered.sum())
+        labels = [queries.labels.get(id, Label()) for id in queries.ids[answered].tolist()]
         self._queries.append(
             queries.ids[answered],
             queries.xy[answered, 0],
             queries.xy[answered, 1],
             np.full(count, queries.frame_id),
             np.full(count, tracks.frame_id),
+            [label.name for label in labels],
+            [label.group for label in labels],
         )
 
 

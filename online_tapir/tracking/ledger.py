@@ -1,6 +1,6 @@
 """Which point is in which row of a track state, and which points still wait for a frame."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from online_tapir.errors import QueryError
+from online_tapir.limits import LONGEST_NAME
+from online_tapir.records import Label
 
 Ids = NDArray[np.int32]
 
@@ -25,6 +27,22 @@ class Query:
         return Query(self.ids[keep], self.xy[keep], self.frame_id)
 
 
+def check_label(label: Label, taken: Collection[str]) -> None:
+    """Raises QueryError for a name that another point has, and for text that cannot be shown."""
+    for text in (label.name, label.group):
+        if len(text) > LONGEST_NAME or not text.isprintable():
+            raise QueryError(f"{text[:40]!r} cannot be a name: printable characters, at most {LONGEST_NAME}")
+    if label.name and label.name in taken:
+        raise QueryError(f"there is a point called {label.name!r} already; names are given once")
+    if label.color is not None and not 0 <= label.color <= 0xFFFFFF:
+        raise QueryError(f"{label.color} is no colour; give one from 0 to 0xFFFFFF")
+
+
+def labels_of(names: Sequence[str], group: str, points: int) -> list[Label]:
+    """The labels of new points: their names, or none, and a group they share."""
+    return [Label(name, group) for name in names or [""] * points] if names or group else []
+
+
 class Ledger:
     """The ids of the live rows, in the order of the rows, and the queries that wait; ids are never reused."""
 
@@ -33,6 +51,7 @@ class Ledger:
         self.rows: Ids = np.empty(0, np.int32)  # the id in each live row
         self.queries: list[Query] = []
         self.next_id = 0
+        self._labels: dict[int, Label] = {}  # by id; some may be of points that are gone
 
     @property
     def ids(self) -> Ids:
@@ -55,11 +74,38 @@ class Ledger:
     def row_of(self, id: int) -> int:
         return int(np.flatnonzero(self.rows == id)[0])
 
-    def add(self, xy: NDArray[np.float32], frame_id: int | None) -> Ids:
-        """Queues points xy [P, 2]; returns their ids [P]. QueryError where there is no room."""
+    def add(self, xy: NDArray[np.float32], frame_id: int | None, labels: Sequence[Label] = ()) -> Ids:
+        """Queues points xy [P, 2], with a label each if there are any; returns their ids [P].
+
+        QueryError where there is no room, and for a name that is taken or cannot be one.
+        """
+        if labels and len(labels) != len(xy):
+            raise QueryError(f"{len(labels)} names for {len(xy)} points; give one for each")
+        taken = {label.name for label in self.labels.values()}
+        for label in labels:
+            check_label(label, taken)
+            taken.add(label.name)
         ids = np.arange(self.next_id, self.next_id + len(xy), dtype=np.int32)
         self.adopt(ids, xy, frame_id)
+        self._labels |= {id: label for id, label in zip(ids.tolist(), labels, strict=False) if label != Label()}
         return ids
+
+    @property
+    def labels(self) -> dict[int, Label]:
+        """The labels of the living points that have one, by id."""
+        if self._labels:
+            living = set(self.ids.tolist())
+            self._labels = {id: label for id, label in self._labels.items() if id in living}
+        return dict(self._labels)
+
+    def label(self, id: int, label: Label) -> None:
+        """Gives a point another label. QueryError where there is no such point, or the name is taken."""
+        self.check(np.array([id], np.int64))
+        check_label(label, {other.name for one, other in self.labels.items() if one != id})
+        if label == Label():
+            self._labels.pop(id, None)
+        else:
+            self._labels[id] = label
 
     def adopt(self, ids: Ids, xy: NDArray[np.float32], frame_id: int | None) -> None:
         """Queues points under ids [P], ascending and above all earlier ids. Raises QueryError if there is no room."""
@@ -97,9 +143,9 @@ class Ledger:
         self.rows = self.rows[:0]
         self.queries.clear()
 
-    def restore(self, rows: Ids, next_id: int, waiting: Query) -> None:
+    def restore(self, rows: Ids, next_id: int, waiting: Query, labels: Mapping[int, Label]) -> None:
         """Takes over the points of another ledger."""
-        self.rows, self.next_id = rows.copy(), next_id
+        self.rows, self.next_id, self._labels = rows.copy(), next_id, dict(labels)
         if len(waiting.ids):
             self.queries.append(waiting)
 

@@ -56,5 +56,6 @@ class Persistence:
         """
         saved = state_file.read(path, self.origin(resolutions), points.capacity)
         rows = saved.state.taken(torch.arange(len(saved.ids)), device)
-        points.restore(saved.ids, saved.next_id, Query(saved.waiting_ids.copy(), saved.waiting_xy.copy(), None))
+        waiting = Query(saved.waiting_ids.copy(), saved.waiting_xy.copy(), None)
+        points.restore(saved.ids, saved.next_id, waiting, saved.labels)
         return saved, rows

@@ -3,7 +3,8 @@
 One .safetensors file, of version 1; nothing in it is executed. Its metadata:
 
     format, version  "online-tapir/state", "1"; any other version is refused
-    run              JSON: config, weights, dtype, resolutions (see `Origin`), frame_id, frames, next_id, saved_unix_ns
+    run              JSON: config, weights, dtype, resolutions (see `Origin`), frame_id, frames, next_id, saved_unix_ns,
+                     labels ([[id, name, group, colour], ...]; files from before names have none)
     crc32            of `run` and the bytes of all tensors, in the order of their names
 
 Its tensors: `ids` int32 [N], `waiting_ids` int32 [M] and `waiting_xy` float32 [M, 2] of points that were added for the
@@ -34,6 +35,7 @@ from online_tapir.model.config import TapirConfig
 from online_tapir.model.coordinates import Size
 from online_tapir.model.state import TrackState
 from online_tapir.model.tapir import Tapir
+from online_tapir.records import Label
 
 FORMAT, VERSION = "online-tapir/state", "1"
 MOST_RESOLUTIONS = 16  # to refine points at; more than any frame size needs
@@ -64,6 +66,7 @@ class SavedState:
     waiting_ids: NDArray[np.int32]  # [M]
     waiting_xy: NDArray[np.float32]  # [M, 2] image pixels of the next frame
     saved_unix_ns: int = field(default_factory=time.time_ns)
+    labels: Mapping[int, Label] = field(default_factory=dict)  # by id
 
     @property
     def points(self) -> int:
@@ -88,7 +91,8 @@ def digest(model: Tapir) -> str:
 def write(path: Path, saved: SavedState) -> None:
     """Writes a state atomically and syncs it to disk. If that fails, raises StateError and keeps the old file."""
     head = {name: getattr(saved, name) for name in ("frame_id", "frames", "next_id", "saved_unix_ns")}
-    run = json.dumps({**asdict(saved.origin), **head})
+    labels = [[id, label.name, label.group, label.color] for id, label in saved.labels.items()]
+    run = json.dumps({**asdict(saved.origin), **head, "labels": labels})
     tensors = saved.tensors
     metadata = {"format": FORMAT, "version": VERSION, "run": run, "crc32": _checksum(run, tensors)}
     content = save(tensors, metadata)
@@ -155,12 +159,19 @@ def _read_run(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
         resolutions = tuple((_whole(height), _whole(width)) for height, width in run["resolutions"])
         if not isinstance(run["config"], dict):
             raise TypeError(f"a {type(run['config']).__name__} is not a configuration")
+        labels = {_whole(id): _label(*rest) for id, *rest in run.get("labels", [])}
         known = {"config": run["config"], "weights": str(run["weights"]), "dtype": str(run["dtype"])}
     except (ValueError, TypeError, LookupError, RecursionError) as error:
         raise _damaged(path, f"its metadata is invalid ({str(error)[:80]})") from error
     if not 0 < len(resolutions) <= MOST_RESOLUTIONS or counts["next_id"] > MOST_IDS:
         raise _damaged(path, f"{len(resolutions)} resolutions, {counts['next_id']} ids")
-    return {**known, **counts, "resolutions": resolutions}
+    return {**known, **counts, "resolutions": resolutions, "labels": labels}
+
+
+def _label(name: object, group: object, color: object) -> Label:
+    if not (isinstance(name, str) and isinstance(group, str) and (color is None or isinstance(color, int))):
+        raise TypeError(f"{_shown([name, group, color])} is no label")
+    return Label(name, group, color)
 
 
 def _check_origin(path: Path, run: Mapping[str, Any], wanted: Origin) -> Origin:
@@ -234,6 +245,7 @@ def _check_content(path: Path, origin: Origin, run: Mapping[str, Any], tensors: 
         waiting_ids,
         waiting_xy,
         run["saved_unix_ns"],
+        {id: label for id, label in run["labels"].items() if id in every},
     )
 
 

@@ -35,12 +35,12 @@ from online_tapir.model.state import TrackState
 from online_tapir.model.tapir import Tapir
 from online_tapir.picture import MIN_SIDE, rgb_to_rgb8
 from online_tapir.points.placement import check_inside
-from online_tapir.records import Frame, Tracks
+from online_tapir.records import Frame, Label, Tracks
 from online_tapir.tracking import state_file
 from online_tapir.tracking.answers import answers, inspection
 from online_tapir.tracking.engine_step import EngineStep
 from online_tapir.tracking.feature_window import FeatureWindow, RememberedFrame
-from online_tapir.tracking.ledger import Ledger, Query
+from online_tapir.tracking.ledger import Ledger, Query, labels_of
 from online_tapir.tracking.persistence import Persistence
 from online_tapir.tracking.state_file import SavedState
 from online_tapir.tracking.static import StaticStages
@@ -163,11 +163,14 @@ class Tracker:
         """Bytes of state per point; 0 before the first frame."""
         return self._state.bytes_per_point if self._state is not None else 0
 
-    def add(self, xy: ArrayLike, frame_id: int | None = None) -> NDArray[np.int32]:
+    def add(
+        self, xy: ArrayLike, frame_id: int | None = None, *, names: Sequence[str] = (), group: str = ""
+    ) -> NDArray[np.int32]:
         """Queues points xy [P, 2] (image pixels of frame `frame_id`, or of the next frame); returns their ids [P].
 
-        The next `step` includes them; points on a past frame are first tracked through the window. Raises
-        QueryError if a point is outside the frame, there is no room, or the frame has left the window.
+        The next `step` includes them; points on a past frame are first tracked through the window. `names` are one for
+        each, "" for none, and a `group` is shared by them all. Raises QueryError if a point is outside the frame, there
+        is no room, the frame has left the window, or a name is taken.
         """
         points = np.asarray(xy, np.float32)
         if points.ndim != 2 or points.shape[1] != 2:
@@ -175,7 +178,19 @@ class Tracker:
         where = self._last_frame if frame_id is None else self._window.find(frame_id)
         if where is not None:
             check_inside(points, where.size[1], where.size[0])
-        return self._points.add(points, frame_id)
+        return self._points.add(points, frame_id, labels_of(names, group, len(points)))
+
+    @property
+    def labels(self) -> dict[int, Label]:
+        """The names, groups and colours of the points that have any, by id."""
+        return self._points.labels
+
+    def label(self, id: int, label: Label) -> None:
+        """Gives a point a name, a group and a colour, in place of those it had.
+
+        Raises QueryError if there is no such point, or another one has that name.
+        """
+        self._points.label(id, label)
 
     def adopt(self, ids: NDArray[np.int32], xy: NDArray[np.float32], frame_id: int | None = None) -> None:
         """Queues points under ids [P] that another ledger assigned; they must be above all earlier ids."""
@@ -286,6 +301,7 @@ class Tracker:
             input="{1}x{0}".format(*config.initial_resolution),
             times=replace(times, capture=asked.age_ns, match=times.match + asked.late_ns),
             inspection=seen,
+            labels=self._points.labels,
         )
 
     def save_state(self, path: str | Path) -> SavedState:
@@ -308,9 +324,10 @@ class Tracker:
             raise StateError("no frame has been tracked yet, so there is no state to save; save it after one")
         with memory_errors(self._ran_out):
             self._answer_late_queries()
-            return self._persistence.pack(
+            saved = self._persistence.pack(
                 self._points, self._state, self._refinement, self._last_frame.id, self._frames
             )
+            return replace(saved, labels=self._points.labels)
 
     def load_state(self, path: str | Path) -> SavedState:
         """Restores the points that `save_state` wrote, with their ids; returns what was read.

@@ -90,6 +90,7 @@ def encode(moment: Moment, number: int, pictures: Sequence[bytes], latency_ms: f
         "xy": (np.nan_to_num(tracks.xy) * PER_PIXEL).round().astype(np.int64).ravel().tolist(),
         "visible": tracks.visible.astype(np.int64).tolist(),
         "colors": (red << 16 | green << 8 | blue).tolist(),
+        "names": {id: label.name for id, label in tracks.labels.items() if label.name},
         "state": standing.state,
         "reason": standing.reason,
         "inspected": standing.inspected,

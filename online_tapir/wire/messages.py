@@ -23,6 +23,7 @@ A message is ONE ZeroMQ part (CONFLATE, and with it "newest wins", does not supp
     visible            bin          uint8   [N]     1 visible, 0 hidden
     occlusion          bin          float32 [N]     probability that the point is hidden
     uncertainty        bin          float32 [N]     probability that the position is off
+    labels             array        [id, name, group, colour] of points that have any, colour 0xRRGGBB or -1; optional
 
 Arrays are little-endian and packed, row i of each belongs to ids[i]. Integers fit 64 bits signed. A message is at most
 4 MiB. The zero byte ends the topic, so that a filter for camera "1" does not match "10".
@@ -47,7 +48,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from online_tapir.errors import WireError
-from online_tapir.records import StageTimes, Tracks
+from online_tapir.records import Label, StageTimes, Tracks
 
 SCHEMA = "online-tapir/tracks"
 VERSION = 1
@@ -118,6 +119,11 @@ def encode(tracks: Tracks) -> bytes:
     }
     if tracks.model_frame_id >= 0:
         body["model_frame_id"] = tracks.model_frame_id
+    if tracks.labels:
+        body["labels"] = [
+            [id, label.name, label.group, -1 if label.color is None else label.color]
+            for id, label in tracks.labels.items()
+        ]
     packed: bytes = msgpack.packb(body)
     return topic(tracks.camera) + packed
 
@@ -147,6 +153,7 @@ def decode(message: bytes) -> Tracks:
         camera=camera,
         model=_text(body, "model"),
         times=_times(body),
+        labels=_labels(body),
     )
 
 
@@ -248,6 +255,18 @@ def _array(body: dict[str, Any], key: str, dtype: str, size: int | None = None) 
     if size is not None and len(packed) != size * width:
         raise WireError(f"{key} has {len(packed)} bytes where the ids ask for {size * width}")
     return np.frombuffer(packed, dtype)
+
+
+def _labels(body: dict[str, Any]) -> dict[int, Label]:
+    if "labels" not in body:
+        return {}
+    labels: dict[int, Label] = {}
+    for row in _field(body, "labels", list):
+        if type(row) is not list or [type(cell) for cell in row] != [int, str, str, int]:
+            raise WireError(f"labels holds {str(row)[:40]}, not an id, a name, a group and a colour")
+        id, name, group, color = row
+        labels[id] = Label(name, group, None if color < 0 else color)
+    return labels
 
 
 def _times(body: dict[str, Any]) -> StageTimes:

@@ -125,7 +125,7 @@ def test_a_removed_point_is_gone_from_the_list_at_once_and_may_be_one_that_waits
 def test_a_run_without_points_goes_on(run: Run) -> None:
     run.ask("clear")
     run.step(2)
-    assert run.ask("list") == {"frame_id": 7, "points": [], "waiting": []}
+    assert run.ask("list") == {"frame_id": 7, "points": [], "waiting": [], "labels": []}
     run.ask("add", xy=[(20, 20)])
     run.step()
     assert len(run.ask("list")["points"]) == 1
@@ -155,7 +155,7 @@ def test_before_the_first_frame_there_is_nothing_to_name_points_on(
     run = Run(make_model(), make_frames(1, HEIGHT, WIDTH))
     assert run.refused("add", xy=[(1, 1)]) == "no_frame"
     assert run.refused("snapshot") == "no_frame"
-    assert run.ask("list") == {"frame_id": -1, "points": [], "waiting": []}
+    assert run.ask("list") == {"frame_id": -1, "points": [], "waiting": [], "labels": []}
     assert run.ask("status")["frame_id"] == -1
 
 

@@ -86,7 +86,7 @@ def test_points_come_back_with_their_frames_and_those_without_a_track_do_not(
     named = [[queries.ids.tolist() for queries in one.named] for one in Recording(tmp_path / "a").steps()]
     assert named == [[[2]], [[0]], [], [[6]], [[6]], [], [[1]]]
     assert read_table(tmp_path / "a", "queries").to_pylist()[0] == {
-        "id": 2, "x": 0.0, "y": 0.0, "frame_id": 0, "answered_frame_id": 0,
+        "id": 2, "x": 0.0, "y": 0.0, "frame_id": 0, "answered_frame_id": 0, "name": "", "group": "",
     }  # fmt: skip
 
 

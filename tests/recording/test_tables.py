@@ -27,7 +27,7 @@ COLUMNS = {
     "visible: bool, occlusion: float, uncertainty: float",
     "queries": "id: int32, x: float, y: float, frame_id: int64, answered_frame_id: int64",
 }
-ROWS = [([i, i], [2.5 * i, 1.0], [0.5, i], [7, 7], [8, 9 + i]) for i in range(5)]
+ROWS = [([i, i], [2.5 * i, 1.0], [0.5, i], [7, 7], [8, 9 + i], ["", "knee"], ["leg", ""]) for i in range(5)]
 
 
 def write_queries(folder: Path) -> Path:
@@ -57,8 +57,8 @@ def test_a_table_is_a_plain_arrow_stream(tmp_path: Path) -> None:
     with pa.ipc.open_stream(str(write_queries(tmp_path))) as stream:
         rows = stream.read_all().to_pylist()
     assert rows[2:4] == [
-        {"id": 1, "x": 2.5, "y": 0.5, "frame_id": 7, "answered_frame_id": 8},
-        {"id": 1, "x": 1.0, "y": 1.0, "frame_id": 7, "answered_frame_id": 10},
+        {"id": 1, "x": 2.5, "y": 0.5, "frame_id": 7, "answered_frame_id": 8, "name": "", "group": "leg"},
+        {"id": 1, "x": 1.0, "y": 1.0, "frame_id": 7, "answered_frame_id": 10, "name": "knee", "group": ""},
     ]
 
 

@@ -166,6 +166,22 @@ def test_a_point_is_inspected_until_that_is_ended(browser: Browser, serve: Calla
         page.close()
 
 
+def test_a_point_is_named_and_the_name_is_drawn_for_everyone(browser: Browser, serve: Callable[..., Any]) -> None:
+    with serve(points=Grid(1, 1)) as run:
+        page = opened(browser, run)
+        page.locator("#name").click()
+        page.mouse.click(*place(page, 100, 100))
+        page.keyboard.type("left knee, with u and c in it")
+        page.keyboard.press("Enter")
+        label = run.wait_for(lambda: run.trackers[0].labels.get(0), "the name")
+        assert label.name == "left knee, with u and c in it"
+        assert len(points(run)) == 1, "typing is no command"
+        expect(page.locator("#undo")).to_be_enabled()
+        page.locator("#undo").click()
+        run.wait_for(lambda: run.trackers[0].labels[0].name == "", "its end")
+        page.close()
+
+
 def test_what_is_refused_is_told_in_a_sentence(browser: Browser, serve: Callable[..., Any]) -> None:
     with serve(points=Grid(8, 8)) as run:
         page = opened(browser, run)

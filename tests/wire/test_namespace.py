@@ -79,7 +79,10 @@ finally:
 EVERY = [
     ("list", {}), ("status", {}), ("add", {"xy": [[0.5, 0.5]], "normalised": True}), ("inspect", {"id": 1}),
     ("set", {"heartbeat_s": 0.5}), ("replenish", {"on": False}), ("snapshot", {"format": "png"}), ("save", {}),
-    ("pause", {}), ("resume", {}), ("remove", {"ids": [0]}), ("clear", {}), ("cameras", {}), ("stop", {}),
+    ("pause", {}), ("resume", {}), ("remove", {"ids": [0]}),
+    ("label", {"id": 1, "name": "knee"}), ("clear", {}),
+    ("record", {"on": False}), ("camera_add", {"source": "demo:7", "name": "more"}),
+    ("camera_remove", {"name": "more"}), ("cameras", {}), ("stop", {}),
 ]  # fmt: skip
 
 
@@ -199,7 +202,7 @@ def test_without_a_key_another_host_reads_and_controls_nothing_and_with_one_ever
         assert known == set(ARGUMENTS), "a command that is new is asked for here, too"
         friend = hosts.client(opened, KEYED, laptop, EVERY).report()
         assert len(friend["heard"]) == 5
-        assert friend["answers"] == dict.fromkeys(known, "done") | {"inspect": "not_shown"}
+        assert friend["answers"] == dict.fromkeys(known, "done") | {"inspect": "not_shown", "record": "not_recorded"}
         assert tracker.wait(LONG) == 0, "it was told to stop"
 
         listener.send_signal(signal.SIGTERM)

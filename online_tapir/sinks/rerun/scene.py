@@ -145,7 +145,7 @@ class Scene:
                 tracks.xy,
                 colors=colors,
                 radii=rr.Radius.ui_points(radii),
-                labels=[str(id_) for id_ in tracks.ids],
+                labels=[tracks.called(id_) for id_ in tracks.ids.tolist()],
                 show_labels=False,
                 draw_order=31.0,  # above the rims, which are at rerun's default of 30
             ),

@@ -20,7 +20,8 @@ const past = []; // what undo takes back: functions, by camera
 let camera = null; // the one that is shown; null: the wall
 let cameras = [];
 let learned = false; // whether the run has told which there are
-let inspecting = false; // whether the next click inspects
+let mode = null; // what the next click does to the nearest point: inspect or name; null: it adds one
+let naming = null; // the point that is being named
 let right = "control";
 let pressed = null; // where the pointer went down, and the frame that was shown then
 let pointer = null; // where it is, image pixels
@@ -72,7 +73,8 @@ function tell(header) {
   press("pause", header.state === "paused");
   press("replenish", header.replenish);
   press("record", header.recording);
-  press("inspect", inspecting || header.inspected >= 0);
+  press("inspect", mode === "inspect" || header.inspected >= 0);
+  press("name", mode === "name");
   $("inspect").textContent = header.inspected >= 0 ? "End inspection" : "Inspect";
   curves.fps.add(header.fps);
   if (header.latency_ms !== null) curves.latency.add(header.latency_ms);
@@ -220,10 +222,30 @@ async function undo() {
 }
 
 async function inspect(place) {
-  inspecting = false;
+  mode = null;
   const point = place && picture.nearest(place);
   if (!point || point.id === picture.header.inspected) await ask("inspect");
   else await ask("inspect", { id: point.id });
+}
+
+/** Opens the field for the name of the nearest point. */
+function beginNaming(place) {
+  mode = null;
+  naming = picture.nearest(place);
+  if (!naming) return say("there is no point to name");
+  $("naming").hidden = false;
+  $("naming-id").textContent = naming.id;
+  $("called").value = naming.name;
+  $("called").focus();
+}
+
+async function endNaming(name) {
+  const point = naming;
+  naming = null;
+  $("naming").hidden = true;
+  canvas.focus();
+  if (point && name !== null && (await ask("label", { id: point.id, name })))
+    remember(() => ask("label", { id: point.id, name: point.name }));
 }
 
 function toggle(command, on) {
@@ -292,7 +314,8 @@ canvas.addEventListener("pointerup", () => {
   cancel();
   if (long) return;
   if (drags && box) add(gridIn(box), frame);
-  else if (inspecting) inspect(place);
+  else if (mode === "inspect") inspect(place);
+  else if (mode === "name") beginNaming(place);
   else add([place], frame);
 });
 
@@ -324,6 +347,7 @@ canvas.addEventListener("blur", () => { picture.cross = null; picture.draw(); })
 
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || camera === null) return;
+  if (event.target instanceof HTMLInputElement) return;
   const onButton = event.target instanceof HTMLButtonElement || event.target.tagName === "SUMMARY";
   if (onButton && (event.key === " " || event.key === "Enter")) return;
   const action = right === "control" ? actionOf(event) : event.key.toLowerCase() === "s" ? snapshot : null;
@@ -346,12 +370,13 @@ function actionOf(event) {
     case "ArrowDown": return onPicture ? () => moveCross(0, step) : null;
     case "Enter": return picture.cross ? () => add([picture.cross], header.frame) : null;
     case "Delete": case "Backspace": return place ? () => remove(place, Infinity) : null;
-    case "Escape": return () => { inspecting = false; picture.cross = null; cancel(); };
+    case "Escape": return () => { mode = null; picture.cross = null; cancel(); };
     case " ": return () => $("pause").click();
   }
   const buttons = { u: "undo", c: "clear", r: "replenish", o: "record", s: "snapshot" };
   const key = event.key.toLowerCase();
   if (key === "i") return () => (place ? inspect(place) : $("inspect").click());
+  if (key === "n") return () => (place ? beginNaming(place) : $("name").click());
   return buttons[key] ? () => $(buttons[key]).click() : null;
 }
 
@@ -364,10 +389,18 @@ $("record").onclick = () => toggle("record", isOn("record"));
 $("snapshot").onclick = snapshot;
 $("inspect").onclick = () => {
   if ((picture.header?.inspected ?? -1) >= 0) return ask("inspect");
-  inspecting = !inspecting;
-  press("inspect", inspecting);
-  if (inspecting) say("click a point to inspect it");
+  choose("inspect");
 };
+$("name").onclick = () => choose("name");
+$("naming").onsubmit = (event) => { event.preventDefault(); endNaming($("called").value.trim()); };
+$("called").onkeydown = (event) => { if (event.key === "Escape") endNaming(null); };
+
+/** What the next click does; the same again: no longer. */
+function choose(wanted) {
+  mode = mode === wanted ? null : wanted;
+  for (const one of ["inspect", "name"]) press(one, mode === one);
+  if (mode) say(`click a point to ${mode} it`);
+}
 
 new ResizeObserver(() => { picture.draw(); report(); }).observe($("stage"));
 setInterval(() => {

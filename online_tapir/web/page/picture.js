@@ -40,9 +40,9 @@ export class Picture {
   /** The points of the frame that is shown: {id, x, y, visible, color}, image pixels. */
   points() {
     if (!this.header) return [];
-    const { ids, xy, visible, colors } = this.header;
+    const { ids, xy, visible, colors, names } = this.header;
     return ids.map((id, row) => ({
-      id, x: xy[2 * row] / 100, y: xy[2 * row + 1] / 100, visible: Boolean(visible[row]), color: ink(colors[row]),
+      id, x: xy[2 * row] / 100, y: xy[2 * row + 1] / 100, visible: Boolean(visible[row]), color: ink(colors[row]), name: names[id] ?? "",
     }));
   }
 
@@ -116,7 +116,7 @@ export class Picture {
     context.stroke();
   }
 
-  drawPoint(context, { id, x, y, visible, color }, zoom, unit) {
+  drawPoint(context, { id, x, y, visible, color, name }, zoom, unit) {
     const radius = 4.5 * unit;
     context.beginPath();
     context.arc(x * zoom, y * zoom, radius, 0, 2 * Math.PI);
@@ -130,6 +130,14 @@ export class Picture {
       context.lineWidth = 1.5 * unit;
       context.strokeStyle = color;
       context.stroke();
+    }
+    if (name) {
+      context.font = `${Math.round(13 * unit)}px system-ui, sans-serif`;
+      context.lineWidth = 3 * unit;
+      context.strokeStyle = RIM;
+      context.strokeText(name, x * zoom + 8 * unit, y * zoom - 6 * unit);
+      context.fillStyle = visible ? "#ffffff" : "#b8c2c9";
+      context.fillText(name, x * zoom + 8 * unit, y * zoom - 6 * unit);
     }
     if (id === this.header.inspected) {
       context.beginPath();
