@@ -325,9 +325,11 @@ class Peer(FakeTracker):
         super().__init__()
         self._inner = inner
 
-    def add(self, xy: Any, frame_id: int | None = None) -> NDArray[np.int32]:
+    def add(
+        self, xy: Any, frame_id: int | None = None, *, names: Sequence[str] = (), group: str = ""
+    ) -> NDArray[np.int32]:
         self._inner.add(xy)
-        return super().add(xy, frame_id)
+        return super().add(xy, frame_id, names=names, group=group)
 
     def collect(self) -> Tracks:
         frame = self._submitted.popleft()

@@ -57,7 +57,7 @@ class Settings:
     stalled: Annotated[bool, Parameter(help="One more viewer reads nothing.")] = True
     memory: Annotated[
         int,
-        Parameter(help="Also: resident memory over this many frames with a viewer that reads and one that does not."),
+        Parameter(help="Also: resident memory over this many frames, with a viewer that reads and one that does not."),
     ] = 0
     browser: Annotated[
         Literal["first", "all", "none"],
