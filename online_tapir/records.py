@@ -82,6 +82,23 @@ class Label:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class TrackedObject:
+    """A group of points as a thing on one frame: how it moved since it was first seen, if enough of them agree."""
+
+    name: str  # of the group
+    matrix: NDArray[np.float64] | None  # [3, 3] from image pixels when it was first seen to those now; None: not found
+    box: NDArray[np.float32] | None  # [4, 2] image pixels: the box around its points then, where it is now
+    seen: int  # visible points
+    following: NDArray[np.int32]  # ids of those that agree
+    doubtful: NDArray[np.int32]  # ids of visible ones that do not
+    placed: Mapping[int, NDArray[np.float32]]  # hidden ones by id: where they should be, [2] image pixels
+
+    @property
+    def found(self) -> bool:
+        return self.matrix is not None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Tracks:
     """Where every live point is on one frame; row i of each array belongs to point `ids[i]`, and ids ascend."""
 
@@ -104,6 +121,7 @@ class Tracks:
     input: str = ""  # the size that the model matched at, as 512x288; not published
     inspection: Inspection | None = None  # of the inspected point; never published
     labels: Mapping[int, Label] = field(default_factory=dict)  # by id, of the points that have one
+    objects: tuple[TrackedObject, ...] = ()  # the groups of points, by name
 
     def called(self, id: int) -> str:
         """The point's name, or its id where it has none."""

@@ -42,6 +42,7 @@ RIM = (12, 12, 16)  # a dark rim keeps points legible on any picture
 RIM_WIDTH = 1.5  # this and the sizes below: pixels, on a picture whose shorter side is 480
 RADIUS = 4.5
 TRAIL_WIDTH = 1.5
+BOX, BOX_WIDTH = (250, 250, 250), 1.5  # of an object
 STAGE_RADIUS, STAGE_RIM_WIDTH = 2.2, 0.6
 STAGE_LINE = (240, 240, 245)
 INSPECTED_RADIUS = 10.0  # of the ring around an inspected point
@@ -171,6 +172,10 @@ def paint_tracks(picture: Picture, tracks: Tracks, colors: NDArray[np.uint8], tr
     for strip, owner in zip(strips, owners, strict=True):
         line = _fixed_point(strip * scale)
         cv2.polylines(painted, [line], False, inks[owner], max(1, round(TRAIL_WIDTH * unit)), cv2.LINE_AA, _SHIFT)
+    for one in tracks.objects:
+        if one.box is not None:
+            outline = _fixed_point(one.box * scale)
+            cv2.polylines(painted, [outline], True, BOX, max(1, round(BOX_WIDTH * unit)), cv2.LINE_AA, _SHIFT)
     places = _fixed_point(tracks.xy * scale)
     for row in np.argsort(tracks.visible, kind="stable"):  # visible ones on top of the hidden
         draw = _disc if tracks.visible[row] else _ring

@@ -92,6 +92,13 @@ class PointsConfig:
         int,
         Parameter(help="Past frames on which points can still be added.", validator=Number(gte=1, lte=MOST_WINDOW)),
     ] = DEFAULT_WINDOW
+    objects: Annotated[
+        Literal["off", "similarity", "affine", "homography"],
+        Parameter(
+            help="How a group of points moves as a thing: its box is carried along, points that do not follow it are "
+            "doubtful, hidden ones are placed by it. Groups come with --points FILE.csv or `control label`."
+        ),
+    ] = "similarity"
     inspect: Annotated[
         int | None,
         Parameter(

@@ -34,6 +34,7 @@ from online_tapir.live.stream import Stream
 from online_tapir.live.truth import DemoTruth
 from online_tapir.model.coordinates import Size
 from online_tapir.model.tapir import Tapir
+from online_tapir.points.objects import Objects
 from online_tapir.points.placement import NOWHERE, Corners, MaskPoints, PointSource, parse_points
 from online_tapir.tracking.state_file import input_of
 from online_tapir.tracking.tracker import Tracker, warm_up
@@ -84,6 +85,7 @@ class Streams:
                 tracker,
                 self.stop,
                 points=points,
+                objects=None if config.points.objects == "off" else Objects(config.points.objects),
                 replenish=config.points.replenish,
                 heartbeat_s=config.network.heartbeat,
                 keeper=keeper,

@@ -13,6 +13,7 @@ from online_tapir.clock import Clock, SystemClock
 from online_tapir.flow.tracker import FlowTracker
 from online_tapir.live.recovery import Recovery
 from online_tapir.live.saves import Keeper, Records
+from online_tapir.points.objects import Objects, with_objects
 from online_tapir.points.placement import NOWHERE, PointSource
 from online_tapir.points.replenish import PATIENCE_FRAMES, Replenisher
 from online_tapir.records import Frame, Queries, Tracks
@@ -34,6 +35,7 @@ class Stream:
         stop: threading.Event,
         *,
         points: PointSource = NOWHERE,
+        objects: Objects | None = None,
         replenish: bool = False,
         heartbeat_s: float = 1.0,
         keeper: Keeper | None = None,
@@ -56,6 +58,7 @@ class Stream:
         self.skipped = 0  # frames that came while paused
         self.requests = 0  # answered or refused
         self._points = points
+        self._objects = objects  # None: groups of points are no objects
         self._replenisher = Replenisher(0) if replenish else None
         self._report = report
         self._clock = clock or SystemClock()
@@ -141,6 +144,8 @@ class Stream:
         self._collected += 1
         times = replace(tracks.times, publish=self._publish_ns)
         dropped = self.capture.dropped + self.skipped
+        if self._objects is not None:
+            tracks = with_objects(tracks, self._objects.follow(tracks))
         return frame, named, replace(tracks, camera=self.name, dropped=dropped, times=times)
 
     def published(self, frame: Frame, tracks: Tracks, took_ns: int = 0) -> None:

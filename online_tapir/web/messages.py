@@ -90,6 +90,11 @@ def encode(moment: Moment, number: int, pictures: Sequence[bytes], latency_ms: f
         "xy": (np.nan_to_num(tracks.xy) * PER_PIXEL).round().astype(np.int64).ravel().tolist(),
         "visible": tracks.visible.astype(np.int64).tolist(),
         "colors": (red << 16 | green << 8 | blue).tolist(),
+        "objects": [
+            {"name": one.name, "box": [round(float(value), 1) for value in one.box.ravel()]}
+            for one in tracks.objects
+            if one.box is not None
+        ],
         "names": {id: label.name for id, label in tracks.labels.items() if label.name},
         "state": standing.state,
         "reason": standing.reason,

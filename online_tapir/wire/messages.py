@@ -23,6 +23,10 @@ A message is ONE ZeroMQ part (CONFLATE, and with it "newest wins", does not supp
     visible            bin          uint8   [N]     1 visible, 0 hidden
     occlusion          bin          float32 [N]     probability that the point is hidden
     uncertainty        bin          float32 [N]     probability that the position is off
+    objects            array        groups of points as things, a map each: name; seen: int, visible points; following,
+                                    doubtful: bin int32 [...], ids of those that agree and do not; if it was found also
+                                    matrix: bin float64 [3, 3], from image pixels when it was first seen to those now,
+                                    and box: bin float32 [4, 2], image pixels; optional
     labels             array        [id, name, group, colour] of points that have any, colour 0xRRGGBB or -1; optional
 
 Arrays are little-endian and packed, row i of each belongs to ids[i]. Integers fit 64 bits signed. A message is at most
@@ -48,7 +52,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from online_tapir.errors import WireError
-from online_tapir.records import Label, StageTimes, Tracks
+from online_tapir.records import Label, StageTimes, TrackedObject, Tracks
 
 SCHEMA = "online-tapir/tracks"
 VERSION = 1
@@ -124,6 +128,8 @@ def encode(tracks: Tracks) -> bytes:
             [id, label.name, label.group, -1 if label.color is None else label.color]
             for id, label in tracks.labels.items()
         ]
+    if tracks.objects:
+        body["objects"] = [_object_map(one) for one in tracks.objects]
     packed: bytes = msgpack.packb(body)
     return topic(tracks.camera) + packed
 
@@ -154,6 +160,7 @@ def decode(message: bytes) -> Tracks:
         model=_text(body, "model"),
         times=_times(body),
         labels=_labels(body),
+        objects=tuple(_object(one) for one in _field(body, "objects", list)) if "objects" in body else (),
     )
 
 
@@ -255,6 +262,33 @@ def _array(body: dict[str, Any], key: str, dtype: str, size: int | None = None) 
     if size is not None and len(packed) != size * width:
         raise WireError(f"{key} has {len(packed)} bytes where the ids ask for {size * width}")
     return np.frombuffer(packed, dtype)
+
+
+def _object_map(one: TrackedObject) -> dict[str, Any]:
+    told: dict[str, Any] = {
+        "name": one.name,
+        "seen": one.seen,
+        "following": one.following.astype("<i4").tobytes(),
+        "doubtful": one.doubtful.astype("<i4").tobytes(),
+    }
+    if one.matrix is not None and one.box is not None:
+        told |= {"matrix": _pack(one.matrix, "<f8", (3, 3)), "box": _pack(one.box, "<f4", (4, 2))}
+    return told
+
+
+def _object(one: Any) -> TrackedObject:
+    if type(one) is not dict:
+        raise WireError(f"objects holds {str(one)[:40]}, not a map")
+    found = "matrix" in one
+    return TrackedObject(
+        name=_text(one, "name"),
+        matrix=_array(one, "matrix", "<f8", 9).reshape(3, 3).astype(np.float64) if found else None,
+        box=_array(one, "box", "<f4", 8).reshape(4, 2).astype(np.float32) if found else None,
+        seen=_count(one, "seen"),
+        following=_array(one, "following", "<i4").astype(np.int32),
+        doubtful=_array(one, "doubtful", "<i4").astype(np.int32),
+        placed={},
+    )
 
 
 def _labels(body: dict[str, Any]) -> dict[int, Label]:

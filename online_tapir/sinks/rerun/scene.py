@@ -12,7 +12,7 @@ import rerun as rr
 
 from online_tapir.drawing.inspection_pictures import correlations_size
 from online_tapir.drawing.look import Look
-from online_tapir.drawing.painting import COLOR_KEYS, RIM, RIM_WIDTH, Palette, Trails
+from online_tapir.drawing.painting import BOX, COLOR_KEYS, RIM, RIM_WIDTH, Palette, Trails
 from online_tapir.records import Tracks
 from online_tapir.sinks.rate_limit import RateLimit
 from online_tapir.sinks.rerun.blueprint import CURVES, Layout, blueprint
@@ -137,6 +137,9 @@ class Scene:
         strips, owners = self._trails.follow(tracks)
         radii = np.where(tracks.visible, POINT_RADII[True], POINT_RADII[False])  # [N]
         log = self._log
+        outlines = [(one.name, one.box) for one in tracks.objects if one.box is not None]
+        closed = [np.concatenate([box, box[:1]]) for _, box in outlines]
+        log("camera/objects", rr.LineStrips2D(closed, labels=[name for name, _ in outlines], colors=BOX))
         log("camera/trails", rr.LineStrips2D(strips, colors=colors[owners], radii=rr.Radius.ui_points(1.25)))
         log("camera/points/rim", rr.Points2D(tracks.xy, colors=RIM, radii=rr.Radius.ui_points(radii + RIM_WIDTH)))
         log(

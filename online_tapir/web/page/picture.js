@@ -86,6 +86,7 @@ export class Picture {
     const zoom = width / header.width;
     const unit = Math.min(Math.max(Math.min(width, height) / 480, 0.6), 3);
     context.lineJoin = "round";
+    for (const { name, box } of header.objects) this.drawObject(context, name, box, zoom, unit);
     const points = this.points();
     for (const { id, color } of points) this.drawTrail(context, this.trails.get(id), color, zoom, unit);
     for (const point of points.sort((one, other) => one.visible - other.visible)) this.drawPoint(context, point, zoom, unit);
@@ -98,6 +99,27 @@ export class Picture {
       context.setLineDash([]);
     }
     if (this.cross) this.drawCross(context, this.cross.x * zoom, this.cross.y * zoom, unit);
+  }
+
+  drawObject(context, name, box, zoom, unit) {
+    context.beginPath();
+    for (let corner = 0; corner < 4; corner++) context.lineTo(box[2 * corner] * zoom, box[2 * corner + 1] * zoom);
+    context.closePath();
+    for (const [color, width] of [[RIM, 4], ["#fafafa", 1.5]]) {
+      context.strokeStyle = color;
+      context.lineWidth = width * unit;
+      context.stroke();
+    }
+    this.write(context, name, box[0] * zoom, box[1] * zoom - 6 * unit, "#ffffff", unit);
+  }
+
+  write(context, text, x, y, color, unit) {
+    context.font = `${Math.round(13 * unit)}px system-ui, sans-serif`;
+    context.lineWidth = 3 * unit;
+    context.strokeStyle = RIM;
+    context.strokeText(text, x, y);
+    context.fillStyle = color;
+    context.fillText(text, x, y);
   }
 
   drawTrail(context, trail, color, zoom, unit) {
@@ -131,14 +153,7 @@ export class Picture {
       context.strokeStyle = color;
       context.stroke();
     }
-    if (name) {
-      context.font = `${Math.round(13 * unit)}px system-ui, sans-serif`;
-      context.lineWidth = 3 * unit;
-      context.strokeStyle = RIM;
-      context.strokeText(name, x * zoom + 8 * unit, y * zoom - 6 * unit);
-      context.fillStyle = visible ? "#ffffff" : "#b8c2c9";
-      context.fillText(name, x * zoom + 8 * unit, y * zoom - 6 * unit);
-    }
+    if (name) this.write(context, name, x * zoom + 8 * unit, y * zoom - 6 * unit, visible ? "#ffffff" : "#b8c2c9", unit);
     if (id === this.header.inspected) {
       context.beginPath();
       context.arc(x * zoom, y * zoom, 11 * unit, 0, 2 * Math.PI);

@@ -1,0 +1,164 @@
+"""Groups of points as things: how each moved since it was first seen, from those of its points that agree.
+
+A motion is fitted robustly (RANSAC with local optimisation, Raguram et al. 2013; OpenCV's USAC) to a group's visible
+points, against where they were when the group was first seen. It says which points follow their object and where its
+hidden ones should be.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from online_tapir.records import TrackedObject, Tracks
+
+Motion = Literal["similarity", "affine", "homography"]
+Points = NDArray[np.float32]  # [N, 2] image pixels
+
+LEAST: dict[Motion, int] = {"similarity": 3, "affine": 4, "homography": 5}  # points: one more than they need
+REPROJECTION = 4.0 / 640  # of the picture's longer side: a point farther off does not follow its object
+LEAST_AGREEING = 0.5  # share of the visible points
+DOUBT = 0.5  # least uncertainty of a point that does not follow its object
+CONFIDENCE = 0.999
+ITERATIONS = 500
+
+
+@dataclass(slots=True)
+class _Seen:
+    """A group as it was when its points were first seen."""
+
+    ids: list[int] = field(default_factory=list)
+    xy: list[NDArray[np.float32]] = field(default_factory=list)  # of each point, image pixels
+
+    def box(self) -> NDArray[np.float32]:
+        """The corners of the box around its points, [4, 2], clockwise from the top left."""
+        places = np.array(self.xy)
+        (left, top), (right, bottom) = places.min(axis=0), places.max(axis=0)
+        return np.array([[left, top], [right, top], [right, bottom], [left, bottom]], np.float32)
+
+
+class Objects:
+    """Follows the groups of one stream. Call `follow` with the tracks of every frame."""
+
+    def __init__(self, motion: Motion = "similarity") -> None:
+        self._motion = motion
+        self._groups: dict[str, _Seen] = {}
+
+    def follow(self, tracks: Tracks) -> tuple[TrackedObject, ...]:
+        """The groups on this frame, by name; groups of fewer points than a motion needs are left out.
+
+        A point enters its group where it is when it is first visible; one that comes while its object is found enters
+        where it was on the object's first picture.
+        """
+        members: dict[str, list[int]] = {}
+        for id, label in tracks.labels.items():
+            if label.group:
+                members.setdefault(label.group, []).append(id)
+        self._groups = {name: seen for name, seen in self._groups.items() if name in members}
+        found = []
+        for name in sorted(members):
+            one = self._one(name, sorted(members[name]), tracks)
+            if one is not None:
+                found.append(one)
+        return tuple(found)
+
+    def _one(self, name: str, ids: Sequence[int], tracks: Tracks) -> TrackedObject | None:
+        seen = self._groups.setdefault(name, _Seen())
+        gone = [i for i, id in enumerate(seen.ids) if id not in ids]
+        for i in reversed(gone):
+            del seen.ids[i], seen.xy[i]
+        rows = {int(id): row for row, id in enumerate(tracks.ids.tolist())}
+        visible = {id for id in ids if id in rows and tracks.visible[rows[id]]}
+        first = not seen.ids
+        if first:
+            self._enter(seen, sorted(visible), [tracks.xy[rows[id]] for id in sorted(visible)])
+        known = [(i, id) for i, id in enumerate(seen.ids) if id in visible]
+        if len(seen.ids) < LEAST[self._motion]:
+            self._enter(seen, *_new(seen, visible, rows, tracks))
+            return None
+        source = np.array([seen.xy[i] for i, _ in known], np.float32).reshape(-1, 2)
+        target = np.array([tracks.xy[rows[id]] for _, id in known], np.float32).reshape(-1, 2)
+        matrix, agrees = fit(source, target, self._motion, REPROJECTION * max(tracks.width, tracks.height))
+        if matrix is None:
+            nobody = np.empty(0, np.int32)
+            return TrackedObject(name, None, None, len(known), nobody, nobody, {})
+        new_ids, new_xy = _new(seen, visible, rows, tracks)
+        if new_ids:
+            back = np.asarray(np.linalg.inv(matrix), np.float64)
+            self._enter(seen, new_ids, list(moved(back, np.array(new_xy, np.float32))))
+        following = np.array([id for (_, id), agree in zip(known, agrees, strict=True) if agree], np.int32)
+        doubtful = np.array([id for (_, id), agree in zip(known, agrees, strict=True) if not agree], np.int32)
+        hidden = [i for i, id in enumerate(seen.ids) if id not in visible and id in rows]
+        placed = {
+            seen.ids[i]: xy for i, xy in zip(hidden, moved(matrix, np.array([seen.xy[i] for i in hidden])), strict=True)
+        }
+        box = moved(matrix, seen.box())
+        return TrackedObject(name, matrix, box, len(known), following, doubtful, placed)
+
+    def _enter(self, seen: _Seen, ids: Sequence[int], xy: Sequence[NDArray[np.float32]]) -> None:
+        seen.ids.extend(ids)
+        seen.xy.extend(np.array(place, np.float32) for place in xy)
+
+
+def _new(
+    seen: _Seen, visible: set[int], rows: dict[int, int], tracks: Tracks
+) -> tuple[list[int], list[NDArray[np.float32]]]:
+    """Visible points that have not entered yet."""
+    ids = sorted(visible - set(seen.ids))
+    return ids, [tracks.xy[rows[id]] for id in ids]
+
+
+def fit(
+    source: Points, target: Points, motion: Motion, reach: float
+) -> tuple[NDArray[np.float64] | None, NDArray[np.bool_]]:
+    """The motion [3, 3] that takes most of source [N, 2] to within `reach` pixels of target [N, 2]; which agree [N].
+
+    None where there are too few points, fewer than half agree, or the motion is degenerate. Nothing is guessed.
+    """
+    nobody = np.zeros(len(source), np.bool_)
+    if len(source) < LEAST[motion]:
+        return None, nobody
+    how: dict[str, Any] = {"ransacReprojThreshold": reach, "maxIters": ITERATIONS, "confidence": CONFIDENCE}
+    try:
+        if motion == "homography":
+            matrix, inliers = cv2.findHomography(source, target, cv2.USAC_DEFAULT, **how)
+        elif motion == "affine":
+            matrix, inliers = cv2.estimateAffine2D(source, target, method=cv2.USAC_DEFAULT, **how)
+        else:
+            matrix, inliers = cv2.estimateAffinePartial2D(source, target, method=cv2.RANSAC, **how)
+    except cv2.error:  # all points are in one place
+        return None, nobody
+    if matrix is None or inliers is None or not np.isfinite(matrix).all():
+        return None, nobody
+    whole = np.eye(3)
+    whole[: len(matrix)] = matrix
+    agrees = np.linalg.norm(moved(whole, source) - target, axis=1) < reach
+    area = abs(float(np.linalg.det(whole[:2, :2])))
+    if agrees.sum() < max(LEAST[motion], LEAST_AGREEING * len(source)) or not 1e-3 < area < 1e3:
+        return None, nobody
+    return whole, agrees
+
+
+def with_objects(tracks: Tracks, objects: tuple[TrackedObject, ...]) -> Tracks:
+    """`tracks` with their objects: hidden points of one that was found are where it says, and those that do not follow
+    their object are doubtful."""
+    if not objects:
+        return tracks
+    xy, uncertainty = tracks.xy.copy(), tracks.uncertainty.copy()
+    for one in objects:
+        for id, place in one.placed.items():
+            xy[tracks.ids == id] = place
+        doubtful = np.isin(tracks.ids, one.doubtful)
+        uncertainty[doubtful] = np.maximum(uncertainty[doubtful], np.float32(DOUBT))
+    return replace(tracks, xy=xy, uncertainty=uncertainty, objects=objects)
+
+
+def moved(matrix: NDArray[np.float64], xy: NDArray[Any]) -> Points:
+    """Points xy [N, 2] after a motion [3, 3]."""
+    if not len(xy):
+        return np.empty((0, 2), np.float32)
+    ends = np.asarray(xy, np.float64).reshape(-1, 2) @ matrix[:, :2].T + matrix[:, 2]
+    return np.asarray(ends[:, :2] / ends[:, 2:], np.float32)
