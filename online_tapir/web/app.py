@@ -259,7 +259,8 @@ class _Session:
             camera = None if viewer.in_flight else viewer.next(newest)
             moment = None if camera is None else bridge.newest.get(camera)
             if moment is not None:
-                await asyncio.wait_for(self._send(moment), STALL_SECONDS)
+                async with asyncio.timeout(STALL_SECONDS):  # not wait_for, which may swallow a cancellation (3.11)
+                    await self._send(moment)
                 continue
             changed, news = asyncio.create_task(self._changed.wait()), asyncio.create_task(coming.wait())
             waiting = {changed} if viewer.in_flight else {changed, news}

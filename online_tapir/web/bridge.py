@@ -67,7 +67,8 @@ class Bridge:
         future: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._requests.put(_Asked(sender, body, may_change, future))
         try:
-            return await asyncio.wait_for(future, ANSWER_SECONDS)
+            async with asyncio.timeout(ANSWER_SECONDS):
+                return await future
         except TimeoutError as error:
             raise ControlError("no_answer", f"the run gave no answer in {ANSWER_SECONDS:g} s") from error
 

@@ -92,7 +92,9 @@ function told(heartbeat) {
 function stands(state) {
   $("link").textContent = state === "open" ? "live" : "the tracker is away; waiting for it";
   $("link").classList.toggle("bad", state !== "open");
-  if (state === "open") learn();
+  if (state === "open") return learn();
+  picture.header = null; // a click on what is still seen would name a frame of a run that is over
+  $("waiting").hidden = false;
 }
 
 /** Asks which cameras there are, and what this viewer may do. */
