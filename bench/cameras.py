@@ -34,7 +34,7 @@ INTERVAL = "after every camera has been heard and 3 s more; starting is not incl
 class Settings:
     """How many cameras of which kind."""
 
-    cameras: Annotated[tuple[int, ...], Parameter(help="Numbers of cameras in one run.")] = (1, 2, 4, 8, 16, 32)
+    cameras: Annotated[tuple[int, ...], Parameter(help="Numbers of cameras in one run.")] = (1, 2, 4, 8, 12, 16)
     processes: Annotated[tuple[int, ...], Parameter(help="Numbers of programs of one camera each.")] = (1, 2, 4)
     size: Annotated[str, Parameter(help="Frame size.")] = "320x240"
     fps: Annotated[int, Parameter(help="Frame rate of each camera.", validator=Count)] = 15

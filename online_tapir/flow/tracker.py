@@ -314,10 +314,13 @@ class FlowTracker:
             self._fusion.correct(answer)
 
     def _patience_ns(self, frame: Frame) -> int:
-        """How long `collect` may still wait for the model's answer; 0 unless the model keeps up with the frames."""
+        """How long `collect` may still wait for the model's answer; 0 unless the model keeps up with the frames.
+
+        Trackers that share the model's thread also share the time to wait: their frames are collected in turn.
+        """
         if len(self._intervals) < 2 or not self._model_ns:
             return 0
-        interval = int(np.median(self._intervals))
+        interval = int(np.median(self._intervals)) // max(1, self._model_thread.lanes)
         if np.median(self._model_ns) > KEEPS_UP * interval:
             return 0
         return round(PATIENCE * interval) - (self._clock() - frame.captured_ns)

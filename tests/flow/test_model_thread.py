@@ -106,3 +106,17 @@ def test_a_shared_thread_outlives_a_tracker_and_ends_with_its_owner(make_model: 
     assert not thread._thread.is_alive()
     with pytest.raises(RuntimeError, match="closed"):
         tracker.submit(Frame(0, 0, 0, np.zeros((40, 40, 3), np.uint8)))
+
+
+def test_trackers_that_share_the_model_share_the_time_to_wait(make_model: Callable[..., Tapir]) -> None:
+    """Their frames are collected in turn: if each waited for all of its period, the others would come late."""
+    frame = Frame(0, 0, 0, sliding_pictures(1)[0])
+    patience = []
+    with closing(ModelThread()) as thread:
+        for _ in range(4):
+            tracker = FlowTracker(Tracker(make_model(), max_points=4), thread=thread, clock=lambda: 0)
+            tracker._intervals.extend([64_000_000] * 2)
+            tracker._model_ns.append(10_000_000)
+            patience.append(tracker._patience_ns(frame))
+    assert patience[0] == 4 * patience[3] > 0
+    assert patience[0] == 2 * patience[1]
