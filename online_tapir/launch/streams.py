@@ -78,7 +78,7 @@ class Streams:
                 own.append(held.enter_context(keeper))
             report(camera.description)
             if isinstance(camera, DemoCamera):
-                own.append(DemoTruth(camera.scene, self.status.judge))
+                own.append(DemoTruth(camera.scene, self.status.judge, self.status.judge_held, camera.fps))
             reopen = open_source if can_come_back(config.source.camera) else None
             stream = Stream(
                 Capture(camera, reopen=reopen, reconnect=_reconnect(config.source), report=report),

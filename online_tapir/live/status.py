@@ -105,6 +105,7 @@ class RecentFigures:
     points: int
     dropped: int
     error_px: float | None
+    held_px: float | None = None  # the same of what a subscriber holds at the end of each frame's period
 
     def __str__(self) -> str:
         parts = [
@@ -115,6 +116,8 @@ class RecentFigures:
         ]
         if self.error_px is not None:
             parts.append(f"error {self.error_px:.2f} px")
+        if self.held_px is not None:
+            parts.append(f"held in time {self.held_px:.2f} px")
         return f"{self.camera or 'camera'} #{self.frame_id} · " + " · ".join(parts)
 
 
@@ -134,6 +137,7 @@ class Summary:
     stages_ms: dict[str, float]  # median of each
     error_px: float | None
     occlusion_accuracy: float | None  # share of correct visibilities, 0 to 1
+    held_px: float | None = None  # the error of what a subscriber holds at the end of each frame's period
 
     def __str__(self) -> str:
         if not self.frames:
@@ -148,6 +152,8 @@ class Summary:
         if self.error_px is not None:
             accuracy = "" if self.occlusion_accuracy is None else f", occlusion right {self.occlusion_accuracy:.1%}"
             lines.append(f"median error on visible points: {self.error_px:.2f} px of the frame{accuracy}")
+        if self.held_px is not None:
+            lines.append(f"of what a subscriber holds at the end of each frame's period: {self.held_px:.2f} px")
         return "\n".join(lines)
 
 
@@ -160,6 +166,8 @@ class RunStatistics:
         self._error_px = Histogram()
         self._recent_latency_ms = Rolling()
         self._recent_error_px = Rolling()
+        self._held_px = Histogram()
+        self._recent_held_px = Rolling()
         self._judged = 0
         self._judged_rightly = 0
         self._frames = 0
@@ -185,7 +193,7 @@ class RunStatistics:
     def recent(self) -> RecentFigures:
         assert self._last is not None, "nothing has been added"
         last = self._last
-        error_px = self._recent_error_px.percentile(50)
+        error_px, held_px = self._recent_error_px.percentile(50), self._recent_held_px.percentile(50)
         return RecentFigures(
             camera=last.camera,
             frame_id=last.frame_id,
@@ -196,6 +204,7 @@ class RunStatistics:
             points=len(last.ids),
             dropped=last.dropped,
             error_px=None if math.isnan(error_px) else error_px,
+            held_px=None if math.isnan(held_px) else held_px,
         )
 
     def summary(self) -> Summary:
@@ -213,7 +222,13 @@ class RunStatistics:
             stages_ms={stage: histogram.percentile(50) for stage, histogram in self._stages_ms.items()},
             error_px=self._error_px.percentile(50) if self._error_px.count else None,
             occlusion_accuracy=self._judged_rightly / self._judged if self._judged else None,
+            held_px=self._held_px.percentile(50) if self._held_px.count else None,
         )
+
+    def judge_held(self, now_ns: int, error_px: NDArray[np.floating[Any]]) -> None:
+        errors = error_px[np.isfinite(error_px)]
+        self._held_px.add(errors)
+        self._recent_held_px.add(now_ns, percentile(errors, 50))
 
     def judge(self, now_ns: int, tracks: Tracks, error_px: NDArray[np.floating[Any]]) -> None:
         assert len(error_px) == len(tracks.ids), f"{len(error_px)} errors for {len(tracks.ids)} points"
@@ -244,6 +259,10 @@ class Status(Sink):
         hidden, infinite where the truth is unknown.
         """
         self._of(tracks).judge(self._monotonic_ns(), tracks, error_px)
+
+    def judge_held(self, tracks: Tracks, error_px: NDArray[np.floating[Any]]) -> None:
+        """Adds the errors [N], as `judge` takes them, of the tracks held at the end of some frame's period."""
+        self._of(tracks).judge_held(self._monotonic_ns(), error_px)
 
     def publish(self, frame: Frame, tracks: Tracks) -> None:
         """Counts one published frame, and updates the display when that is due."""
