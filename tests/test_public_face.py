@@ -26,6 +26,7 @@ def test_the_public_names_are_these() -> None:
         "Controller",
         "Frame",
         "Heartbeat",
+        "Label",
         "OnlineTapirError",
         "Tracker",
         "Tracks",
