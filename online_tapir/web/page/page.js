@@ -21,6 +21,7 @@ let camera = null; // the one that is shown; null: the wall
 let cameras = [];
 let learned = false; // whether the run has told which there are
 let mode = null; // what the next click does to the nearest point: inspect or name; null: it adds one
+let beat = null; // the last heartbeat of the camera, until a newer frame comes
 let naming = null; // the point that is being named
 let right = "control";
 let pressed = null; // where the pointer went down, and the frame that was shown then
@@ -68,9 +69,11 @@ function tell(header) {
   $("latency").textContent = header.latency_ms === null ? "-" : `${header.latency_ms.toFixed(0)} ms`;
   $("points").textContent = `${visible} of ${header.ids.length}`;
   $("dropped").textContent = header.dropped;
-  $("source").textContent = header.state;
   $("model").textContent = header.model;
-  press("pause", header.state === "paused");
+  if (!beat || header.frame > beat.frame_id) { // otherwise the heartbeat is newer than this frame
+    beat = null;
+    stand(header.state);
+  }
   press("replenish", header.replenish);
   press("record", header.recording);
   press("inspect", mode === "inspect" || header.inspected >= 0);
@@ -85,8 +88,13 @@ function told(heartbeat) {
   know(heartbeat.camera);
   if (camera === null && tiles.has(heartbeat.camera)) tiles.get(heartbeat.camera).label.textContent = `${heartbeat.camera}: ${heartbeat.state}`;
   if (heartbeat.camera !== camera) return;
-  $("source").textContent = heartbeat.state;
-  press("pause", heartbeat.state === "paused");
+  beat = heartbeat;
+  stand(heartbeat.state);
+}
+
+function stand(state) {
+  $("source").textContent = state;
+  press("pause", state === "paused");
 }
 
 function stands(state) {
@@ -136,6 +144,7 @@ function setCameras(names) {
 /** Shows one camera, or all of them (null). */
 function show(name) {
   camera = name;
+  beat = null;
   $("wall").hidden = name !== null;
   $("one").hidden = name === null;
   $("figures").hidden = name === null;
