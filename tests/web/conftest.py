@@ -76,7 +76,7 @@ class Served:
         self.reports = reports
         self.stop = threading.Event()
         self.cameras = cameras
-        self.trackers = [FakeTracker(truth, max_points=64) for _ in cameras]
+        self.trackers = [FakeTracker(truth, max_points=64, window=300) for _ in cameras]
         self.streams = [
             Stream(Capture(camera, report=reports.append), tracker, self.stop, points=points, report=reports.append)  # type: ignore[arg-type]
             for camera, tracker in zip(cameras, self.trackers, strict=True)
