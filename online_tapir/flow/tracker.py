@@ -22,8 +22,8 @@ from online_tapir.flow.fusion import REMEMBERED, Fusion
 from online_tapir.flow.model_thread import CLOSE_SECONDS, ModelThread
 from online_tapir.model.tapir import Tapir
 from online_tapir.points.placement import check_inside
-from online_tapir.records import Frame, Label, Tracks
-from online_tapir.tracking.ledger import Ledger, Query, labels_of
+from online_tapir.records import Frame, Tracks
+from online_tapir.tracking.ledger import Labelled, Ledger, Query, labels_of
 from online_tapir.tracking.state_file import SavedState
 from online_tapir.tracking.tracker import Tracker
 
@@ -60,7 +60,7 @@ class _Offer:
     at_ns: int  # when it was offered; others may be served first
 
 
-class FlowTracker:
+class FlowTracker(Labelled):
     """Tracks points at the camera's frame rate, even if the model is slower.
 
     `step` waits for the model on every frame, for recordings and when latency does not matter; `submit` and `collect`
@@ -152,18 +152,6 @@ class FlowTracker:
         if self._last is not None:
             check_inside(points, self._last.rgb.shape[1], self._last.rgb.shape[0])
         return self._points.add(points, frame_id, labels_of(names, group, len(points)))
-
-    @property
-    def labels(self) -> dict[int, Label]:
-        """The names, groups and colours of the points that have any, by id."""
-        return self._points.labels
-
-    def label(self, id: int, label: Label) -> None:
-        """Gives a point a name, a group and a colour, in place of those it had.
-
-        Raises QueryError if there is no such point, or another one has that name.
-        """
-        self._points.label(id, label)
 
     def remove(self, ids: ArrayLike) -> None:
         """As `Tracker.remove`."""

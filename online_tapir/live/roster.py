@@ -61,6 +61,7 @@ class Roster:
         self._leaving: set[str] = set()
         self._work: deque[Callable[[], None]] = deque()
         self._working = False
+        self._ending = False  # nobody is opened any more; what is to be given back still is
         self._thread: threading.Thread | None = None
         self.notify: Callable[[], None] = lambda: None  # called when there are arrivals or leavers
 
@@ -71,7 +72,7 @@ class Roster:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         with self._changed:
-            self._work.clear()
+            self._ending = True
             self._changed.wait_for(lambda: not self._working, CLOSE_SECONDS)
             members = [*self._members.values(), *self._arrived]
         everything = ExitStack()
@@ -145,6 +146,8 @@ class Roster:
             self._later(lambda: self._give_back(member))
 
     def _admit(self, name: str, settings: Settings) -> None:
+        if self._ending:
+            return
         try:
             member = self._open(name, settings)
         except OnlineTapirError as error:

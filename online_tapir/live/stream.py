@@ -125,9 +125,8 @@ class Stream:
         """Starts tracking `frame`; places the stream's points on the first one."""
         if not self._submitted:
             xy = self._points.place(frame.rgb)
-            labels = self._points.labels
-            ids = self.tracker.add(xy, names=[label.name for label in labels])
-            for id, label in zip(ids.tolist(), labels, strict=False):
+            ids = self.tracker.add(xy)
+            for id, label in zip(ids.tolist(), self._points.labels, strict=False):
                 self.tracker.label(id, label)
             self._name(self._queries(ids, xy, frame.id))
             self._hold()

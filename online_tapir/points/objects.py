@@ -50,8 +50,8 @@ class Objects:
     def follow(self, tracks: Tracks) -> tuple[TrackedObject, ...]:
         """The groups on this frame, by name; groups of fewer points than a motion needs are left out.
 
-        A point enters its group where it is when it is first visible; one that comes while its object is found enters
-        where it was on the object's first picture.
+        An object begins on the first frame on which enough of its points are visible. A point that comes later, while
+        its object is found, enters where it was on that frame.
         """
         members: dict[str, list[int]] = {}
         for id, label in tracks.labels.items():
@@ -72,13 +72,12 @@ class Objects:
             del seen.ids[i], seen.xy[i]
         rows = {int(id): row for row, id in enumerate(tracks.ids.tolist())}
         visible = {id for id in ids if id in rows and tracks.visible[rows[id]]}
-        first = not seen.ids
-        if first:
-            self._enter(seen, sorted(visible), [tracks.xy[rows[id]] for id in sorted(visible)])
-        known = [(i, id) for i, id in enumerate(seen.ids) if id in visible]
-        if len(seen.ids) < LEAST[self._motion]:
+        if len(seen.ids) < LEAST[self._motion]:  # all of them as of one frame, the first with enough
+            seen = self._groups[name] = _Seen()
             self._enter(seen, *_new(seen, visible, rows, tracks))
-            return None
+            if len(seen.ids) < LEAST[self._motion]:
+                return None
+        known = [(i, id) for i, id in enumerate(seen.ids) if id in visible]
         source = np.array([seen.xy[i] for i, _ in known], np.float32).reshape(-1, 2)
         target = np.array([tracks.xy[rows[id]] for _, id in known], np.float32).reshape(-1, 2)
         matrix, agrees = fit(source, target, self._motion, REPROJECTION * max(tracks.width, tracks.height))
@@ -143,8 +142,7 @@ def fit(
 
 
 def with_objects(tracks: Tracks, objects: tuple[TrackedObject, ...]) -> Tracks:
-    """`tracks` with their objects: hidden points of one that was found are where it says, and those that do not follow
-    their object are doubtful."""
+    """`tracks` with their objects, which place their hidden points and make doubtful those that do not follow them."""
     if not objects:
         return tracks
     xy, uncertainty = tracks.xy.copy(), tracks.uncertainty.copy()

@@ -164,3 +164,21 @@ class Ledger:
     def seat(self, queries: Sequence[Query]) -> None:
         """Gives points the rows after the live ones."""
         self.rows = np.concatenate([self.rows, *(query.ids for query in queries)])
+
+
+class Labelled:
+    """A tracker whose points, in a ledger, have labels."""
+
+    _points: Ledger
+
+    @property
+    def labels(self) -> dict[int, Label]:
+        """The names, groups and colours of the points that have any, by id."""
+        return self._points.labels
+
+    def label(self, id: int, label: Label) -> None:
+        """Gives a point a name, a group and a colour, in place of those it had.
+
+        Raises QueryError if there is no such point, or another one has that name.
+        """
+        self._points.label(id, label)

@@ -35,12 +35,12 @@ from online_tapir.model.state import TrackState
 from online_tapir.model.tapir import Tapir
 from online_tapir.picture import MIN_SIDE, rgb_to_rgb8
 from online_tapir.points.placement import check_inside
-from online_tapir.records import Frame, Label, Tracks
+from online_tapir.records import Frame, Tracks
 from online_tapir.tracking import state_file
 from online_tapir.tracking.answers import answers, inspection
 from online_tapir.tracking.engine_step import EngineStep
 from online_tapir.tracking.feature_window import FeatureWindow, RememberedFrame
-from online_tapir.tracking.ledger import Ledger, Query, labels_of
+from online_tapir.tracking.ledger import Labelled, Ledger, Query, labels_of
 from online_tapir.tracking.persistence import Persistence
 from online_tapir.tracking.state_file import SavedState
 from online_tapir.tracking.static import StaticStages
@@ -62,7 +62,7 @@ class Submitted:
     late_ns: int  # time spent on queries on past frames
 
 
-class Tracker:
+class Tracker(Labelled):
     """Tracks points through the frames given to `step`.
 
     State for `max_points` points is allocated once, at the first frame; adding and removing points allocates nothing.
@@ -179,18 +179,6 @@ class Tracker:
         if where is not None:
             check_inside(points, where.size[1], where.size[0])
         return self._points.add(points, frame_id, labels_of(names, group, len(points)))
-
-    @property
-    def labels(self) -> dict[int, Label]:
-        """The names, groups and colours of the points that have any, by id."""
-        return self._points.labels
-
-    def label(self, id: int, label: Label) -> None:
-        """Gives a point a name, a group and a colour, in place of those it had.
-
-        Raises QueryError if there is no such point, or another one has that name.
-        """
-        self._points.label(id, label)
 
     def adopt(self, ids: NDArray[np.int32], xy: NDArray[np.float32], frame_id: int | None = None) -> None:
         """Queues points under ids [P] that another ledger assigned; they must be above all earlier ids."""

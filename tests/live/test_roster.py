@@ -99,6 +99,25 @@ def test_what_a_camera_held_is_given_back_when_it_leaves_and_at_the_end() -> Non
     assert given_back == ["short", "long"]
 
 
+def test_what_left_just_before_the_end_is_given_back_too() -> None:
+    given_back: list[str] = []
+    first, second = member("first"), member("second")
+
+    def slowly() -> None:
+        time.sleep(0.2)
+        given_back.append("first")
+
+    first.held.callback(slowly)
+    second.held.callback(given_back.append, "second")
+    roster = Roster(report=gone)
+    third = member("third")
+    roster.begin([first, second, third])
+    with roster:
+        roster.left(first.stream)
+        roster.left(second.stream)
+    assert given_back == ["first", "second"]
+
+
 class Meanwhile(Sink):
     """Does each step once, as soon as it can."""
 

@@ -74,6 +74,16 @@ def test_a_point_that_comes_later_enters_where_it_was_on_the_first_picture() -> 
     np.testing.assert_allclose(told.xy[9], PLACES[9], atol=0.5)
 
 
+def test_an_object_begins_on_the_first_frame_with_enough_points() -> None:
+    """Its points are then all as of that frame, though some were seen before."""
+    objects = Objects()
+    assert objects.follow(tracks(PLACES, visible=np.arange(16) < 2)) == ()
+    [one] = objects.follow(tracks(PLACES + 50, 1))
+    assert one.matrix is not None
+    np.testing.assert_allclose(one.matrix, np.eye(3), atol=1e-3)
+    assert len(one.following) == 16
+
+
 @pytest.mark.parametrize("motion", LEAST)
 def test_too_few_points_are_no_object(motion: Motion) -> None:
     few = LEAST[motion] - 1
