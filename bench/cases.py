@@ -104,12 +104,12 @@ def _refinement(config: TapirConfig, points: int, make: "_Maker") -> Iterator[Op
     features = make(1, points, config.feature_channels)
     yield make.case("local_correlations", shape, features, levels, xy, size, flops=flops)
     wide, taps, more = config.mixer_width, TEMPORAL_TAPS, config.mixer_expansion
-    memory = make(4, points, wide)
+    memory, phase = make(4, points, wide), torch.zeros(1, dtype=torch.int32, device=make.device)
     weights = [make(wide), make(taps, more, wide), make(more, wide), make(taps, more, wide), make(wide)]
     written = memory.nbytes * 3 // 4
     flops = points * wide * more * (4 * taps + 10)
     shape = f"{points} points, {wide} wide"
-    yield make.case("mixer_step", shape, make(points, wide), memory, 0, *weights, flops=flops, written=written)
+    yield make.case("mixer_step", shape, make(points, wide), memory, phase, *weights, flops=flops, written=written)
 
 
 class _Maker:

@@ -34,6 +34,7 @@ from bench.rates import Limits
 from online_tapir.model.checkpoint import load_model
 from online_tapir.model.config import PRESETS, TapirConfig
 from online_tapir.model.tapir import Tapir
+from online_tapir.tracking.rig import Rig
 from online_tapir.tracking.tracker import Tracker
 from tapir_kernels import backend
 
@@ -67,14 +68,23 @@ class Plan:
     seconds: float  # per measurement
     frame: tuple[int, int]  # height, width
     tests: tuple[str, ...]  # arguments for pytest
+    rigs: tuple[tuple[int, int], ...]  # lanes, and points of each
 
 
 FULL = Plan(
     {name: PRESETS[name] for name in ("bootstapir", "small")}, (256, 1024, 64, 8, 4096), torch.bfloat16, WARM_UP, 1.0,
     FRAME, ("tests/kernels", "--ignore", "tests/kernels/test_compiled.py"),
+    ((1, 256), (4, 256), (16, 256)),
 )  # fmt: skip
 REHEARSAL = Plan(
-    {"tiny": TINY}, (3,), torch.float32, 1, 0.0, (48, 64), ("tests/kernels/test_l2_normalize.py", "-k", "zero or nan")
+    {"tiny": TINY},
+    (3,),
+    torch.float32,
+    1,
+    0.0,
+    (48, 64),
+    ("tests/kernels/test_l2_normalize.py", "-k", "zero or nan"),
+    ((2, 3),),
 )
 
 
@@ -167,6 +177,7 @@ def _measure(session: Session, plan: Plan, device: torch.device, public: Path | 
                     f"ops {name} {points}", 20 * plan.seconds,
                     lambda c=config, n=points: ops(c, n, plan, device, limits, kernels),  # type: ignore[misc]
                 )  # fmt: skip
+    session.do("rig", 30 * plan.seconds, lambda: rigs(plan, device))
     session.do("drift", 30 * plan.seconds, lambda: drift(plan, device))
     if public is not None:
         for points in plan.points[:2]:
@@ -208,6 +219,28 @@ def steps(config: TapirConfig, points: int, plan: Plan, device: torch.device) ->
             "peak_mib": memory and round(memory, 1),
             "bytes_per_point": tracker.bytes_per_point,
         }
+    return found
+
+
+def rigs(plan: Plan, device: torch.device) -> dict[str, Any]:
+    """Times a batch of every lane of a rig, and of every second one."""
+    config = list(plan.models.values())[-1]
+    found: dict[str, Any] = {}
+    for lanes, points in plan.rigs:
+        rig = Rig(random_model(config, device, plan.dtype), lanes, points, window=8, batch=True)
+        trackers = [rig.take() for _ in range(lanes)]
+        for tracker in trackers:
+            tracker.add(np.random.default_rng(0).uniform(0, plan.frame[::-1], (points, 2)))
+        pictures = cycle(noise(8, plan.frame))
+        for name, served in (("all", trackers), ("every second", trackers[::2])):
+            times = []
+            end = time.monotonic() + plan.seconds
+            while len(times) < 3 + plan.warm_up or time.monotonic() < end:
+                batch = {tracker: next(pictures) for tracker in served}
+                start = time.perf_counter_ns()
+                rig.step(batch)
+                times.append((time.perf_counter_ns() - start) / 1e6)
+            found[f"{config.name}, {lanes} lanes x {points} points, {name} of them"] = spread(times[plan.warm_up :])
     return found
 
 

@@ -361,9 +361,9 @@ def maker(name: str, settings: Settings) -> Callable[[], Any]:
     """Returns a function that makes the named tracker; the model is warmed up."""
     from online_tapir.evaluation.baselines import DenseFlow, LucasKanadeWithRecovery
     from online_tapir.launch.config import ModelConfig, PointsConfig
-    from online_tapir.launch.streams import make_tracker, with_flow
+    from online_tapir.launch.plan import planned
+    from online_tapir.launch.streams import with_flow
     from online_tapir.model.checkpoint import load_model
-    from online_tapir.tracking.tracker import Tracker
 
     peers: dict[str, Callable[[], Any]] = {
         "LK, recovering": lambda: Peer(LucasKanadeWithRecovery()),
@@ -374,7 +374,7 @@ def maker(name: str, settings: Settings) -> Callable[[], Any]:
         return peers[name]
     flows = not name.endswith("off")
     wanted = ModelConfig(engine=settings.engine, input=settings.input, threads=settings.threads)
-    ready = make_tracker(
+    plan = planned(
         load_model("small"),
         wanted,
         PointsConfig(),
@@ -385,7 +385,7 @@ def maker(name: str, settings: Settings) -> Callable[[], Any]:
     )
 
     def make() -> Any:
-        tracker = Tracker(ready.model, engine=ready.engine)
+        tracker = plan.tracker()
         return with_flow(tracker, paced=True) if flows else tracker
 
     return make

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from online_tapir.errors import OnlineTapirError
     from online_tapir.model.checkpoint import load_model
     from online_tapir.records import Frame, Label, Tracks
+    from online_tapir.tracking.rig import Rig
     from online_tapir.tracking.tracker import Tracker
     from online_tapir.wire.messages import Heartbeat
     from online_tapir.wire.subscriber import subscribe
@@ -23,6 +24,7 @@ __all__ = [
     "Heartbeat",
     "Label",
     "OnlineTapirError",
+    "Rig",
     "Tracker",
     "Tracks",
     "load_model",
@@ -36,6 +38,7 @@ _HOMES = {
     "Heartbeat": "online_tapir.wire.messages",
     "Label": "online_tapir.records",
     "OnlineTapirError": "online_tapir.errors",
+    "Rig": "online_tapir.tracking.rig",
     "Tracker": "online_tapir.tracking.tracker",
     "Tracks": "online_tapir.records",
     "load_model": "online_tapir.model.checkpoint",

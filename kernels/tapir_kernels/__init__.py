@@ -17,6 +17,7 @@ from tapir_kernels.dispatch import (
     resize_rgb8,
 )
 from tapir_kernels.reference import (
+    IDLE,
     PATCH_RADIUS,
     PATCH_SAMPLES,
     TEMPORAL_TAPS,
@@ -29,6 +30,7 @@ from tapir_kernels.reference import (
 )
 
 __all__ = [
+    "IDLE",
     "PATCH_RADIUS",
     "PATCH_SAMPLES",
     "TEMPORAL_TAPS",

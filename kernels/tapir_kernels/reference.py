@@ -13,6 +13,7 @@ from torch import Tensor
 PATCH_RADIUS = 3
 PATCH_SAMPLES = (2 * PATCH_RADIUS + 1) ** 2
 TEMPORAL_TAPS = 3
+IDLE = -1  # the phase of a lane that has no frame
 NORM_EPSILON = 1e-5
 UNIT_EPSILON = 1e-12
 PEAK_RADIUS = 5.0
@@ -210,7 +211,7 @@ def _within(index: Tensor, size: int) -> Tensor:
 def mixer_step(
     x: Tensor,
     memory: Tensor,
-    phase: int,
+    phase: Tensor,
     norm_weight: Tensor,
     widen: Tensor,
     widen_bias: Tensor,
@@ -224,21 +225,53 @@ def mixer_step(
     [3, M, C]) is summed over M (narrow_bias [C] is summed already). Taps run from the oldest frame to this one (TAPIR,
     section 3.2).
 
+    The N points are those of S lanes, as many for each, lane after lane. phase, int32 [S], is the parity of the number
+    of each lane's frame, or IDLE for a lane without one: its memory does not change, and its result is of no use.
+
     memory [4, N, C] is two rings of two: the last two normalised inputs, the older at `phase`, and the second
     convolution's pending sums, with the one due on this frame at `phase` and the next frame's at 1 - `phase`.
-    `phase` is the parity of the frame's number.
     """
-    past, due = memory[:2], memory[2:]
+    weights = norm_weight, widen, widen_bias, narrow, narrow_bias
+    if x.device.type == "cpu" and len(phase) == 1:  # without copies
+        now = int(phase[0])
+        if now == IDLE:
+            return x.clone()
+        past, sums = memory[:2], memory[2:]
+        mixed, normed, next_, after = _temporal_mix(x, past[now], past[1 - now], *weights)
+        mixed += sums[now]
+        past[now] = normed
+        sums[now] = after
+        sums[1 - now] += next_
+        return mixed
+    parity, idle = ((phase == value).repeat_interleave(len(x) // len(phase))[:, None] for value in (1, IDLE))
+    even, odd, due_even, due_odd = memory.unbind(0)
+    older, newer = torch.where(parity, odd, even), torch.where(parity, even, odd)
+    due, pending = torch.where(parity, due_odd, due_even), torch.where(parity, due_even, due_odd)
+    mixed, normed, next_, after = _temporal_mix(x, older, newer, *weights)
+    pending = pending + next_
+    even, odd = torch.where(parity, even, normed), torch.where(parity, normed, odd)
+    due_even, due_odd = torch.where(parity, pending, after), torch.where(parity, after, pending)
+    memory.copy_(torch.where(idle, memory, torch.stack([even, odd, due_even, due_odd])))
+    return mixed + due
+
+
+def _temporal_mix(
+    x: Tensor,
+    older: Tensor,
+    newer: Tensor,
+    norm_weight: Tensor,
+    widen: Tensor,
+    widen_bias: Tensor,
+    narrow: Tensor,
+    narrow_bias: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """x plus what this frame adds to the sum due now, the normed x, and what it adds to the next two frames' sums."""
     normed = F.layer_norm(x, x.shape[-1:], norm_weight, None, NORM_EPSILON)
     wide = torch.addcmul(widen_bias[:, None], widen[2][:, None], normed)  # [M, N, C]
-    wide.addcmul_(widen[1][:, None], past[1 - phase]).addcmul_(widen[0][:, None], past[phase])
+    wide.addcmul_(widen[1][:, None], newer).addcmul_(widen[0][:, None], older)
     wide = F.gelu(wide, approximate="tanh")
     now, next_, after = (_weighted_sum(wide, narrow[tap]) for tap in (2, 1, 0))
-    mixed = now.add_(narrow_bias).add_(due[phase])
-    past[phase] = normed
-    due[phase] = after
-    due[1 - phase] += next_
-    return mixed.add_(x)
+    return now.add_(narrow_bias).add_(x), normed, next_, after
 
 
 def mixer_advance(

@@ -1,17 +1,39 @@
-"""One thread that runs the models of several trackers in turn, so that no camera starves and none waits for another."""
+"""One thread that runs the models of several trackers, so that no camera starves and none waits for another.
+
+Lanes of one rig that have a frame are one batch where that pays; the others are served in turn.
+"""
 
 import threading
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
+
+from online_tapir.records import Frame, Tracks
+from online_tapir.tracking.tracker import Tracker, step_together
 
 CLOSE_SECONDS = 5.0
 
-Work = Callable[[], None]
+
+def _nothing() -> None: ...
 
 
-class Lane(Protocol):
+@dataclass(frozen=True, slots=True, eq=False)
+class Work:
+    """What a lane wants done now: something first, then perhaps a frame tracked, then something with its tracks."""
+
+    first: Callable[[], None] = _nothing
+    frame: tuple[Tracker, Frame] | None = None
+    then: Callable[[Tracks | None], None] = lambda tracks: None
+
+
+class Served(Protocol):
     """A tracker that shares the thread. Its methods are called while `changed` is held."""
+
+    @property
+    def batch(self) -> object:
+        """Trackers with the same batch are served together."""
+        ...
 
     def next_work(self) -> Work | None:
         """What to run now, outside the lock; None while there is nothing."""
@@ -23,30 +45,32 @@ class Lane(Protocol):
 
 
 class ModelThread:
-    """Takes work from its lanes in turn: a lane that has just been served is asked last."""
+    """Takes work from its trackers in turn: one that has just been served is asked last."""
 
     def __init__(self) -> None:
-        self.changed = threading.Condition()  # of anything that a lane or its caller waits for
-        self._lanes: deque[Lane] = deque()
+        self.changed = threading.Condition()  # of anything that a tracker or its caller waits for
+        self._served: deque[Served] = deque()
+        self._found: list[tuple[Served, Work]] = []
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
         self._thread.start()
 
     @property
-    def lanes(self) -> int:
-        """How many trackers share the thread."""
-        return len(self._lanes)
-
-    def join(self, lane: Lane) -> None:
-        """Serves a lane from now on."""
+    def turns(self) -> int:
+        """How many trackers, or batches of them, share the thread in turn."""
         with self.changed:
-            self._lanes.append(lane)
+            return len({id(served.batch) for served in self._served})
 
-    def leave(self, lane: Lane) -> None:
-        """Serves a lane no longer. May be called twice."""
+    def join(self, served: Served) -> None:
+        """Serves a tracker from now on."""
         with self.changed:
-            if lane in self._lanes:
-                self._lanes.remove(lane)
+            self._served.append(served)
+
+    def leave(self, served: Served) -> None:
+        """Serves a tracker no longer. May be called twice."""
+        with self.changed:
+            if served in self._served:
+                self._served.remove(served)
             self.changed.notify_all()
 
     def close(self) -> None:
@@ -63,23 +87,50 @@ class ModelThread:
                 self.changed.wait_for(lambda: self._closing or self._find())
                 if self._closing:
                     return
-                lane, work = self._next
-                self._lanes.remove(lane)
-                self._lanes.append(lane)
-            try:
-                work()
-            except BaseException as error:
-                with self.changed:
-                    if lane in self._lanes:
-                        self._lanes.remove(lane)
-                    lane.failed(error)
-                    self.changed.notify_all()
+                found, self._found = self._found, []
+                for served, _ in found:
+                    self._served.remove(served)
+                    self._served.append(served)
+            self._do(found)
+
+    def _do(self, found: list[tuple[Served, Work]]) -> None:
+        ready = [(served, work) for served, work in found if self._tried(served, work.first)]
+        frames = [work.frame for _, work in ready if work.frame is not None]
+        try:
+            answers = iter(step_together(frames) if frames else [])
+        except BaseException as error:
+            for served, _ in ready:
+                self._fail(served, error)
+            return
+        for served, work in ready:
+            tracks = None if work.frame is None else next(answers)
+            self._tried(served, lambda work=work, tracks=tracks: work.then(tracks))  # type: ignore[misc]
+
+    def _tried(self, served: Served, action: Callable[[], None]) -> bool:
+        """Whether the action went well; the tracker is told if not."""
+        try:
+            action()
+        except BaseException as error:
+            self._fail(served, error)
+            return False
+        return True
+
+    def _fail(self, served: Served, error: BaseException) -> None:
+        with self.changed:
+            if served in self._served:
+                self._served.remove(served)
+            served.failed(error)
+            self.changed.notify_all()
 
     def _find(self) -> bool:
-        """Whether a lane has work; the first one's is kept in `_next`."""
-        for lane in self._lanes:
-            work = lane.next_work()
-            if work is not None:
-                self._next = lane, work
-                return True
+        """Whether a tracker has work; that of the first one, and of those in its batch, is kept in `_found`."""
+        for first in self._served:
+            work = first.next_work()
+            if work is None:
+                continue
+            self._found = [(first, work)]
+            for other in self._served:
+                if other is not first and other.batch is first.batch and (more := other.next_work()) is not None:
+                    self._found.append((other, more))
+            return True
         return False

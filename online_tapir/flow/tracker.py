@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from online_tapir.errors import FrameError, QueryError, StateError
 from online_tapir.flow.fusion import REMEMBERED, Fusion
-from online_tapir.flow.model_thread import CLOSE_SECONDS, ModelThread
+from online_tapir.flow.model_thread import CLOSE_SECONDS, ModelThread, Work
 from online_tapir.model.tapir import Tapir
 from online_tapir.points.placement import check_inside
 from online_tapir.records import Frame, Tracks
@@ -304,11 +304,11 @@ class FlowTracker(Labelled):
     def _patience_ns(self, frame: Frame) -> int:
         """How long `collect` may still wait for the model's answer; 0 unless the model keeps up with the frames.
 
-        Trackers that share the model's thread also share the time to wait: their frames are collected in turn.
+        Trackers that take turns in the model's thread also share the time to wait: their frames are collected in turn.
         """
         if len(self._intervals) < 2 or not self._model_ns:
             return 0
-        interval = int(np.median(self._intervals)) // max(1, self._model_thread.lanes)
+        interval = int(np.median(self._intervals)) // max(1, self._model_thread.turns)
         if np.median(self._model_ns) > KEEPS_UP * interval:
             return 0
         return round(PATIENCE * interval) - (self._clock() - frame.captured_ns)
@@ -361,7 +361,12 @@ class FlowTracker(Labelled):
         if self._closing:
             raise RuntimeError("this tracker is closed")
 
-    def next_work(self) -> Callable[[], None] | None:
+    @property
+    def batch(self) -> object:
+        """For the model's thread: trackers of one rig that runs its lanes as a batch are served together."""
+        return self._tracker.lanes if self._tracker.lanes.batches else self
+
+    def next_work(self) -> Work | None:
         """For the model's thread: the queued tasks, in order, and then the newest frame."""
         if self._closing or not (self._tasks or self._offered):
             return None
@@ -372,22 +377,28 @@ class FlowTracker(Labelled):
         self._working = True
         self._changed.notify_all()
 
-        def work() -> None:
+        def first() -> None:
             for task in tasks:
                 task()
             if offer is not None:
-                self._track(offer)
+                self._adopt(offer)
+
+        def then(answer: Tracks | None) -> None:
             with self._changed:
+                if answer is not None and offer is not None:
+                    self._answers.append(answer)
+                    self._model_ns.append(self._clock() - offer.at_ns)
                 self._working = False
                 self._changed.notify_all()
 
-        return work
+        return Work(first, None if offer is None else (self._tracker, offer.frame), then)
 
     def failed(self, error: BaseException) -> None:
         """For the model's thread: the next call of this tracker raises this error."""
         self._error, self._working = error, False
 
-    def _track(self, offer: _Offer) -> None:
+    def _adopt(self, offer: _Offer) -> None:
+        """Hands the model's tracker what is new with a frame."""
         frame = offer.frame
         for named in offer.named:
             exact = named.frame_id in self._tracker.frame_ids
@@ -395,11 +406,6 @@ class FlowTracker(Labelled):
             self._tracker.adopt(named.ids, named.xy if exact else now, named.frame_id if exact else None)
         wanted = self._inspected
         self._tracker.inspect(wanted if wanted is not None and wanted in self._tracker.ids else None)
-        answer = self._tracker.step(frame)
-        with self._changed:
-            self._answers.append(answer)
-            self._model_ns.append(self._clock() - offer.at_ns)
-            self._changed.notify_all()
 
 
 def _blank(model: str) -> Tracks:

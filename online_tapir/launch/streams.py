@@ -11,7 +11,6 @@ from pathlib import Path
 from online_tapir.camera import Awaited, Camera, Capture, Reconnect, can_come_back, open_camera
 from online_tapir.camera.base import free_name
 from online_tapir.camera.demo import DemoCamera
-from online_tapir.engines.choose import choose, make
 from online_tapir.errors import CameraError, ConfigError
 from online_tapir.flow.model_thread import ModelThread
 from online_tapir.flow.tracker import FlowTracker
@@ -19,13 +18,12 @@ from online_tapir.launch import pace, sizes
 from online_tapir.launch.config import (
     DEFAULT_POINTS,
     LiveConfig,
-    ModelConfig,
     OutputConfig,
     PointsConfig,
     SourceConfig,
 )
 from online_tapir.launch.outputs import Report, open_recorder, open_writers
-from online_tapir.launch.threads import set_threads, usable_cpus
+from online_tapir.launch.plan import Rigs, planned
 from online_tapir.live.roster import Member
 from online_tapir.live.sink import Sink
 from online_tapir.live.state_keeper import StateKeeper
@@ -37,9 +35,7 @@ from online_tapir.model.tapir import Tapir
 from online_tapir.points.objects import Objects
 from online_tapir.points.placement import NOWHERE, Corners, MaskPoints, PointSource, parse_points
 from online_tapir.tracking.state_file import input_of
-from online_tapir.tracking.tracker import Tracker, warm_up
-
-WARM_UP_POINTS = 64
+from online_tapir.tracking.tracker import Tracker
 
 
 @dataclass(slots=True)
@@ -52,6 +48,7 @@ class Streams:
     stop: threading.Event
     sinks: Sequence[Sink]  # those of the run
     names: set[str] = field(default_factory=set)  # of the cameras that are open
+    rigs: Rigs = field(default_factory=Rigs)
 
     def open(self, config: LiveConfig, cameras: int, shown_by: Sequence[Sink] = ()) -> Member:
         """One camera of several (`cameras` share the processor), and the sinks of its own, `shown_by` among them.
@@ -114,7 +111,7 @@ class Streams:
     ) -> Tracker | FlowTracker:
         flows = config.model.flow == "on" or (config.model.flow == "auto" and camera.live)
         timed = camera.live or config.source.realtime
-        model_alone = make_tracker(
+        plan = planned(
             self.model,
             config.model,
             config.points,
@@ -125,64 +122,9 @@ class Streams:
             report=self.status.note,
         )
         if not flows:
-            return model_alone
+            return plan.tracker()
+        model_alone = self.rigs.tracker(plan, cameras, held)
         return held.enter_context(_running(with_flow(model_alone, timed, self.thread)))
-
-
-def make_tracker(
-    loaded: Tapir,
-    model: ModelConfig,
-    points: PointsConfig,
-    frame: tuple[int, int],
-    *,
-    fps: float | None = None,
-    paced: bool = False,
-    resumed: Size | None = None,
-    report: Report = lambda note: None,
-) -> Tracker:
-    """The tracker that these settings describe for frames of size `frame` (width, height), warmed up.
-
-    `fps` is the rate of frames that do not wait, 0 if it is unknown, None if they do wait. Beside flow (`paced`) a
-    model that does not keep up gets one thread less than there are CPUs. A resumed run goes on with the input size
-    `resumed`.
-    """
-    device = str(next(loaded.parameters()).device)
-    choice = choose(model.engine, loaded.config.name, device, model.dtype)
-    if model.resolution is not None and choice.runtime is not None:
-        if model.engine != "auto":
-            raise ConfigError(f"--engine {model.engine} refines at the input size only; leave out --resolution")
-        choice = choose("torch", loaded.config.name, device, model.dtype)
-    engine = make(choice, set_threads(model.threads), report)
-    rows = min(points.max_points, WARM_UP_POINTS)
-    wanted = resumed
-    if wanted is None and model.input != "auto":
-        wanted = sizes.input_size(model.input, frame)
-    free = device == "cpu" and model.resolution is None and loaded.config.name in pace.FREE_INPUT
-    measured_ms = None
-    if free and wanted is None and model.input == "auto":
-        measured_ms = pace.step_ms(loaded, engine, rows)
-        wanted = pace.largest_input(loaded, measured_ms, frame, fps)
-    sized = loaded if wanted is None else loaded.at(wanted)
-    if measured_ms is None or sized is not loaded:
-        measured_ms = pace.step_ms(sized, engine, rows)  # this also warms up
-    if paced and model.threads is None and device == "cpu" and not pace.keeps_up(measured_ms, fps or 0):
-        threads = set_threads(max(1, usable_cpus() - 1))
-        if engine is not None:
-            engine.use(threads)
-        warm_up(sized, rows, engine)
-    height, width = sized.config.initial_resolution
-    report(
-        f"model {sized.config.name} at {width}x{height} on {device} by {engine.name if engine else 'torch'}: "
-        f"{measured_ms:.0f} ms for {rows} points"
-    )
-    return Tracker(
-        sized,
-        max_points=points.max_points,
-        window=points.window_frames,
-        resolution=sizes.resolution(model.resolution),
-        require_kernels=model.require_kernels,
-        engine=engine,
-    )
 
 
 @contextmanager

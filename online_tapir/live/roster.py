@@ -135,15 +135,20 @@ class Roster:
         with self._changed:
             return set(self._leaving)
 
-    def left(self, stream: Stream, reason: str = "") -> None:
-        """The run has let a camera go, because of a failure if there is a `reason`; what it held is given back."""
+    def left(self, stream: Stream, reason: str = "", opened: ExitStack | None = None) -> None:
+        """The run has let a camera go, because of a failure if there is a `reason`.
+
+        The camera, which is `opened`, is closed, and what it held is given back, in the roster's thread.
+        """
         with self._changed:
             member = self._members.pop(stream.name, None)
             self._leaving.discard(stream.name)
             if reason:
                 self._absent[stream.name] = Absent("failed", reason)
         if member is not None:
-            self._later(lambda: self._give_back(member))
+            self._later(lambda: self._give_back(member, opened))
+        elif opened is not None:
+            self._later(opened.close)
 
     def _admit(self, name: str, settings: Settings) -> None:
         if self._ending:
@@ -166,9 +171,11 @@ class Roster:
             member.stream.camera.close()
             self._give_back(member)
 
-    def _give_back(self, member: Member) -> None:
+    def _give_back(self, member: Member, opened: ExitStack | None = None) -> None:
         try:
-            member.held.close()
+            with member.held:
+                if opened is not None:
+                    opened.close()
         except (OnlineTapirError, OSError) as error:
             self._report(f"camera {member.stream.name}: {error}")
 

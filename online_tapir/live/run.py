@@ -75,9 +75,9 @@ class Run:
         self._publish_all(stream)
         for sink in self._sinks_of(stream):
             sink.end(stream)
-        self._open.pop(stream).close()
+        opened = self._open.pop(stream)
         del self._own[stream]
-        self._roster.left(stream, reason)
+        self._roster.left(stream, reason, opened)
 
     def _sinks_of(self, stream: Stream) -> Iterator[Sink]:
         """The stream's own sinks, then those of the run: the last of these measure the others."""

@@ -66,14 +66,14 @@ class _Walk:
 
     def step(self, grids: Grids, number: int) -> tuple[Match, list[Estimate]]:
         """The first guess and the estimates after each iteration on frame `number`."""
-        alive, followed = self._query_frame <= number, self._query_frame < number  # [B, N]
+        alive = self._query_frame <= number  # [B, N]
         refiner, recent = self.model.refiner, self._recent
         match: Match = self.model.matching(self._to_match, grids, recent)
         guess, features = match.estimate, self.queries
         estimates: list[Estimate] = []
         for past, previous_xy in zip(self._past, self._previous_xy, strict=True):
             guess = Estimate(guess.xy.detach(), guess.occlusion, guess.expected_distance)
-            motion = self.model.motion(guess.xy, previous_xy) * followed[..., None]
+            motion = self.model.motion(guess.xy, previous_xy, alive)
 
             def mix(seen: Tensor, past: list[Past] = past) -> Tensor:
                 return refiner.mixer.frame(seen, alive[..., None].to(seen.dtype), past)

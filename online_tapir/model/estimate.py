@@ -30,9 +30,9 @@ class Estimate:
 
 
 def packed(estimate: Estimate) -> Tensor:
-    """The result to download: float32 [N, 4], positions in pixels of the initial resolution, then both logits."""
-    logits = torch.stack([estimate.occlusion[0], estimate.expected_distance[0]], dim=1)
-    return torch.cat([estimate.xy[0].float(), logits.float()], dim=1)
+    """The result to download: float32 [G N, 4], positions in pixels of the initial resolution, then both logits."""
+    logits = torch.stack([estimate.occlusion, estimate.expected_distance], dim=-1)
+    return torch.cat([estimate.xy.float(), logits.float()], dim=-1).flatten(0, 1)
 
 
 def certainty(occlusion: Tensor, expected_distance: Tensor) -> Tensor:

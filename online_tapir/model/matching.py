@@ -11,7 +11,7 @@ from online_tapir.model.config import TapirConfig
 from online_tapir.model.estimate import Estimate
 from online_tapir.model.grids import Grids
 from online_tapir.model.recent import Recent
-from online_tapir.model.taps import Taps
+from online_tapir.model.taps import Tapping
 from tapir_kernels import cost_volume, cost_volume_head
 
 
@@ -42,7 +42,7 @@ class MatchingHead(nn.Module):
         self.occlusion_out = nn.Linear(width, 2)
         self.temperature = config.softmax_temperature
 
-    def forward(self, queries: Tensor, grids: Grids, recent: Recent | None, taps: Taps | None = None) -> Match:
+    def forward(self, queries: Tensor, grids: Grids, recent: Recent | None, taps: Tapping | None = None) -> Match:
         """The first guess for queries [G, N, C] on the coarse grid, in pixels of the grids' resolution."""
         coarse = grids.coarse
         groups, points = queries.shape[:2]

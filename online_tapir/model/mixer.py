@@ -30,7 +30,7 @@ class TemporalMix(nn.Module):
         self.narrow = nn.Parameter(torch.randn(TEMPORAL_TAPS, expansion, width) * (TEMPORAL_TAPS * expansion) ** -0.5)
         self.narrow_bias = nn.Parameter(torch.zeros(width))
 
-    def step(self, x: Tensor, memory: Tensor, phase: int, norm: ScaleNorm) -> Tensor:
+    def step(self, x: Tensor, memory: Tensor, phase: Tensor, norm: ScaleNorm) -> Tensor:
         """One frame: x [N, C] plus the mix of norm(x); memory [4, N, C] is updated in place (see tapir_kernels)."""
         return mixer_step(x, memory, phase, norm.weight, self.widen, self.widen_bias, self.narrow, self.narrow_bias)
 
@@ -69,7 +69,7 @@ class MixerBlock(nn.Module):
         self.widen = nn.Linear(width, expansion * width)
         self.narrow = nn.Linear(expansion * width, width)
 
-    def step(self, x: Tensor, memory: Tensor, phase: int) -> Tensor:
+    def step(self, x: Tensor, memory: Tensor, phase: Tensor) -> Tensor:
         return self._mix_channels(self.temporal.step(x, memory, phase, self.temporal_norm))
 
     def advance(self, x: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
@@ -96,8 +96,11 @@ class Mixer(nn.Module):
         self.norm = ScaleNorm(config.mixer_width)
         self.leave = nn.Linear(config.mixer_width, target)
 
-    def step(self, x: Tensor, memory: Tensor, phase: int) -> Tensor:
-        """One frame of N points, x [N, source] to [N, target]; memory [depth, 4, N, width] is updated in place."""
+    def step(self, x: Tensor, memory: Tensor, phase: Tensor) -> Tensor:
+        """One frame of N points, x [N, source] to [N, target]; memory [depth, 4, N, width] is updated in place.
+
+        The points are those of several lanes, whose phases are phase [S] (see `tapir_kernels.mixer_step`).
+        """
         x = self.enter(x)
         for block, block_memory in zip(self._stack(), memory, strict=True):
             x = block.step(x, block_memory, phase)

@@ -35,6 +35,13 @@ class Recent:
         """The memory of new points."""
         return cls(match, refine, xy, torch.zeros_like(xy), torch.zeros_like(xy[..., 0]))
 
+    def by_lane(self, lanes: int) -> "Recent":
+        """These memories of one stream, G = 1, as views of those of `lanes` streams with as many points each."""
+        shape = lanes, self.xy.shape[1] // lanes
+        match, xy, velocity = (memory.view(*shape, memory.shape[2]) for memory in (self.match, self.xy, self.velocity))
+        refine = self.refine[:, 0].view(len(self.refine), *shape, self.refine.shape[3])
+        return Recent(match, refine, xy, velocity, self.age.view(shape))
+
     @property
     def expected_xy(self) -> Tensor:
         """Where the points are expected if they keep moving, [G, N, 2]."""

@@ -13,7 +13,7 @@ from online_tapir.model.estimate import Estimate
 from online_tapir.model.grids import Grids
 from online_tapir.model.mixer import Mixer
 from online_tapir.model.recent import Recent
-from online_tapir.model.taps import Taps
+from online_tapir.model.taps import Tapping
 from tapir_kernels import PATCH_RADIUS, PATCH_SAMPLES, local_correlations
 
 MOTION_SCALE_PX = 16.0
@@ -41,7 +41,7 @@ class Refiner(nn.Module):
         initial: Size,
         recent: Recent | None,
         resolution: int,
-        taps: Taps | None = None,
+        taps: Tapping | None = None,
     ) -> Tensor:
         """The mixer's input [G, N, D] for a guess (pixels of a picture of `initial` size) and features [G, N, C].
 
@@ -71,7 +71,7 @@ class Refiner(nn.Module):
         recent: Recent | None,
         resolution: int,
         mix: Callable[[Tensor], Tensor],
-        taps: Taps | None = None,
+        taps: Tapping | None = None,
     ) -> tuple[Estimate, Tensor]:
         """One refinement: what `inputs` sees goes through `mix`, one frame of the mixer, and moves the guess."""
         change = mix(self.inputs(grids, guess, features, motion, initial, recent, resolution, taps))

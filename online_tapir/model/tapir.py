@@ -1,7 +1,8 @@
 """Causal TAPIR, top to bottom: encode a frame, describe a point, match it, refine it (arXiv 2306.08637).
 
-One model serves many streams: each passes its own `TrackState` with every frame. `Taps`, if given, record what the
-stages computed for one of its points.
+One model serves many streams: each passes its own `TrackState` with every frame, or several lanes share one, whose rows
+are theirs lane after lane, and pass a frame each as a batch. `Tapping`, if given, records what the stages computed for
+one of the points.
 """
 
 import copy
@@ -22,7 +23,8 @@ from online_tapir.model.lean import LeanBackbone
 from online_tapir.model.matching import Match, MatchingHead
 from online_tapir.model.refine import Refiner
 from online_tapir.model.state import TrackState
-from online_tapir.model.taps import Taps
+from online_tapir.model.taps import Tapping
+from tapir_kernels import IDLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,48 +83,67 @@ class Tapir(nn.Module):
         match = describe(pyramid.match, frame, xy, size)[:, -self.config.lowres_channels :]
         return match, refine, coordinates.rescale(xy, size, pyramid.match.size)
 
-    def match(self, pyramid: FeaturePyramid, state: TrackState, taps: Taps | None = None) -> Match:
-        """The first guess for every row of `state` on one frame."""
-        found: Match = self.matching(state.match_queries[None], pyramid.match, state.recent, taps)
+    def match(self, pyramid: FeaturePyramid, state: TrackState, taps: Tapping | None = None) -> Match:
+        """The first guess [G, N / G] for every row of `state` on the frames of its G lanes."""
+        lanes = len(pyramid.match.coarse)
+        recent = None if state.recent is None else state.recent.by_lane(lanes)
+        found: Match = self.matching(by_lane(state.match_queries, lanes), pyramid.match, recent, taps)
         return found
 
     def refine(
-        self, pyramid: FeaturePyramid, first: Estimate, state: TrackState, phase: int, taps: Taps | None = None
+        self, pyramid: FeaturePyramid, first: Estimate, state: TrackState, phase: Tensor, taps: Tapping | None = None
     ) -> list[Estimate]:
-        """The estimates [1, N] after each iteration at each resolution, the best last; `state` advances by one frame.
+        """The estimates [G, N / G] after each iteration at each resolution, the best last; `state` advances by a frame.
 
-        `phase` is the parity of the frame's number; it must alternate from call to call (see tapir_kernels.mixer_step).
+        phase, int32 [G], is the parity of the number of each lane's frame, which must alternate from frame to frame, or
+        IDLE for a lane without one, whose rows do not change (see `tapir_kernels.mixer_step`).
         """
-        initial = pyramid.match.size
+        initial, lanes = pyramid.match.size, len(phase)
+        there = (phase != IDLE)[:, None]  # [G, 1]
+        recent = None if state.recent is None else state.recent.by_lane(lanes)
         estimates: list[Estimate] = []
         guess = first
         for level, grids in enumerate(pyramid.refine):
             guess = Estimate(guess.xy, first.occlusion, first.expected_distance)
-            features = state.refine_queries[level][None]
+            features = by_lane(state.refine_queries[level], lanes)
             for iteration in range(self.config.iterations):
-                motion = self.motion(guess.xy[0], state.previous_xy[level, iteration])[None]
+                motion = self.motion(guess.xy, by_lane(state.previous_xy[level, iteration], lanes), there)
                 memory = state.memory[level, iteration]
 
                 def mix(seen: Tensor, memory: Tensor = memory) -> Tensor:
-                    return self.refiner.mixer.step(seen[0], memory, phase)[None]
+                    return by_lane(self.refiner.mixer.step(seen.flatten(0, 1), memory, phase), lanes)
 
                 guess, features = self.refiner.iterate(
-                    grids, guess, features, motion, initial, state.recent, level, mix, taps
+                    grids, guess, features, motion, initial, recent, level, mix, taps
                 )
                 estimates.append(guess)
                 if taps is not None:
                     taps.refined(guess)
-        if state.recent is not None:
-            state.recent.copy_(state.recent.after(guess, pyramid.match, pyramid.refine, initial))
+        if recent is not None:
+            after = recent.after(guess, pyramid.match, pyramid.refine, initial)
+            recent.copy_(after.where(there, recent))
         return estimates
 
-    def motion(self, xy: Tensor, previous: Tensor) -> Tensor:
-        """How far guesses xy [N, 2] moved from `previous` [N, 2], which becomes xy; zeros without `motion_inputs`."""
+    def motion(self, xy: Tensor, previous: Tensor, there: Tensor) -> Tensor:
+        """How far guesses xy [G, N, 2] moved from `previous` [G, N, 2], which becomes xy where `there` [G, N or 1].
+
+        Zeros for a model without `motion_inputs`.
+        """
         if not self.config.motion_inputs:
             return torch.zeros_like(xy)
         moved = torch.nan_to_num(xy - previous)
-        previous.copy_(xy)
+        previous.copy_(torch.where(there[..., None], xy, previous))
         return moved
+
+
+def by_lane(rows: Tensor, lanes: int) -> Tensor:
+    """A view of rows [N, C] as [S, N / S, C], for S lanes with as many rows each."""
+    return rows.view(lanes, len(rows) // lanes, rows.shape[1])
+
+
+def phase_of(number: int, device: torch.device) -> Tensor:
+    """The phase [1] of a frame with this number, for `Tapir.refine`."""
+    return torch.full((1,), number & 1, dtype=torch.int32, device=device)
 
 
 def resize(image: Tensor, size: Size) -> Tensor:

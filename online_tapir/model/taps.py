@@ -3,8 +3,9 @@
 Without taps a stage does no extra work; with taps it only makes copies and recomputes nothing.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -38,6 +39,11 @@ class Sight:
         """All its numbers, float32 [M], for one copy from the device."""
         return torch.cat([tensor.flatten().float() for tensor in self._tensors()])
 
+    @property
+    def size(self) -> int:
+        """How many numbers it holds."""
+        return sum(tensor.numel() for tensor in self._tensors())
+
     def filled(self, flat: Tensor) -> "Sight":
         """A sight of the same shapes with the numbers of `flat` [M], on its device."""
         tensors = list(self._tensors())
@@ -59,8 +65,21 @@ class Sight:
             yield from (tensor for tensor in (seen.query, seen.recent) if tensor is not None)
 
 
+class Tapping(Protocol):
+    """Takes what the stages of a frame pass in."""
+
+    def matched(self, cost: Tensor, heat: Tensor, first: Estimate) -> None:
+        """Takes the cost maps [G, N, K, H, W], heat maps [G, N, H, W] and the guesses made from them."""
+
+    def correlated(self, grids: Grids, query: Tensor, recent: Tensor | None) -> None:
+        """Takes a refinement's patches [G, N, 49 L] on all levels of `grids`: of running features, of last sights."""
+
+    def refined(self, estimate: Estimate) -> None:
+        """Takes the estimates after a refinement."""
+
+
 class Taps:
-    """Copies row `row` of what the stages pass in, for one frame of one stream (G = 1)."""
+    """Copies row `row` of what the stages pass in, for one frame of each lane; rows are counted lane after lane."""
 
     def __init__(self, row: int) -> None:
         self.row = row
@@ -75,24 +94,57 @@ class Taps:
         return shifted
 
     def matched(self, cost: Tensor, heat: Tensor, first: Estimate) -> None:
-        """Takes the cost maps [1, N, K, H, W], heat maps [1, N, H, W] and the guesses made from them."""
-        self.sight.cost = cost[0, self.row].clone()
-        self.sight.heat = heat[0, self.row].clone()
+        self.sight.cost = self._of(cost).clone()
+        self.sight.heat = self._of(heat).clone()
         self.sight.estimates = [self._row(first)]
 
     def correlated(self, grids: Grids, query: Tensor, recent: Tensor | None) -> None:
-        """Takes a refinement's patches [1, N, 49 L] on all levels of `grids`: of running features, of last sights."""
         levels = tuple((level.shape[1], level.shape[2]) for level in grids.levels)
         of_recent = None if recent is None else self._by_level(recent)
         self.sight.patches.append(Patches(grids.size, levels, self._by_level(query), of_recent))
 
     def refined(self, estimate: Estimate) -> None:
-        """Takes the estimates after a refinement."""
         self.sight.estimates.append(self._row(estimate))
 
     def _by_level(self, patches: Tensor) -> Tensor:
-        return patches[0, self.row].clone().view(-1, PATCH_SAMPLES)
+        return self._of(patches).clone().view(-1, PATCH_SAMPLES)
+
+    def _of(self, values: Tensor) -> Tensor:
+        """The row of values [G, N, ...]."""
+        return values[divmod(self.row, values.shape[1])]
 
     def _row(self, estimate: Estimate) -> Tensor:
-        logits = torch.stack([estimate.occlusion[0, self.row], estimate.expected_distance[0, self.row]])
-        return torch.cat([estimate.xy[0, self.row].float(), logits.float()])
+        logits = torch.stack([self._of(estimate.occlusion), self._of(estimate.expected_distance)])
+        return torch.cat([self._of(estimate.xy).float(), logits.float()])
+
+
+class LaneTaps:
+    """Taps of one row of some of the lanes."""
+
+    def __init__(self, rows: Sequence[int | None]) -> None:
+        self._taps = [None if row is None else Taps(row) for row in rows]
+
+    def matched(self, cost: Tensor, heat: Tensor, first: Estimate) -> None:
+        for taps in self._there:
+            taps.matched(cost, heat, first)
+
+    def correlated(self, grids: Grids, query: Tensor, recent: Tensor | None) -> None:
+        for taps in self._there:
+            taps.correlated(grids, query, recent)
+
+    def refined(self, estimate: Estimate) -> None:
+        for taps in self._there:
+            taps.refined(estimate)
+
+    def flat(self) -> Tensor:
+        """All the sights' numbers, float32 [M], for one copy from the device."""
+        return torch.cat([taps.sight.flat() for taps in self._there])
+
+    def sights(self, flat: Tensor) -> list[Sight | None]:
+        """The sight of each lane's row with the numbers of `flat` [M]; None for a lane without one."""
+        parts = iter(torch.split(flat, [taps.sight.size for taps in self._there]))
+        return [None if taps is None else taps.sight.filled(next(parts)) for taps in self._taps]
+
+    @property
+    def _there(self) -> list[Taps]:
+        return [taps for taps in self._taps if taps is not None]

@@ -1,63 +1,46 @@
-"""Runs one frame on a CPU by an engine other than torch. The state and the window stay torch's.
+"""Runs frames on a CPU by an engine other than torch. The state and the windows stay torch's.
 
 Late queries and the numbers of an inspected point are computed by torch, on the same features.
 """
 
-from collections import deque
+from dataclasses import replace
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from online_tapir.clock import Stopwatch, SystemClock
 from online_tapir.engines.engine import Compiled
 from online_tapir.model.coordinates import Size
 from online_tapir.model.state import TrackState
 from online_tapir.model.tapir import FeaturePyramid, Tapir
 from online_tapir.model.taps import Sight, Taps
 from online_tapir.records import StageTimes
-from online_tapir.tracking.feature_window import FeatureWindow, RememberedFrame
-from online_tapir.tracking.step import Reading, match_frugally, refine_all
+from online_tapir.tracking.step import InTurn, Picture, Reading, Wanted, match_frugally, pixels_of, refine_all
 from tapir_kernels import resize_rgb8
 
 
-class EngineStep:
+class EngineStep(InTurn):
     """A `Step` whose encoder and refinement are an engine's graphs; matching is part of the second."""
 
-    def __init__(self, compiled: Compiled, model: Tapir, state: TrackState, window: FeatureWindow, size: Size) -> None:
+    def __init__(self, compiled: Compiled, model: Tapir, state: TrackState, size: Size) -> None:
+        super().__init__(model, state)
         self._compiled = compiled
-        self._model = model
-        self._state = state
-        self._window = window
         self._size = size
-        self._clock = SystemClock()
-        self._readings: deque[Reading] = deque()
-        self._pyramid: FeaturePyramid
 
-    def take(self, rgb: NDArray[np.uint8], frame: RememberedFrame) -> None:
-        self._watch = Stopwatch(self._clock)
-        pixels = torch.from_numpy(rgb if rgb.flags.writeable else rgb.copy())
-        image = resize_rgb8(pixels, self._size, torch.float32)
-        self._upload_ns = self._watch.lap()
+    def _take(self, picture: Picture) -> tuple[FeaturePyramid, StageTimes]:
+        image = resize_rgb8(pixels_of(picture.rgb), self._size, torch.float32)
+        upload_ns = self._watch.lap()
         pyramid = self._compiled.encode(image)
-        self._encode_ns = self._watch.lap()
-        self._pyramid = self._window.push(frame, pyramid)
+        times = StageTimes(upload=upload_ns, encode=self._watch.lap())
+        return picture.window.push(picture.frame, pyramid), times
 
-    def track(self, rows: int, phase: int, inspected: int | None = None) -> None:
-        state = self._state.rows(0, rows)
-        sight = None if inspected is None else self._seen(inspected, phase)
-        values = self._compiled.step(self._pyramid, state, phase).numpy()
+    def _track(self, asked: Wanted, pyramid: FeaturePyramid, times: StageTimes) -> Reading:
+        sight = None if asked.inspected is None else self._seen(asked.inspected, pyramid, asked.phase)
+        values = self._compiled.step(pyramid, self._rows(asked), asked.phase).numpy()
         refine_ns = self._watch.lap()
-        times = StageTimes(0, self._upload_ns, self._encode_ns, 0, refine_ns, self._watch.lap())
-        self._readings.append(Reading(values, times, sight))
+        return Reading(values, replace(times, refine=refine_ns, download=self._watch.lap()), sight)
 
-    def read(self) -> Reading:
-        return self._readings.popleft()
-
-    def _seen(self, row: int, phase: int) -> Sight:
+    def _seen(self, row: int, pyramid: FeaturePyramid, phase: int) -> Sight:
         """What torch computes for one row on this frame, on a copy of its state."""
         taps = Taps(0)
         state = TrackState.of({name: tensor.clone() for name, tensor in self._state.rows(row, row + 1).tensors.items()})
-        first = match_frugally(self._model, self._pyramid, state, taps)
-        refine_all(self._model, self._pyramid, first, state, phase, taps)
+        refine_all(self._model, pyramid, match_frugally(self._model, pyramid, state, taps), state, phase, taps)
         return taps.sight.filled(taps.sight.flat())

@@ -143,6 +143,12 @@ class Ledger:
         self.rows = self.rows[:0]
         self.queries.clear()
 
+    def renew(self) -> None:
+        """Forgets every point and id."""
+        self.clear()
+        self.next_id = 0
+        self._labels.clear()
+
     def restore(self, rows: Ids, next_id: int, waiting: Query, labels: Mapping[int, Label]) -> None:
         """Takes over the points of another ledger."""
         self.rows, self.next_id, self._labels = rows.copy(), next_id, dict(labels)

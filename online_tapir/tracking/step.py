@@ -1,16 +1,14 @@
-# mypy: allow-untyped-calls
-"""Runs one frame on a device: uploads the picture, stores its features in the window, computes every point's numbers.
+"""Runs frames on a device: uploads pictures, stores their features in the windows, computes every point's numbers.
 
-Works on rows of the state; which point is in which row is the tracker's business.
+Works on rows of the state; which point is in which row is the lanes' business.
 """
 
 import logging
 import math
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
-from typing import Any, NamedTuple, Protocol, TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -22,26 +20,42 @@ from online_tapir.model.coordinates import Size
 from online_tapir.model.estimate import Estimate, packed
 from online_tapir.model.memory import ran_out
 from online_tapir.model.state import TrackState
-from online_tapir.model.tapir import FeaturePyramid, Tapir
-from online_tapir.model.taps import Sight, Taps
+from online_tapir.model.tapir import FeaturePyramid, Tapir, phase_of
+from online_tapir.model.taps import LaneTaps, Sight, Taps
 from online_tapir.records import StageTimes
 from online_tapir.tracking.feature_window import FeatureWindow, RememberedFrame
 from online_tapir.tracking.static import StaticStages
 from tapir_kernels import resize_rgb8
 
-LANES = 2  # frames in flight: one is computed while the next is uploaded
-WARM_UPS = 3  # runs before a capture, to compile kernels and choose convolution algorithms
 # Limits on the output of a stage's widest layer on a CPU, in bytes. Larger ones fall out of the cache, and malloc maps
 # them anew each time. The mixer reads its weights again for every batch, so it prefers larger batches.
 MATCH_BYTES, REFINE_BYTES = 4 * 2**20, 16 * 2**20
 BATCHES = 8  # to match points in, once matching ran out of memory
-T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Picture:
+    """A lane's next frame."""
+
+    lane: int
+    rgb: NDArray[np.uint8]  # [H, W, 3]
+    frame: RememberedFrame
+    window: FeatureWindow  # the lane's
+
+
+class Wanted(NamedTuple):
+    """What to track of a lane on the frame taken last."""
+
+    lane: int
+    rows: slice  # of the state: the lane's points
+    phase: int  # the parity of the frame's number
+    inspected: int | None = None  # a row of the state, whose intermediate results are kept
+
+
 class Reading(NamedTuple):
-    """The results of a frame, and how long its stages took."""
+    """The results of a lane's frame, and how long the stages took."""
 
     values: NDArray[np.float32]  # [N, 4] as `packed`
     times: StageTimes
@@ -49,217 +63,124 @@ class Reading(NamedTuple):
 
 
 class Step(Protocol):
-    """Takes frames and tracks their points, in turn; `read` returns results in frame order, at most two behind."""
+    """Takes frames and tracks their points, in turn; `read` returns results in that order, at most two behind.
 
-    def take(self, rgb: NDArray[np.uint8], frame: RememberedFrame) -> None:
-        """Uploads and encodes rgb [H, W, 3]; from now on the window holds `frame`."""
+    Each call is for one frame of each of some lanes.
+    """
 
-    def track(self, rows: int, phase: int, inspected: int | None = None) -> None:
-        """Matches and refines the first `rows` of the state on the frame taken last; `phase` is that frame's parity.
+    def take(self, pictures: Sequence[Picture]) -> None:
+        """Uploads and encodes the pictures; from now on the windows hold their frames."""
 
-        Keeps the stages' intermediate results for row `inspected`.
-        """
+    def track(self, wanted: Sequence[Wanted]) -> None:
+        """Matches and refines the rows of the lanes on the frames taken last."""
 
-    def read(self) -> Reading:
-        """The results of the oldest frame that was tracked and not read; waits for them."""
+    def read(self) -> list[Reading]:
+        """The results of the oldest frames that were tracked and not read, in the order of `track`; waits for them."""
 
 
-class EagerStep:
-    """Runs only the requested rows, without CUDA graphs: on a CPU, or on a GPU with graphs=False."""
+class InTurn:
+    """Runs the lanes one after another, and only the requested rows. What runs a lane is the subclass's."""
 
-    def __init__(self, model: Tapir, state: TrackState, window: FeatureWindow, refinement: Sequence[Size]) -> None:
+    def __init__(self, model: Tapir, state: TrackState) -> None:
         self._model = model
         self._state = state
-        self._window = window
-        self._refinement = refinement
         self._clock = SystemClock()
-        self._readings: deque[Reading] = deque()
+        self._watch = Stopwatch(self._clock)
+        self._readings: deque[list[Reading]] = deque()
+        self._taken: dict[int, tuple[FeaturePyramid, StageTimes]] = {}  # by lane
+
+    def take(self, pictures: Sequence[Picture]) -> None:
+        self._watch.lap()
+        self._taken = {picture.lane: self._take(picture) for picture in pictures}
+
+    def track(self, wanted: Sequence[Wanted]) -> None:
+        self._watch.lap()
+        self._readings.append([self._track(asked, *self._taken[asked.lane]) for asked in wanted])
+
+    def read(self) -> list[Reading]:
+        return self._readings.popleft()
+
+    def _take(self, picture: Picture) -> tuple[FeaturePyramid, StageTimes]:
+        """Puts the picture's features into the window; returns them and the times to upload and to encode."""
+        raise NotImplementedError
+
+    def _track(self, asked: Wanted, pyramid: FeaturePyramid, times: StageTimes) -> Reading:
+        """Advances the lane's rows by the frame with these features."""
+        raise NotImplementedError
+
+    def _rows(self, asked: Wanted) -> TrackState:
+        return self._state.rows(asked.rows.start, asked.rows.stop)
+
+
+class EagerStep(InTurn):
+    """By torch: on a CPU, or on a GPU with graphs=False."""
+
+    def __init__(self, model: Tapir, state: TrackState, refinement: Sequence[Size]) -> None:
+        super().__init__(model, state)
+        self._refinement = refinement
         weight = next(model.parameters())
         self._device, self._dtype = weight.device, weight.dtype
-        self._pyramid: FeaturePyramid
 
-    def take(self, rgb: NDArray[np.uint8], frame: RememberedFrame) -> None:
-        self._watch = Stopwatch(self._clock)
-        pixels = torch.from_numpy(rgb if rgb.flags.writeable else rgb.copy()).to(self._device)
+    def _take(self, picture: Picture) -> tuple[FeaturePyramid, StageTimes]:
+        pixels = pixels_of(picture.rgb).to(self._device)
         images = [resize_rgb8(pixels, size, self._dtype) for size in self._model.sizes(self._refinement)]
-        self._upload_ns = self._watch.lap()
+        upload_ns = self._watch.lap()
         pyramid = self._model.encode_resized(images, self._refinement)
-        self._encode_ns = self._watch.lap()
-        self._pyramid = self._window.push(frame, pyramid)
+        times = StageTimes(upload=upload_ns, encode=self._watch.lap())
+        return picture.window.push(picture.frame, pyramid), times
 
-    def track(self, rows: int, phase: int, inspected: int | None = None) -> None:
-        state, taps = self._state.rows(0, rows), None if inspected is None else Taps(inspected)
-        first = match_frugally(self._model, self._pyramid, state, taps)
+    def _track(self, asked: Wanted, pyramid: FeaturePyramid, times: StageTimes) -> Reading:
+        state = self._rows(asked)
+        taps = None if asked.inspected is None else Taps(asked.inspected - asked.rows.start)
+        first = match_frugally(self._model, pyramid, state, taps)
         match_ns = self._watch.lap()
-        best = refine_all(self._model, self._pyramid, first, state, phase, taps)
+        best = refine_all(self._model, pyramid, first, state, asked.phase, taps)
         refine_ns = self._watch.lap()
         values = packed(best).cpu().numpy()
         sight = None if taps is None else taps.sight.filled(taps.sight.flat().cpu())
-        times = StageTimes(0, self._upload_ns, self._encode_ns, match_ns, refine_ns, self._watch.lap())
-        self._readings.append(Reading(values, times, sight))
+        return Reading(values, replace(times, match=match_ns, refine=refine_ns, download=self._watch.lap()), sight)
 
-    def read(self) -> Reading:
+
+class BatchStep:
+    """Runs the stages of all lanes as one batch over all rows, as a GPU's graphs do, but without graphs."""
+
+    def __init__(self, stages: StaticStages, device: torch.device) -> None:
+        self._stages = stages
+        self._device = device
+        self._clock = SystemClock()
+        self._readings: deque[list[Reading]] = deque()
+
+    def take(self, pictures: Sequence[Picture]) -> None:
+        self._watch = Stopwatch(self._clock)
+        self._stages.begin()
+        for picture in pictures:
+            pixels, slot = pixels_of(picture.rgb).to(self._device), picture.window.slot(picture.frame)
+            self._stages.take(picture.lane, pixels, slot, picture.frame.number & 1)
+        self._upload_ns = self._watch.lap()
+        self._stages.encode()
+        for picture in pictures:
+            picture.window.remember(picture.frame)
+        self._encode_ns = self._watch.lap()
+
+    def track(self, wanted: Sequence[Wanted]) -> None:
+        self._watch.lap()
+        taps = taps_of(wanted)
+        self._stages.match(taps)
+        match_ns = self._watch.lap()
+        values = self._stages.refine(taps).cpu().numpy()
+        times = StageTimes(0, self._upload_ns, self._encode_ns, match_ns, self._watch.lap(), 0)
+        sights = [None] * len(wanted) if taps is None else taps.sights(taps.flat().cpu())
+        self._readings.append(
+            [Reading(values[asked.rows].copy(), times, sight) for asked, sight in zip(wanted, sights, strict=True)]
+        )
+
+    def read(self) -> list[Reading]:
         return self._readings.popleft()
 
 
-class GraphedStep:
-    """Runs every row as CUDA graphs; uploads and downloads have their own streams and overlap the computation.
-
-    Each stage is a graph; the refinement is two, one per parity. They are launched one after another without host
-    synchronisation, so together they form one queue. As separate graphs they let a point be initialised on a frame
-    between its encoding and its matching, each stage be timed, and stateless stages be warmed up without touching the
-    state. Only the resizing is launched outside the graphs, so the camera may change its frame size without another
-    capture.
-
-    A graph returns nothing but its result. While a row is inspected, matching and refinement are therefore launched
-    kernel by kernel, on the memory that the graphs use; a graph always reads and writes its captured addresses, no
-    matter what was launched in between.
-
-    Rows are written, when a point is initialised or changes its row, on the caller's stream: the one that computes.
-    """
-
-    def __init__(self, stages: StaticStages, window: FeatureWindow, device: torch.device) -> None:
-        self._stages = stages
-        self._window = window
-        self._device = device
-        self._readings: deque[tuple[Lane, int, Taps | None]] = deque()
-        with torch.cuda.device(device), algorithms_by_trial():
-            pool = torch.cuda.graph_pool_handle()
-            self._encode = capture(stages.encode, pool)
-            self._match = capture(stages.match, pool)
-            self._refine = [capture(partial(stages.refine, phase), pool) for phase in (0, 1)]
-            self._uploading, self._downloading = torch.cuda.Stream(), torch.cuda.Stream()
-            self._lanes = [Lane() for _ in range(LANES)]
-            self._uploaded, self._resized, self._downloaded = (torch.cuda.Event() for _ in range(3))
-        self._pinned = torch.empty(0, 0, 3, dtype=torch.uint8)  # on the host
-        self._picture = self._pinned  # on the device
-
-    def take(self, rgb: NDArray[np.uint8], frame: RememberedFrame) -> None:
-        with torch.cuda.device(self._device):
-            lane = self._lanes[frame.number % LANES]
-            self._uploaded.synchronize()  # the last picture has left the pinned memory
-            self._fit(rgb)
-            np.copyto(self._pinned.numpy(), rgb)
-            with torch.cuda.stream(self._uploading):
-                self._uploading.wait_event(self._resized)  # the last picture has been resized
-                lane.begun.record()
-                self._picture.copy_(self._pinned, non_blocking=True)
-                lane.uploaded.record()
-                self._uploaded.record()
-            computing = torch.cuda.current_stream()
-            computing.wait_event(self._uploaded)
-            computing.wait_event(self._downloaded)  # the last result has left the memory that the graphs share
-            lane.started.record()
-            self._stages.take(self._picture, self._window.slot(frame))
-            self._resized.record()
-            self._encode()
-            lane.encoded.record()
-            self._window.remember(frame)
-            self._lane = lane
-
-    def track(self, rows: int, phase: int, inspected: int | None = None) -> None:
-        with torch.cuda.device(self._device):
-            lane, taps = self._lane, None if inspected is None else self._match_and_see(inspected)
-            if taps is None:
-                self._match()
-            lane.matched.record()
-            values = self._refine[phase]() if taps is None else self._stages.refine(phase, taps)
-            seen = None if taps is None else taps.sight.flat()
-            lane.refined.record()
-            with torch.cuda.stream(self._downloading):
-                self._downloading.wait_event(lane.refined)
-                lane.fetch(values, seen)
-                lane.downloaded.record()
-                self._downloaded.record()
-            self._readings.append((lane, rows, taps))
-
-    def read(self) -> Reading:
-        lane, rows, taps = self._readings.popleft()
-        lane.downloaded.synchronize()
-        sight = None if taps is None else taps.sight.filled(lane.seen.clone())
-        return Reading(lane.values[:rows].numpy().copy(), lane.times(), sight)
-
-    def _match_and_see(self, row: int) -> Taps | None:
-        """Matches kernel by kernel; does nothing and returns None if the graphs leave too little memory for that."""
-        taps = Taps(row)
-        try:
-            with algorithms_by_trial():  # the same as were captured
-                self._stages.match(taps)
-        except (RuntimeError, MemoryError) as error:
-            if not ran_out(error):
-                raise
-            logger.warning("the CUDA graphs leave too little memory to inspect a point")
-            return None
-        return taps
-
-    def _fit(self, rgb: NDArray[np.uint8]) -> None:
-        """Reallocates the picture's buffers if its size has changed."""
-        if rgb.shape != self._pinned.shape:
-            self._pinned = pinned(rgb.shape, torch.uint8)
-            self._picture = torch.empty(rgb.shape, dtype=torch.uint8, device=self._device)
-            self._uploading.wait_stream(torch.cuda.current_stream())  # which may still use this memory's last contents
-
-
-class Lane:
-    """One frame's results on the host, and the events that time its stages."""
-
-    def __init__(self) -> None:
-        self.values = torch.empty(0)
-        self.seen = torch.empty(0)  # of an inspected row
-        self._leaving: tuple[Tensor, Tensor | None]
-        self.begun, self.uploaded, self.started, self.encoded, self.matched, self.refined, self.downloaded = (
-            torch.cuda.Event(enable_timing=True) for _ in range(7)
-        )
-
-    def fetch(self, values: Tensor, seen: Tensor | None) -> None:
-        """Starts copying them to the host; keeps them alive until the next call, when the copies are done."""
-        self._leaving = values, seen
-        self.values = _fetched(values, self.values)
-        if seen is not None:
-            self.seen = _fetched(seen, self.seen)
-
-    def times(self) -> StageTimes:
-        return StageTimes(
-            upload=_between_ns(self.begun, self.uploaded),
-            encode=_between_ns(self.started, self.encoded),
-            match=_between_ns(self.encoded, self.matched),
-            refine=_between_ns(self.matched, self.refined),
-            download=_between_ns(self.refined, self.downloaded),
-        )
-
-
-def capture(stage: Callable[[], T], pool: Any) -> Callable[[], T]:
-    """Captures `stage` as a CUDA graph; returns a function that replays it and returns its result, at fixed addresses.
-
-    Runs it a few times first; the capture itself does not run it.
-    """
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(WARM_UPS):
-            stage()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    # thread_local: only this thread's forbidden calls break the capture; other threads (a viewer's) may use the GPU.
-    with torch.cuda.graph(graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
-        result = stage()
-
-    def replay() -> T:
-        graph.replay()
-        return result
-
-    return replay
-
-
-@contextmanager
-def algorithms_by_trial() -> Iterator[None]:
-    """cuDNN benchmark mode: convolutions try every algorithm on their first run and keep the fastest."""
-    before = torch.backends.cudnn.benchmark
-    torch.backends.cudnn.benchmark = True
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.benchmark = before
+def pixels_of(rgb: NDArray[np.uint8]) -> Tensor:
+    """A picture as a tensor, which shares its memory if that may be written."""
+    return torch.from_numpy(rgb if rgb.flags.writeable else rgb.copy())
 
 
 def match_frugally(model: Tapir, pyramid: FeaturePyramid, state: TrackState, taps: Taps | None = None) -> Estimate:
@@ -289,10 +210,14 @@ def match_frugally(model: Tapir, pyramid: FeaturePyramid, state: TrackState, tap
 def refine_all(
     model: Tapir, pyramid: FeaturePyramid, first: Estimate, state: TrackState, phase: int, taps: Taps | None = None
 ) -> Estimate:
-    """Refines `first`, the first guess, to the best estimate for every row; advances `state` by one frame."""
+    """Refines `first`, the first guess, to the best estimate for every row; advances `state` by one frame.
+
+    The rows are of one lane, and `phase` is the parity of its frame's number.
+    """
+    on = phase_of(phase, state.match_queries.device)
 
     def refine(rows: slice, state: TrackState, taps: Taps | None) -> Estimate:
-        return model.refine(pyramid, first.rows(rows), state, phase, taps)[-1]
+        return model.refine(pyramid, first.rows(rows), state, on, taps)[-1]
 
     widest = model.config.mixer_expansion * model.config.mixer_width
     return _in_batches(refine, state, taps, _rows_at_once(state, widest, REFINE_BYTES))
@@ -320,18 +245,7 @@ def _in_batches(
     return Estimate.joined(parts)
 
 
-def pinned(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """Pinned host memory, which a GPU reads and writes directly."""
-    return torch.empty(tuple(shape), dtype=dtype, pin_memory=True)
-
-
-def _fetched(tensor: Tensor, buffer: Tensor) -> Tensor:
-    """Starts copying `tensor` to the host's `buffer`, or to a new one if its shape differs; returns the buffer."""
-    if buffer.shape != tensor.shape:
-        buffer = pinned(tensor.shape, tensor.dtype)
-    return buffer.copy_(tensor, non_blocking=True)
-
-
-def _between_ns(first: torch.cuda.Event, last: torch.cuda.Event) -> int:
-    milliseconds: float = first.elapsed_time(last)
-    return round(milliseconds * 1e6)
+def taps_of(wanted: Sequence[Wanted]) -> LaneTaps | None:
+    """Taps for the inspected rows, one for each lane at most; None if no row is inspected."""
+    rows = [asked.inspected for asked in wanted]
+    return None if all(row is None for row in rows) else LaneTaps(rows)

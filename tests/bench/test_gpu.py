@@ -38,7 +38,7 @@ def test_a_rehearsal_goes_all_the_way_on_a_bare_machine(tmp_path: Path) -> None:
     found = json.loads(path.read_text(encoding="utf-8"))
     assert json.loads(done.stdout.splitlines()[-1]) == found
     results: dict[str, Any] = found["results"]
-    assert set(results) == {"step tiny 3", "limits", "ops tiny 3", "drift", "tests"}
+    assert set(results) == {"step tiny 3", "limits", "ops tiny 3", "rig", "drift", "tests"}
     assert found["failed"] == found["skipped"] == []
     assert all(results["step tiny 3"][way]["ms"]["count"] >= 3 for way in ("graphs", "graphs_pipelined"))
     assert all(one["kernel_ms"] > 0 and one["difference"] < 1e-3 for one in results["ops tiny 3"])

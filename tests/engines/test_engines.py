@@ -181,7 +181,7 @@ def test_compiled_stages_leave_rows_beyond_the_state_alone(make_model: MakeModel
     tracker = Tracker(model, max_points=ROWS + 2)
     tracker.add([[20, 20], [30, 20], [25, 15]])
     tracker.step(np.zeros((40, 40, 3), np.uint8))
-    state = tracker._state
+    state = tracker.lanes.state
     assert state is not None
     before = {name: tensor.clone() for name, tensor in state.tensors.items()}
     with torch.inference_mode():

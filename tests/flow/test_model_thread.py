@@ -13,6 +13,7 @@ from online_tapir.flow.tracker import FlowTracker
 from online_tapir.model.tapir import Tapir
 from online_tapir.records import Frame
 from online_tapir.testing import sliding_pictures
+from online_tapir.tracking.rig import Rig
 from online_tapir.tracking.tracker import Tracker
 
 PATIENCE_S = 20.0
@@ -26,6 +27,10 @@ class Greedy:
         self.failure: BaseException | None = None
         self.over = threading.Event()
 
+    @property
+    def batch(self) -> object:
+        return self
+
     def next_work(self) -> Work | None:
         if len(self.done) >= 12:
             self.over.set()
@@ -36,7 +41,7 @@ class Greedy:
             if self.error is not None:
                 raise self.error
 
-        return work
+        return Work(work)
 
     def failed(self, error: BaseException) -> None:
         self.failure = error
@@ -50,7 +55,7 @@ def served(lanes: list[Greedy]) -> int:
                 thread.join(lane)
             thread.changed.notify_all()
         assert lanes[-1].over.wait(PATIENCE_S)
-        return thread.lanes
+        return thread.turns
 
 
 def test_lanes_that_always_have_work_are_served_in_turn() -> None:
@@ -94,7 +99,51 @@ def test_a_lane_gives_the_tracks_of_a_tracker_alone_though_they_tick_unevenly(ma
                 lanes[2].close()
         for lane in lanes:
             lane.close()
-        assert thread.lanes == 0
+        assert thread.turns == 0
+
+
+@pytest.mark.parametrize("together", [False, True], ids=["in turn", "as a batch"])
+def test_lanes_of_a_rig_share_the_thread_and_each_gives_the_tracks_of_a_tracker_alone(
+    make_model: Callable[..., Tapir], together: bool
+) -> None:
+    model, pictures, cameras = make_model(), sliding_pictures(6, 64, 96), 3
+    places = [np.random.default_rng(seed).uniform(10, 50, (3, 2)).astype(np.float32) for seed in range(cameras)]
+    rig = Rig(model, cameras, max_points=4, batch=together)
+    with closing(ModelThread()) as thread:
+        lanes = [FlowTracker(rig.take(), waits=True, thread=thread) for _ in range(cameras)]
+        assert thread.turns == (1 if together else cameras)
+        alone = [FlowTracker(Tracker(model, max_points=4), waits=True) for _ in range(cameras)]
+        for index, tracker in enumerate([*lanes, *alone]):
+            tracker.add(places[index % cameras])
+        for number, picture in enumerate(pictures):
+            frame = Frame(number, number * 1_000_000, 0, picture)
+            for tracker in (*lanes, *alone):
+                tracker.submit(frame)
+            for lane, lone in zip(lanes, alone, strict=True):
+                assert_allclose(lane.collect().xy, lone.collect().xy, atol=1e-4)
+        for tracker in (*lanes, *alone):
+            tracker.close()
+
+
+def test_an_error_of_a_batch_ends_every_lane_of_it_and_no_other(
+    make_model: Callable[..., Tapir], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make_model()
+    rig = Rig(model, 2, max_points=4, batch=True)
+    with closing(ModelThread()) as thread:
+        batch = [FlowTracker(rig.take(), waits=True, thread=thread) for _ in range(2)]
+        other = FlowTracker(Tracker(make_model(), max_points=4), waits=True, thread=thread)
+        monkeypatch.setattr(model, "encode_resized", lambda *inputs: 1 / 0)
+        frame = Frame(0, 0, 0, sliding_pictures(1, 64, 96)[0])
+        with thread.changed:  # so that both frames are there when the thread looks
+            for tracker in batch:
+                tracker.submit(frame)
+        for tracker in batch:
+            with pytest.raises(ZeroDivisionError):
+                tracker.collect()
+        assert other.step(frame).frame_id == 0
+        for tracker in (*batch, other):
+            tracker.close()
 
 
 def test_a_shared_thread_outlives_a_tracker_and_ends_with_its_owner(make_model: Callable[..., Tapir]) -> None:

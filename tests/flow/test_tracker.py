@@ -34,9 +34,9 @@ class SlowTracker(Tracker):
         self.go = threading.Semaphore(0)
         self.done = threading.Semaphore(0)
 
-    def step(self, rgb: Any) -> Tracks:
+    def collect(self) -> Tracks:
         assert self.go.acquire(timeout=LONG)
-        tracks = super().step(rgb)
+        tracks = super().collect()
         self.done.release()
         return tracks
 
@@ -146,10 +146,10 @@ def test_an_error_of_the_model_is_raised_by_the_next_call(slow: tuple[SlowTracke
     inner, tracker = slow
     tracker.add(XY)
 
-    def fails(rgb: Any) -> Tracks:
+    def fails() -> Tracks:
         raise ValueError("the model broke")
 
-    inner.step = fails  # type: ignore[method-assign]
+    inner.collect = fails  # type: ignore[method-assign]
     tracker.submit(frame(0))
     tracker._wait_for_answer(0, LONG)
     with pytest.raises(ValueError, match="the model broke"):

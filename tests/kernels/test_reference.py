@@ -163,6 +163,10 @@ def test_l2_normalize_of_half_precision_neither_overflows_nor_divides_by_zero(dt
     assert found[:, :, 1].eq(0.125).all()
 
 
+def parity(frame: int) -> Tensor:
+    return torch.tensor([frame & 1], dtype=torch.int32)
+
+
 @pytest.mark.parametrize("points", [1, 7, 33])
 def test_mixer_steps_add_causal_convolutions_over_the_whole_past(points: int) -> None:
     frames, expansion, width = 7, 4, 10
@@ -177,7 +181,7 @@ def test_mixer_steps_add_causal_convolutions_over_the_whole_past(points: int) ->
 
     memory = torch.zeros(4, points, width)
     found = [
-        tapir_kernels.mixer_step(frame, memory, t & 1, norm_weight, widen, widen_bias, narrow, narrow_bias)
+        tapir_kernels.mixer_step(frame, memory, parity(t), norm_weight, widen, widen_bias, narrow, narrow_bias)
         for t, frame in enumerate(x)
     ]
 

@@ -21,7 +21,7 @@ from online_tapir.model import checkpoint, public, weights_store
 from online_tapir.model.checkpoint import DTYPES, read_weights, save_weights
 from online_tapir.model.config import PRESETS, TapirConfig
 from online_tapir.model.state import TrackState
-from online_tapir.model.tapir import Tapir
+from online_tapir.model.tapir import Tapir, phase_of
 
 MakeModel = Callable[..., Tapir]
 MakeState = Callable[[str | TapirConfig], dict[str, Tensor]]
@@ -158,7 +158,9 @@ def test_fewer_iterations_are_the_first_of_more(
         pyramid = model.encode(image)
         state = TrackState.empty(model.config, 1, 1, torch.device("cpu"), torch.float32)
         state.begin(0, *model.describe(pyramid, torch.tensor([[40.0, 30.0]]), (64, 96)))
-        estimates.append(model.refine(pyramid, model.match(pyramid, state).estimate, state, 0))
+        estimates.append(
+            model.refine(pyramid, model.match(pyramid, state).estimate, state, phase_of(0, torch.device("cpu")))
+        )
     assert [len(each) for each in estimates] == [1, 2]
     assert torch.equal(estimates[0][0].xy, estimates[1][0].xy)
 

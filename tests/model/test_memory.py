@@ -24,7 +24,8 @@ from online_tapir.model import checkpoint
 from online_tapir.model.config import PRESETS, TapirConfig
 from online_tapir.model.memory import ENCODING, MIB, SHARE, Memory, Need, bytes_a_pixel, memory_of, what_would_fit
 from online_tapir.model.tapir import Tapir
-from online_tapir.tracking import tracker as tracker_module
+from online_tapir.tracking import lanes as lanes_module
+from online_tapir.tracking.lanes import Lanes
 from online_tapir.tracking.step import BATCHES
 from online_tapir.tracking.tracker import Tracker
 
@@ -82,7 +83,7 @@ def failing(error: Exception, after: int = 0, then: Callable[..., Any] | None = 
 
 
 def free(monkeypatch: pytest.MonkeyPatch, mib: int) -> None:
-    for module in (tracker_module, checkpoint):
+    for module in (lanes_module, checkpoint):
         monkeypatch.setattr(module, "memory_of", lambda *_, **__: Memory(mib * MIB, 1024 * MIB))
 
 
@@ -163,7 +164,7 @@ def test_a_point_on_a_past_frame_that_there_is_no_memory_to_carry_ends_so_too(
 def test_no_room_at_the_start_says_how_many_points_have_it(
     make_model: MakeModel, make_frames: MakeFrames, monkeypatch: pytest.MonkeyPatch, error: Exception, mib: int
 ) -> None:
-    monkeypatch.setattr(Tracker, "_make_step", failing(error))  # on a GPU, the capture of its graphs
+    monkeypatch.setattr(Lanes, "_make_step", failing(error))  # on a GPU, the capture of its graphs
     free(monkeypatch, mib)
     with pytest.raises(
         ConfigError, match=rf"making room: 4096 points .* {mib} of 1024 MiB free; about \d+ points"

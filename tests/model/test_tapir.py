@@ -13,7 +13,7 @@ from online_tapir.model.clip import track_clip
 from online_tapir.model.config import PRESETS, TapirConfig
 from online_tapir.model.estimate import visibility
 from online_tapir.model.state import TrackState
-from online_tapir.model.tapir import Tapir
+from online_tapir.model.tapir import Tapir, phase_of
 
 MakeModel = Callable[..., Tapir]
 MakeFrames = Callable[..., list[NDArray[np.uint8]]]
@@ -34,7 +34,8 @@ def stream(model: Tapir, clip: Tensor, xy: Tensor, query_frame: Tensor) -> list[
             pyramid = model.encode(clip[:, number])
             if number == start:
                 state.begin(0, *model.describe(pyramid, point[None], size))
-            best = model.refine(pyramid, model.match(pyramid, state).estimate, state, number & 1)[-1]
+            phase = phase_of(number, torch.device("cpu"))
+            best = model.refine(pyramid, model.match(pyramid, state).estimate, state, phase)[-1]
             track.append(torch.cat([best.xy[0, 0], best.occlusion[0], best.expected_distance[0]]))
         results.append(track)
     return results

@@ -13,7 +13,7 @@ from torch import Tensor
 from online_tapir.model.config import PRESETS
 from online_tapir.model.estimate import Estimate
 from online_tapir.model.state import TrackState
-from online_tapir.model.tapir import FeaturePyramid, Tapir
+from online_tapir.model.tapir import FeaturePyramid, Tapir, phase_of
 from online_tapir.model.taps import Sight, Taps
 from online_tapir.testing import tiny_config
 from tapir_kernels import cost_volume, cost_volume_head, local_correlations
@@ -23,6 +23,8 @@ MakeFrames = Callable[..., list[NDArray[np.uint8]]]
 
 SIZE = (64, 96)
 ROW, POINTS = 3, 7
+ODD = phase_of(1, torch.device("cpu"))
+ALWAYS = torch.ones(1, 1, dtype=torch.bool)
 PUBLIC = tiny_config(name="like the published", iterations=3, pyramid_levels=2, peak_inputs=False, motion_inputs=False)
 CONFIGS = [PUBLIC, replace(PRESETS["small"], initial_resolution=SIZE), replace(PUBLIC, recent_inputs=True)]
 COPYING = {"clone", "select", "view", "stack", "cat", "to", "_to_copy", "alias", "slice", "unsqueeze"}
@@ -41,7 +43,7 @@ class Stream:
 
     def track(self, pyramid: FeaturePyramid, phase: int, taps: Taps | None = None) -> list[Estimate]:
         first = self.model.match(pyramid, self.state, taps).estimate
-        return [first, *self.model.refine(pyramid, first, self.state, phase, taps)]
+        return [first, *self.model.refine(pyramid, first, self.state, phase_of(phase, torch.device("cpu")), taps)]
 
 
 def as_image(frame: NDArray[np.uint8]) -> Tensor:
@@ -101,9 +103,9 @@ def test_every_patch_and_every_estimate_is_the_models_own(stream: Stream, sizes:
             else:
                 last_sights = before.recent.refine[level]
                 assert_patches(seen.recent, local_correlations(last_sights, grids.levels, guess.xy, SIZE))
-            motion = model.motion(guess.xy[0], before.previous_xy[level, iteration])[None]
+            motion = model.motion(guess.xy, before.previous_xy[None, level, iteration], ALWAYS)
             inputs = model.refiner.inputs(grids, guess, features, motion, SIZE, before.recent, level)
-            change = model.refiner.mixer.step(inputs[0], before.memory[level, iteration], 1)[None]
+            change = model.refiner.mixer.step(inputs[0], before.memory[level, iteration], ODD)[None]
             guess, features = model.refiner.move(guess, features, change, grids, SIZE)
             number += 1
     assert torch.equal(taps.sight.estimates[-1], row_of(guess))

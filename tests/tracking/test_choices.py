@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from online_tapir.cli.app import main
-from online_tapir.launch import streams
+from online_tapir.launch import plan
 from online_tapir.model.config import PRESETS
 from online_tapir.model.tapir import Tapir
 from online_tapir.tracking import tracker
@@ -21,11 +21,11 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tapir, Any]]:
     trackers: list[tuple[Tapir, Any]] = []
 
     class Watched(tracker.Tracker):
-        def __init__(self, model: Tapir, **settings: Any) -> None:
-            super().__init__(model, **settings)
-            trackers.append((model, settings.get("resolution")))
+        def __init__(self, model: Tapir, *more: Any, **settings: Any) -> None:
+            super().__init__(model, *more, **settings)
+            trackers.append((model, settings.get("resolution", more[2] if more else None)))
 
-    monkeypatch.setattr(streams, "Tracker", Watched)
+    monkeypatch.setattr(plan, "Tracker", Watched)
     return trackers
 
 

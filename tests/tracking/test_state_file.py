@@ -225,9 +225,9 @@ def test_a_run_without_points_is_saved_for_its_ids(tmp_path: Path, model: Tapir,
 def test_a_point_that_overflowed_is_left_out(tmp_path: Path, model: Tapir, make_frames: MakeFrames) -> None:
     tracker = started(model)
     tracker.step(make_frames(1, HEIGHT, WIDTH)[0])
-    assert tracker._state is not None
+    assert tracker.lanes.state is not None
     with torch.inference_mode():
-        tracker._state.memory[..., 2, 0] = torch.inf
+        tracker.lanes.state.memory[..., 2, 0] = torch.inf
     assert tracker.save_state(tmp_path / "points").ids.tolist() == [0, 1, 3]
     Tracker(model, ROOM).load_state(tmp_path / "points")
 
@@ -409,11 +409,13 @@ def assert_same_state(found: Tracker, whole: bytes, path: Path, model: Tapir) ->
     path.write_bytes(whole)
     wanted = Tracker(model, ROOM)
     wanted.load_state(path)
-    assert found._state is not None
-    assert wanted._state is not None
-    assert (found.ids.tolist(), found._next_id, found._frames) == (wanted.ids.tolist(), wanted._next_id, wanted._frames)
-    for name, tensor in found._state.tensors.items():
-        assert torch.equal(tensor.nan_to_num(), wanted._state.tensors[name].nan_to_num())
+    mine, theirs = found._lane, wanted._lane
+    assert mine.loaded is not None
+    assert theirs.loaded is not None
+    assert (mine.points.next_id, mine.frames) == (theirs.points.next_id, theirs.frames)
+    assert found.ids.tolist() == wanted.ids.tolist()
+    for name, tensor in mine.loaded[1].tensors.items():
+        assert torch.equal(tensor.nan_to_num(), theirs.loaded[1].tensors[name].nan_to_num())
 
 
 NESTED = st.recursive(

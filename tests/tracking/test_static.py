@@ -18,13 +18,14 @@ from torch.overrides import TorchFunctionMode
 
 from online_tapir.model.config import PRESETS, TapirConfig
 from online_tapir.model.state import TrackState
-from online_tapir.model.tapir import Tapir
+from online_tapir.model.tapir import Tapir, phase_of
 from online_tapir.model.taps import Taps
-from online_tapir.tracking.feature_window import FeatureWindow
+from online_tapir.tracking.feature_window import FeatureRings
 from online_tapir.tracking.static import StaticStages
 from tapir_kernels import Backend, dispatch
 
 GPU = torch.device("meta")
+LANES = 3
 FROM_THE_HOST = {torch.tensor, torch.as_tensor, torch.from_numpy, Tensor.new_tensor}
 TO_THE_HOST = {Tensor.item, Tensor.tolist, Tensor.cpu, Tensor.numpy, Tensor.nonzero, torch.nonzero, torch.unique}
 TO_THE_HOST |= {Tensor.__bool__, Tensor.__int__, Tensor.__float__, Tensor.__index__, torch.masked_select}
@@ -67,8 +68,8 @@ def model_of(config: TapirConfig, dtype: torch.dtype) -> Tapir:
 
 
 def stages_of(config: TapirConfig, dtype: torch.dtype, refinement: list[tuple[int, int]]) -> StaticStages:
-    state = TrackState.empty(config, len(refinement), 33, GPU, dtype)
-    return StaticStages(model_of(config, dtype), state, FeatureWindow(3), refinement)
+    state = TrackState.empty(config, len(refinement), 11 * LANES, GPU, dtype)
+    return StaticStages(model_of(config, dtype), state, FeatureRings(3, LANES), refinement)
 
 
 @pytest.mark.parametrize("refinement", [[], [(72, 120)]], ids=["initial", "another"])
@@ -80,11 +81,12 @@ def test_a_capture_would_take_every_stage(
     stages = stages_of(config, torch.float16, [*(refinement or [config.initial_resolution])])
     rgb = torch.zeros(48, 65, 3, dtype=torch.uint8, device=GPU)
     with NoWordWithTheHost():
-        stages.take(rgb, 1)
+        stages.begin()
+        stages.take(1, rgb, 2, 1)
         stages.encode()
         stages.match()
-        values = [stages.refine(phase) for phase in (0, 1)]
-    assert all(value.shape == (33, 4) and value.device == GPU for value in values)
+        values = stages.refine()
+    assert (values.shape, values.device) == ((11 * LANES, 4), GPU)
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.name)
@@ -95,7 +97,7 @@ def test_taps_wait_for_no_device(config: TapirConfig, monkeypatch: pytest.Monkey
     taps = Taps(5)
     with NoWordWithTheHost():
         stages.match(taps)
-        stages.refine(0, taps)
+        stages.refine(taps)
         seen = taps.sight.flat()
     assert (seen.device, seen.dtype) == (GPU, torch.float32)
 
@@ -109,13 +111,14 @@ def test_tapped_stages_do_on_the_same_memory_what_untapped_ones_do(
     rgb = torch.randint(256, (64, 96, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     for kinds in ((None, None, None), (None, Taps(5), None)):
         state = TrackState.empty(config, 1, 7, cpu, torch.float32)
-        stages = StaticStages(model, state, FeatureWindow(3), [config.initial_resolution])
-        stages.take(rgb, 1)
+        stages = StaticStages(model, state, FeatureRings(3), [config.initial_resolution])
+        stages.take(0, rgb, 1, 0)
         stages.encode()
         memory = [tensor.data_ptr() for tensor in (*stages._pyramid.match.levels, state.memory, state.refine_queries)]
         for number, taps in enumerate(kinds):
+            stages.take(0, rgb, 1, number & 1)
             stages.match(taps)
-            values = stages.refine(number & 1, taps)
+            values = stages.refine(taps)
         levels = stages._pyramid.match.levels
         assert [tensor.data_ptr() for tensor in (*levels, state.memory, state.refine_queries)] == memory
         found.append((values, state.memory))
@@ -171,10 +174,10 @@ def test_the_kernels_take_what_the_model_hands_them(
     config: TapirConfig, dtype: torch.dtype, launched: set[str]
 ) -> None:
     stages = stages_of(config, dtype, [config.initial_resolution])
-    stages.take(torch.zeros(48, 65, 3, dtype=torch.uint8, device=GPU), 1)
+    stages.take(0, torch.zeros(48, 65, 3, dtype=torch.uint8, device=GPU), 1, 0)
     stages.encode()
     stages.match()
-    stages.refine(0)
+    stages.refine()
     assert {
         "resize_rgb8_kernel", "instance_norm_relu_kernel", "l2_normalize_kernel", "cost_volume_kernel",
         "convolutions_kernel", "local_correlations_kernel", "mixer_step_kernel",
@@ -187,5 +190,5 @@ def test_the_kernels_take_some_rows_of_a_state(launched: set[str]) -> None:
     model = model_of(config, torch.float32)
     state = TrackState.empty(config, 1, 33, GPU, torch.float32).rows(5, 12)
     pyramid = model.encode(torch.zeros(1, 3, 64, 72, device=GPU).to(memory_format=torch.channels_last))
-    model.refine(pyramid, model.match(pyramid, state).estimate, state, 1)
+    model.refine(pyramid, model.match(pyramid, state).estimate, state, phase_of(1, GPU))
     assert "mixer_step_kernel" in launched

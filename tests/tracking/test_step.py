@@ -7,7 +7,6 @@ for what a capture would refuse, and `python -m bench.gpu`.
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,8 @@ from online_tapir.model.state import TrackState
 from online_tapir.model.tapir import FeaturePyramid, Tapir
 from online_tapir.model.taps import Taps
 from online_tapir.records import Tracks
+from online_tapir.tracking import graphed
 from online_tapir.tracking import step as step_module
-from online_tapir.tracking.static import StaticStages
-from online_tapir.tracking.step import GraphedStep, Step
 from online_tapir.tracking.tracker import Tracker
 
 Pictures = list[NDArray[np.uint8]]
@@ -61,7 +59,7 @@ class Captures:
         self.made += 1
         stage()  # as a warm-up would
         held: list[Tensor] = []
-        name = stage.func.__name__ if isinstance(stage, partial) else stage.__name__
+        name = stage.__name__
 
         def replay() -> Any:
             self.replayed.append(name)
@@ -78,8 +76,9 @@ class Captures:
 class GraphTracker(Tracker):
     """A tracker whose step is the one of a GPU."""
 
-    def _make_step(self, state: TrackState) -> Step:
-        return GraphedStep(StaticStages(self.model, state, self._window, self._refinement), self._window, self._device)
+    def __init__(self, *settings: Any, **more: Any) -> None:
+        super().__init__(*settings, **more)
+        self.lanes._graphs = self.lanes.batches = True
 
 
 @pytest.fixture
@@ -90,9 +89,9 @@ def captures(monkeypatch: pytest.MonkeyPatch) -> Captures:
         monkeypatch.setattr(torch.cuda, name, lambda which: nullcontext())
     monkeypatch.setattr(torch.cuda, "current_stream", Moment)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 0))
-    monkeypatch.setattr(step_module, "pinned", lambda shape, dtype: torch.empty(tuple(shape), dtype=dtype))
+    monkeypatch.setattr(graphed, "pinned", lambda shape, dtype: torch.empty(tuple(shape), dtype=dtype))
     found = Captures()
-    monkeypatch.setattr(step_module, "capture", found)
+    monkeypatch.setattr(graphed, "capture", found)
     return found
 
 
@@ -134,7 +133,7 @@ def test_the_static_step_gives_the_tracks_of_the_dynamic_one(
             tracks.append(tracker.step(frame))
         assert_same(*tracks)
     assert len(tracks[0].ids) == 12
-    assert captures.made == 4, "encode, match, and refine for either parity, whatever came"
+    assert captures.made == 3, "encode, match and refine, whatever came"
 
 
 @pytest.mark.parametrize("largest", [1, 7_000, 16_000, 40_000])
@@ -157,15 +156,15 @@ def test_adding_and_removing_points_moves_no_buffer(model: Tapir, make_frames: M
     tracker = GraphTracker(model, 8)
     frames = make_frames(6)
     tracker.step(frames[0])
-    assert tracker._state is not None
-    tensors = [tracker._state.memory, tracker._state.match_queries, tracker._state.previous_xy]
+    assert tracker.lanes.state is not None
+    tensors = [tracker.lanes.state.memory, tracker.lanes.state.match_queries, tracker.lanes.state.previous_xy]
     before = [tensor.data_ptr() for tensor in tensors]
     for frame in frames[1:]:
         tracker.add(scattered(2))
         tracker.step(frame)
         tracker.remove(tracker.ids[:1])
     assert [tensor.data_ptr() for tensor in tensors] == before
-    assert captures.made == 4
+    assert captures.made == 3
 
 
 @pytest.mark.parametrize("kind", [Tracker, GraphTracker])
@@ -222,9 +221,9 @@ def test_two_frames_under_way_give_what_one_at_a_time_gives(
 
 
 @pytest.mark.parametrize("kind", [Tracker, GraphTracker])
-@pytest.mark.parametrize("lanes", [1, 2])
+@pytest.mark.parametrize("under_way", [1, 2])
 def test_a_point_is_inspected_now_and_then_and_the_tracks_stay_the_same_to_the_bit(
-    model: Tapir, make_frames: MakeFrames, captures: Captures, kind: type[Tracker], lanes: int
+    model: Tapir, make_frames: MakeFrames, captures: Captures, kind: type[Tracker], under_way: int
 ) -> None:
     plain, inspecting = kind(model, 8), kind(model, 8)
     inspected = {2: 3, 3: 3, 4: 0, 6: 4}  # by frame
@@ -235,7 +234,7 @@ def test_a_point_is_inspected_now_and_then_and_the_tracks_stay_the_same_to_the_b
         expected.append(plain.step(frame))
         inspecting.inspect(inspected.get(index))
         inspecting.submit(frame)
-        if inspecting.in_flight == lanes:
+        if inspecting.in_flight == under_way:
             found.append(inspecting.collect())
     while inspecting.in_flight:
         found.append(inspecting.collect())

@@ -180,13 +180,13 @@ def test_adding_and_removing_allocates_no_new_state(model: Tapir, make_frames: M
     tracker = Tracker(model, 8)
     frames = make_frames(6)
     tracker.step(frames[0])
-    assert tracker._state is not None
-    before = tracker._state.memory.data_ptr()
+    assert tracker.lanes.state is not None
+    before = tracker.lanes.state.memory.data_ptr()
     for frame in frames[1:]:
         tracker.add(scattered(2))
         tracker.step(frame)
         tracker.remove(tracker.ids[:1])
-    assert tracker._state.memory.data_ptr() == before
+    assert tracker.lanes.state.memory.data_ptr() == before
 
 
 def test_a_stream_without_points_goes_on(model: Tapir, make_frames: MakeFrames) -> None:

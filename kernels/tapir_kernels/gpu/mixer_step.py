@@ -6,6 +6,10 @@ Layer norm, three taps over [two remembered inputs, this one], GELU, three taps 
 expansion, residual. All arithmetic is in float32; the memory is stored in its own dtype. GELU's tanh form
 x (1 + tanh(u)) / 2 is x sigmoid(2 u). Programs on one multiprocessor share the weights in its L1 cache, so a program
 with several points would not read less, only use more registers.
+
+The points are those of several lanes, and each lane's phase is read from device memory: one graph serves whichever
+lanes have a frame. A program of an idle lane (phase -1) computes like the others, on the slots of phase 0, and writes
+only its result, which nobody reads.
 """
 
 import math
@@ -23,7 +27,7 @@ GELU_SCALE = tl.constexpr(2 * math.sqrt(2 / math.pi))
 GELU_CUBIC = tl.constexpr(0.044715)
 
 
-@triton.jit(do_not_specialize=["phase", "plane"])
+@triton.jit(do_not_specialize=["rows", "plane"])
 def mixer_step_kernel(
     p_x,
     p_memory,
@@ -33,7 +37,8 @@ def mixer_step_kernel(
     p_narrow,
     p_narrow_bias,
     p_out,
-    phase,
+    p_phase,
+    rows,
     plane,
     C: tl.constexpr,
     EXPANSION: tl.constexpr,
@@ -43,6 +48,8 @@ def mixer_step_kernel(
     o_c = tl.arange(0, BLOCK_C)
     m_c = o_c < C
     o_x = i_point * C + o_c
+    found = tl.load(p_phase + i_point // rows)
+    phase = tl.maximum(found, 0)
     o_plane = plane.to(tl.int64) * C  # stride between the four planes; rows of other points may lie in between
     p_older = p_memory + phase * o_plane + o_x
     p_newer = p_memory + (1 - phase) * o_plane + o_x
@@ -75,9 +82,10 @@ def mixer_step_kernel(
 
     mixed = b_x + now + _row(p_narrow_bias, o_c, m_c)
     tl.store(p_out + o_x, mixed.to(p_out.dtype.element_ty), mask=m_c)
-    tl.store(p_older, normed.to(p_memory.dtype.element_ty), mask=m_c)
-    tl.store(p_due, after.to(p_memory.dtype.element_ty), mask=m_c)
-    tl.store(p_due_next, next_.to(p_memory.dtype.element_ty), mask=m_c)
+    if found >= 0:
+        tl.store(p_older, normed.to(p_memory.dtype.element_ty), mask=m_c)
+        tl.store(p_due, after.to(p_memory.dtype.element_ty), mask=m_c)
+        tl.store(p_due_next, next_.to(p_memory.dtype.element_ty), mask=m_c)
 
 
 @triton.jit
@@ -88,7 +96,7 @@ def _row(p_row, o_row, m_c):
 def mixer_step(
     x: Tensor,
     memory: Tensor,
-    phase: int,
+    phase: Tensor,
     norm_weight: Tensor,
     widen: Tensor,
     widen_bias: Tensor,
@@ -96,19 +104,20 @@ def mixer_step(
     narrow_bias: Tensor,
 ) -> Tensor:
     """As `reference.mixer_step`; KernelInputError for tensors that do not fit together."""
-    if phase not in (0, 1):
-        raise KernelInputError(f"mixer_step: phase is {phase}, not 0 or 1; give the parity of the frame's number")
     sizes = check(
         "mixer_step",
         Operand("x", x, "N C"),
         Operand("memory", memory, "4 N C", layout=None),
+        Operand("phase", phase, "S", dtype=torch.int32),
         Operand("norm_weight", norm_weight, "C"),
         Operand("widen", widen, f"{TEMPORAL_TAPS} M C"),
         Operand("widen_bias", widen_bias, "M C"),
         Operand("narrow", narrow, f"{TEMPORAL_TAPS} M C"),
         Operand("narrow_bias", narrow_bias, "C"),
     )
-    points, width = sizes["N"], sizes["C"]
+    points, width, lanes = sizes["N"], sizes["C"], sizes["S"]
+    if points % lanes:
+        raise KernelInputError(f"mixer_step: {points} points are not as many for each of {lanes} lanes; fill them up")
     if memory.stride(0) % width:
         raise KernelInputError(f"mixer_step: memory strides {list(memory.stride())}: first not a multiple of {width}")
     out = torch.empty_like(x)
@@ -124,6 +133,7 @@ def mixer_step(
             narrow_bias,
             out,
             phase,
+            points // lanes,
             memory.stride(0) // width,
             C=width,
             EXPANSION=sizes["M"],
@@ -141,7 +151,7 @@ def _tile(width: int) -> tuple[int, int]:
 
 
 def compile_cases() -> list[CompileCase]:
-    """Both presets' widths; one binary serves any number of points and both phases."""
+    """Both presets' widths; one binary serves any number of points, of lanes, and both phases."""
     cases = []
     for preset, width in (("small", 192), ("bootstapir", 512)):
         block_c, warps = _tile(width)
@@ -151,7 +161,7 @@ def compile_cases() -> list[CompileCase]:
                 CompileCase(
                     f"mixer_step {preset} {DTYPES[dtype]}",
                     mixer_step_kernel,
-                    {**dict.fromkeys(tensors, pointer(dtype)), "phase": "i32", "plane": "i32"},
+                    {**dict.fromkeys(tensors, pointer(dtype)), "p_phase": "*i32", "rows": "i32", "plane": "i32"},
                     {"C": width, "EXPANSION": 4, "BLOCK_C": block_c},
                     num_warps=warps,
                 )

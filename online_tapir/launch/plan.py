@@ -1,0 +1,134 @@
+"""Decides how the model runs for a camera: by which engine, at which input size, alone or in a rig with others."""
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+from online_tapir.engines.choose import choose, make
+from online_tapir.engines.engine import Engine
+from online_tapir.errors import ConfigError
+from online_tapir.launch import pace, sizes
+from online_tapir.launch.config import ModelConfig, PointsConfig
+from online_tapir.launch.outputs import Report
+from online_tapir.launch.threads import set_threads, usable_cpus
+from online_tapir.model.coordinates import Size
+from online_tapir.model.tapir import Tapir
+from online_tapir.tracking.rig import Rig
+from online_tapir.tracking.tracker import Resolution, Tracker, warm_up
+
+WARM_UP_POINTS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The settings of a tracker, chosen for a camera and this machine."""
+
+    model: Tapir  # at the input size
+    max_points: int
+    window: int
+    resolution: Resolution
+    require_kernels: bool
+    engine: Engine | None
+
+    @property
+    def shares(self) -> bool:
+        """Whether cameras gain from a rig: on a GPU, which computes a batch in little more time than one frame."""
+        return next(self.model.parameters()).device.type == "cuda" and self.resolution is None
+
+    def tracker(self) -> Tracker:
+        """A tracker with a memory of its own."""
+        return Tracker(
+            self.model,
+            self.max_points,
+            self.window,
+            self.resolution,
+            require_kernels=self.require_kernels,
+            engine=self.engine,
+        )
+
+    def rig(self, lanes: int) -> Rig:
+        """A rig for so many cameras with these settings."""
+        return Rig(self.model, lanes, self.max_points, self.window, require_kernels=self.require_kernels)
+
+    def fits(self, rig: Rig) -> bool:
+        """Whether a camera with this plan may have a lane of the rig."""
+        own, its = self.model.config.initial_resolution, rig.lane(0)
+        return (own, self.max_points, self.window) == (
+            its.model.config.initial_resolution,
+            its.max_points,
+            its.window,
+        )
+
+
+class Rigs:
+    """The rigs of a run: cameras with the same input size and room share one where a batch saves time, on a GPU."""
+
+    def __init__(self) -> None:
+        self._rigs: list[Rig] = []
+
+    def tracker(self, plan: Plan, cameras: int, held: ExitStack) -> Tracker:
+        """The tracker of one of `cameras` cameras; its lane is given back with what is `held`."""
+        if not plan.shares:
+            return plan.tracker()
+        rig = next((rig for rig in self._rigs if rig.free and plan.fits(rig)), None)
+        if rig is None:
+            rig = plan.rig(max(1, cameras - sum(rig.lanes - rig.free for rig in self._rigs)))
+            self._rigs.append(rig)
+        tracker = rig.take()
+        held.callback(rig.give_back, tracker)
+        return tracker
+
+
+def planned(
+    loaded: Tapir,
+    model: ModelConfig,
+    points: PointsConfig,
+    frame: tuple[int, int],
+    *,
+    fps: float | None = None,
+    paced: bool = False,
+    resumed: Size | None = None,
+    report: Report = lambda note: None,
+) -> Plan:
+    """The tracker that these settings describe for frames of size `frame` (width, height); the model is warmed up.
+
+    `fps` is the rate of frames that do not wait, 0 if it is unknown, None if they do wait. Beside flow (`paced`) a
+    model that does not keep up gets one thread less than there are CPUs. A resumed run goes on with the input size
+    `resumed`.
+    """
+    device = str(next(loaded.parameters()).device)
+    choice = choose(model.engine, loaded.config.name, device, model.dtype)
+    if model.resolution is not None and choice.runtime is not None:
+        if model.engine != "auto":
+            raise ConfigError(f"--engine {model.engine} refines at the input size only; leave out --resolution")
+        choice = choose("torch", loaded.config.name, device, model.dtype)
+    engine = make(choice, set_threads(model.threads), report)
+    rows = min(points.max_points, WARM_UP_POINTS)
+    wanted = resumed
+    if wanted is None and model.input != "auto":
+        wanted = sizes.input_size(model.input, frame)
+    free = device == "cpu" and model.resolution is None and loaded.config.name in pace.FREE_INPUT
+    measured_ms = None
+    if free and wanted is None and model.input == "auto":
+        measured_ms = pace.step_ms(loaded, engine, rows)
+        wanted = pace.largest_input(loaded, measured_ms, frame, fps)
+    sized = loaded if wanted is None else loaded.at(wanted)
+    if measured_ms is None or sized is not loaded:
+        measured_ms = pace.step_ms(sized, engine, rows)  # this also warms up
+    if paced and model.threads is None and device == "cpu" and not pace.keeps_up(measured_ms, fps or 0):
+        threads = set_threads(max(1, usable_cpus() - 1))
+        if engine is not None:
+            engine.use(threads)
+        warm_up(sized, rows, engine)
+    height, width = sized.config.initial_resolution
+    report(
+        f"model {sized.config.name} at {width}x{height} on {device} by {engine.name if engine else 'torch'}: "
+        f"{measured_ms:.0f} ms for {rows} points"
+    )
+    return Plan(
+        sized,
+        max_points=points.max_points,
+        window=points.window_frames,
+        resolution=sizes.resolution(model.resolution),
+        require_kernels=model.require_kernels,
+        engine=engine,
+    )
