@@ -33,6 +33,12 @@ def bgr_to_rgb8(image: NDArray[Any], depth: int = 16) -> NDArray[np.uint8]:
     return _to_rgb8(image, _FROM_BGR, depth)
 
 
+def to_jpeg(rgb: NDArray[Any], quality: int) -> bytes:
+    """An RGB picture as a JPEG; `quality` from 0 to 100."""
+    _, data = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), (cv2.IMWRITE_JPEG_QUALITY, quality))
+    return data.tobytes()
+
+
 def depth_of(image: NDArray[np.uint16]) -> int:
     """How many bits a uint16 picture was taken with: the fewest of DEPTHS that hold its values.
 

@@ -6,9 +6,13 @@ Positions are image pixels in raster coordinates: (0, 0) is the top-left corner 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import supervision as sv
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -127,6 +131,34 @@ class Tracks:
         """The point's name, or its id where it has none."""
         label = self.labels.get(id)
         return label.name if label is not None and label.name else str(id)
+
+    def to_supervision(self, side: float | None = None) -> "sv.KeyPoints | sv.Detections":
+        """These tracks for the library `supervision`, which has the same image pixels.
+
+        KeyPoints: one object with N key points, xy [1, N, 2], hidden ones marked as such. With a `side` in pixels:
+        Detections, a box of this size around every visible point, with its id as `tracker_id`. `data` holds the points'
+        ids and names. Raises ModuleNotFoundError where the library is not installed.
+        """
+        import supervision as sv
+
+        confidence = np.asarray((1 - self.occlusion) * (1 - self.uncertainty), np.float32)
+        names = np.array([self.called(id) for id in self.ids.tolist()], dtype=object)
+        if side is None:
+            return sv.KeyPoints(
+                xy=self.xy[None],
+                keypoint_confidence=confidence[None],
+                visible=self.visible[None],
+                data={"point_id": self.ids[None], "point_name": names[None]},
+            )
+        seen = self.visible
+        corners = np.concatenate([self.xy[seen] - side / 2, self.xy[seen] + side / 2], axis=1)
+        return sv.Detections(
+            xyxy=corners,
+            confidence=confidence[seen],
+            class_id=np.zeros(len(corners), int),
+            tracker_id=self.ids[seen].astype(int),
+            data={"class_name": names[seen]},
+        )
 
     def id_of(self, name: str) -> int | None:
         """The point of this name; None if there is none."""

@@ -16,7 +16,7 @@ import pytest
 
 from online_tapir.recording.tables import Settings
 from online_tapir.recording.writer import RecordingWriter
-from online_tapir.records import Frame
+from online_tapir.records import Frame, Label, TrackedObject
 from online_tapir.sinks.background import WriterSink
 from online_tapir.sinks.zmq import ZmqPublisher
 from online_tapir.testing import FakeTracker, Grid, SyntheticCamera, make_tracks, run, sliding_pictures
@@ -113,3 +113,23 @@ def test_the_commands_that_ci_and_readers_run_are_marked() -> None:
 def test_every_file_the_readme_links_to_is_there() -> None:
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", README.read_text(encoding="utf-8")):
         assert (README.parent / target).exists(), target
+
+
+def test_the_ros_node_turns_tracks_into_standard_messages() -> None:
+    """Its messages are dictionaries until ROS is there; the names are those of vision_msgs 4."""
+    node = runpy.run_path(str(EXAMPLES / "ros2_node.py"))
+    box = np.array([[10, 10], [30, 10], [30, 20], [10, 20]], np.float32)
+    cup = TrackedObject("cup", np.eye(3), box, 2, np.array([3], np.int32), np.array([4], np.int32), {})
+    tracks = make_tracks(
+        7, [[20.5, 12.5], [40, 30]], ids=[3, 4], visible=[True, False], camera="cam 0", uncertainty=0.5,
+        captured_unix_ns=12_000_000_345, labels={3: Label("rim", "cup")}, objects=(cup,),
+    )  # fmt: skip
+    found = node["messages"](tracks)
+    points, things = found["tapir/cam_0/points"], found["tapir/cam_0/objects"]
+    assert points["header"] == {"stamp": {"sec": 12, "nanosec": 345}, "frame_id": "cam 0"}
+    (point,), (thing,) = points["detections"], things["detections"]
+    assert point["id"] == "rim"
+    assert point["bbox"]["center"] == {"position": {"x": 20.5, "y": 12.5}, "theta": 0.0}
+    assert point["results"] == [{"hypothesis": {"class_id": "rim", "score": 0.5}}]
+    assert (thing["id"], thing["bbox"]["size_x"], thing["bbox"]["size_y"]) == ("cup", 20.0, 10.0)
+    assert thing["results"][0]["hypothesis"]["score"] == 0.5

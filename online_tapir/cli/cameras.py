@@ -90,6 +90,7 @@ def _own(output: OutputConfig, key: str, table: dict[str, Any]) -> OutputConfig:
         output,
         record=keyed("record", output.record, folder=True),
         save_video=keyed("save_video", output.save_video),
+        save_csv=keyed("save_csv", output.save_csv),
         save_state=keyed("save_state", output.save_state),
         resume=keyed("resume", output.resume),
     )

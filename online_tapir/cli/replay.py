@@ -42,6 +42,9 @@ class ReplayConfig:
     json: Annotated[bool, Parameter(help="Print the comparison as a JSON object.", negative=())] = False
     out: Annotated[Path | None, Parameter(help="New folder to record the frames and the new tracks into.")] = None
     save_video: Annotated[Path | None, Parameter(help="Video to paint the new tracks into: FILE.mp4.")] = None
+    save_csv: Annotated[
+        Path | None, Parameter(help="Table of the new tracks in DeepLabCut's layout: FILE.csv or FILE.parquet.")
+    ] = None
     overwrite: Annotated[bool, Parameter(help="Replace the file of --save-video if it exists.", negative=())] = False
 
 
@@ -58,7 +61,8 @@ def replay(
 
     model = None if config.model is None else Path(config.model)
     read = {"--model": model, "--weights": config.weights, "the recording": folder / VIDEO}
-    refuse_overwriting({"--save-video": config.save_video}, read, overwrite=config.overwrite)
+    written = {"--save-video": config.save_video, "--save-csv": config.save_csv}
+    refuse_overwriting(written, read, overwrite=config.overwrite)
     recording = Recording(folder)
     settings = _settings(recording.manifest.settings, config)
     manifest = recording.manifest
@@ -131,4 +135,8 @@ def _writers(config: ReplayConfig, settings: "Settings") -> "list[Writer]":
         writers.append(RecordingWriter(config.out, settings))
     if config.save_video is not None:
         writers.append(PaintedVideo(config.save_video))
+    if config.save_csv is not None:
+        from online_tapir.recording.keypoints import KeypointTable
+
+        writers.append(KeypointTable(config.save_csv))
     return writers

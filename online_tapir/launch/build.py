@@ -87,7 +87,12 @@ def check(config: LiveConfig) -> None:
     check_threads(config.model.threads)
     mode = rerun_mode(config)
     refuse_overwriting(
-        {"--save-video": output.save_video, "--rerun save=": Path(mode.target) if mode.way == "save" else None},
+        {
+            "--save-video": output.save_video,
+            "--save-csv": output.save_csv,
+            "--mcap": output.mcap,
+            "--rerun save=": Path(mode.target) if mode.way == "save" else None,
+        },
         {
             "--camera": _file(config.source.camera),
             "--points": None if config.points.points is None else _file(config.points.points),

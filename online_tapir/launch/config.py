@@ -235,6 +235,10 @@ class ViewerConfig:
     web_view_only: Annotated[bool, Parameter(help="Nobody may change the run from the page.", negative=())] = False
     web_cert: Annotated[Path | None, Parameter(help="Serve it over TLS: the certificate, a PEM file.")] = None
     web_key: Annotated[Path | None, Parameter(help="The certificate's private key, a PEM file.")] = None
+    foxglove: Annotated[
+        str | None,
+        Parameter(help="Serve pictures and points to Foxglove on this port, 8765 for instance, or HOST:PORT."),
+    ] = None
     quiet: Annotated[bool, Parameter(help="No status line.", negative=())] = False
     json_log: Annotated[bool, Parameter(help="One JSON object a second instead of the status line.", negative=())] = (
         False
@@ -263,6 +267,13 @@ class OutputConfig:
     save_video: Annotated[
         Path | None, Parameter(help="Video to write the frames into with the tracks painted on them: FILE.mp4.")
     ] = None
+    save_csv: Annotated[
+        Path | None,
+        Parameter(help="Table to write the points into at the end, in DeepLabCut's layout: FILE.csv or FILE.parquet."),
+    ] = None
+    mcap: Annotated[
+        Path | None, Parameter(help="File to write pictures and points into, for Foxglove and Rerun: FILE.mcap.")
+    ] = None
     save_state: Annotated[
         Path | None,
         Parameter(help="File to save the points to when the run is over, and on `online-tapir control save`."),
@@ -279,7 +290,10 @@ class OutputConfig:
         ),
     ] = None
     overwrite: Annotated[
-        bool, Parameter(help="Replace files that --save-video and --rerun save= would write to.", negative=())
+        bool,
+        Parameter(
+            help="Replace files that --save-video, --save-csv, --mcap and --rerun save= would write to.", negative=()
+        ),
     ] = False
 
 

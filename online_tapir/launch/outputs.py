@@ -43,6 +43,7 @@ def open_sinks(config: LiveConfig, roster: Roster, report: Report) -> Iterator[S
     yield from _rerun(config, report)
     yield from _control(config, roster, access, report)
     yield from _web(config, roster, report)
+    yield from _foxglove(config, access, report)
     if network.metrics is not None:
         from online_tapir.sinks.metrics import Metrics
 
@@ -99,6 +100,24 @@ def _web(config: LiveConfig, roster: Roster, report: Report) -> "Iterator[WebPag
     yield page
 
 
+def _foxglove(config: LiveConfig, access: Access, report: Report) -> Iterator[Sink]:
+    viewer, file = config.viewer, config.output.mcap
+    if viewer.foxglove is None and file is None:
+        return
+    try:
+        from online_tapir.sinks.foxglove import McapFile, open_server
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"--foxglove and --mcap need {error.name}; run `pip install 'online-tapir[foxglove]'`"
+        ) from error
+    if viewer.foxglove is not None:
+        scene, address = open_server(viewer.foxglove, viewer.color, access)
+        report(f"Foxglove: open a connection to {address}")
+        yield WriterSink(scene, "the Foxglove server", report=report, live=True)
+    if file is not None:
+        yield WriterSink(McapFile(file, viewer.color), f"the file {file}", report=report)
+
+
 def shows_web(viewer: ViewerConfig) -> bool:
     """Whether the page is asked for."""
     return viewer.web or viewer.web_address is not None
@@ -135,6 +154,10 @@ def open_writers(config: LiveConfig, report: Report) -> Iterator[Sink]:
     if output.save_video is not None:
         video = PaintedVideo(output.save_video, config.viewer.color)
         yield WriterSink(video, f"the video {output.save_video}", report=report)
+    if output.save_csv is not None:
+        from online_tapir.recording.keypoints import KeypointTable
+
+        yield WriterSink(KeypointTable(output.save_csv), f"the table {output.save_csv}", report=report)
 
 
 def open_window(viewer: ViewerConfig) -> "ClickWindow | None":

@@ -26,8 +26,9 @@ CLOSE_SECONDS = 10.0
 class WriterSink(Sink):
     """Passes each step to `writer`, in its own thread; `title` names it in reports, for example "the recording X".
 
-    `report` receives a line if writing ends early, and at the end a line if frames are missing. Frames are written
-    after `publish` returns: do not modify `frame.rgb` afterwards.
+    `report` receives a line if writing ends early, and at the end a line if frames are missing. A `live` writer shows
+    the newest frames and misses others in silence. Frames are written after `publish` returns: do not modify
+    `frame.rgb` afterwards.
     """
 
     def __init__(
@@ -37,12 +38,14 @@ class WriterSink(Sink):
         *,
         report: Callable[[str], None] = print,
         backlog_bytes: int = BACKLOG_BYTES,
+        live: bool = False,
         close_s: float = CLOSE_SECONDS,
     ) -> None:
         self._writer = writer
         self._title = title
         self._report = report
-        self._backlog_bytes = backlog_bytes
+        self._backlog_bytes = 0 if live else backlog_bytes
+        self._live = live
         self._close_s = close_s
         self._box: Backlog[TrackedFrame] | None = None  # None until the size of a frame is known
         self._thread: threading.Thread | None = None
@@ -86,7 +89,7 @@ class WriterSink(Sink):
         self._thread.join(self._close_s)
         if self._thread.is_alive():
             self._report(f"{self._title} was still busy after {self._close_s:g} s; its last frames are missing")
-        if self.dropped:
+        if self.dropped and not self._live:
             self._report(f"{self._title} lacks {self.dropped} frames: they came faster than they could be written")
 
     def _start(self, frame: Frame) -> Backlog[TrackedFrame]:

@@ -1,7 +1,5 @@
 """The pictures that the page shows: frames as JPEGs, and what the model sees of an inspected point."""
 
-from typing import Any
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +13,7 @@ from online_tapir.drawing.inspection_pictures import (
     stage_colors,
 )
 from online_tapir.drawing.painting import paint_stages
+from online_tapir.picture import to_jpeg
 from online_tapir.records import Inspection
 
 TILE = (280, 210)  # pixels, width and height, of each of the four pictures of an inspected point
@@ -30,7 +29,7 @@ def frame_jpeg(rgb: Picture, width: int, quality: int) -> bytes:
     height = max(1, round(rgb.shape[0] * width / rgb.shape[1]))
     if width < rgb.shape[1]:
         rgb = np.asarray(cv2.resize(rgb, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
-    return _jpeg(rgb, quality)
+    return to_jpeg(rgb, quality)
 
 
 def inspection_jpeg(rgb: Picture, inspection: Inspection) -> bytes:
@@ -51,7 +50,7 @@ def inspection_jpeg(rgb: Picture, inspection: Inspection) -> bytes:
         seen.repeat(times, 0).repeat(times, 1),
     ]
     rows = [np.concatenate([_framed(tile) for tile in tiles[row : row + 2]], axis=1) for row in (0, 2)]
-    return _jpeg(np.concatenate(rows), TILE_QUALITY)
+    return to_jpeg(np.concatenate(rows), TILE_QUALITY)
 
 
 def _within(size: tuple[int, int]) -> tuple[int, int]:
@@ -69,8 +68,3 @@ def _framed(picture: Picture) -> Picture:
     top, left = (TILE[1] - picture.shape[0]) // 2, (TILE[0] - picture.shape[1]) // 2
     tile[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
     return tile
-
-
-def _jpeg(rgb: NDArray[Any], quality: int) -> bytes:
-    _, packed = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), (cv2.IMWRITE_JPEG_QUALITY, quality))
-    return packed.tobytes()

@@ -6,6 +6,7 @@ import rerun as rr
 
 from online_tapir.drawing.inspection_pictures import Overlay, WidthHeight
 from online_tapir.drawing.painting import Picture
+from online_tapir.picture import to_jpeg
 
 WHITE = (240, 240, 245)
 OVERLAY_ORDER = 1.0  # rerun draws pictures at -10, lines at 20, points at 30
@@ -19,7 +20,7 @@ def photograph(rgb: Picture, quality: int, *, compressed: bool) -> rr.EncodedIma
     GPU, shows none. Raw pictures need no decoder. An odd side gets its last row or column twice.
     """
     if compressed:
-        return rr.EncodedImage(contents=jpeg_bytes(rgb, quality), media_type="image/jpeg")
+        return rr.EncodedImage(contents=to_jpeg(rgb, quality), media_type="image/jpeg")
     height, width = rgb.shape[:2]
     even = np.asarray(cv2.copyMakeBorder(rgb, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE))
     return rr.Image(
@@ -28,12 +29,6 @@ def photograph(rgb: Picture, quality: int, *, compressed: bool) -> rr.EncodedIma
         height=even.shape[0],
         pixel_format=rr.PixelFormat.Y_U_V12_LimitedRange,
     )
-
-
-def jpeg_bytes(rgb: Picture, quality: int) -> bytes:
-    """A picture [h, w, 3] as JPEG."""
-    _, data = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return data.tobytes()
 
 
 def translucent(rgba: Overlay, *, compressed: bool) -> rr.EncodedImage | rr.Image:

@@ -1,0 +1,124 @@
+"""What Foxglove gets: a file that its own reader decodes, and a server that refuses strangers."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from online_tapir.errors import ConfigError, PublishError
+from online_tapir.recording.tables import Source
+from online_tapir.recording.writer import TrackedFrame
+from online_tapir.records import Frame, Label, TrackedObject
+from online_tapir.testing import make_tracks, sliding_pictures
+
+foxglove = pytest.importorskip("online_tapir.sinks.foxglove", reason="foxglove-sdk is in the extra [foxglove]")
+reader = pytest.importorskip("mcap.reader", reason="mcap-protobuf-support is in the extra [dev]")
+decoder = pytest.importorskip("mcap_protobuf.decoder", reason="mcap-protobuf-support is in the extra [dev]")
+
+SECOND = 1_000_000_000
+BOX = np.array([[1, 2], [30, 2], [30, 20], [1, 20]], np.float32)
+
+
+def steps(camera: str, frames: int = 3) -> list[TrackedFrame]:
+    cup = TrackedObject("cup", np.eye(3), BOX, 1, np.array([0], np.int32), np.zeros(0, np.int32), {})
+    found = []
+    for number, picture in enumerate(sliding_pictures(frames, 48, 64)):
+        tracks = make_tracks(
+            number, [[10.5 + number, 20.25], [40, 30]], visible=[True, False], size=(64, 48),
+            captured_unix_ns=(100 + number) * SECOND, camera=camera, labels={0: Label("rim", "cup", 0xFF0000)},
+            objects=(cup,),
+        )  # fmt: skip
+        found.append(TrackedFrame(Frame(number, 0, (100 + number) * SECOND, picture), tracks))
+    return found
+
+
+def read(path: Path) -> dict[str, list[tuple[int, Any]]]:
+    """The decoded messages of an MCAP file by topic, with their times."""
+    found: dict[str, list[tuple[int, Any]]] = {}
+    with path.open("rb") as file:
+        for _, channel, message, decoded in reader.make_reader(
+            file, decoder_factories=[decoder.DecoderFactory(), JsonFactory()]
+        ).iter_decoded_messages():
+            found.setdefault(channel.topic, []).append((message.log_time, decoded))
+    return found
+
+
+class JsonFactory:
+    """Leaves JSON as it is."""
+
+    def decoder_for(self, encoding: str, schema: Any) -> Any:
+        return bytes if encoding == "json" else None
+
+
+def test_a_file_holds_picture_points_and_status_of_every_camera(tmp_path: Path) -> None:
+    path = tmp_path / "run.mcap"
+    file = foxglove.McapFile(path)
+    for camera in ("left", "right"):
+        file.begin(Source(camera))
+        for step in steps(camera):
+            file.write(step)
+    file.close("the run ended")
+    found = read(path)
+    assert sorted(found) == [
+        f"/{camera}/{topic}" for camera in ("left", "right") for topic in ("image", "points", "status")
+    ]
+    assert [at for at, _ in found["/left/points"]] == [100 * SECOND, 101 * SECOND, 102 * SECOND]
+    (_, image), (_, points) = found["/left/image"][1], found["/left/points"][1]
+    assert (image.format, image.frame_id, image.data[:3]) == ("jpeg", "left", b"\xff\xd8\xff")
+    seen, hidden = points.circles
+    assert (seen.position.x, seen.position.y) == (11.5, 20.25)
+    assert (seen.fill_color.r, seen.fill_color.a, hidden.fill_color.a) == (1, 1, 0)
+    assert {pair.key: pair.value for pair in seen.metadata} == {
+        "id": "0", "name": "rim", "group": "cup", "state": "visible",
+    }  # fmt: skip
+    assert [text.text for text in points.texts] == ["rim"]
+    assert [(point.x, point.y) for point in points.points[0].points] == [tuple(corner) for corner in BOX.tolist()]
+    assert b'"visible": 1' in found["/right/status"][0][1] or b'"visible":1' in found["/right/status"][0][1]
+
+
+def test_a_lost_object_has_no_box(tmp_path: Path) -> None:
+    (step,) = steps("left", 1)
+    lost = replace(step.tracks.objects[0], box=None, matrix=None)
+    file = foxglove.McapFile(tmp_path / "run.mcap")
+    file.write(replace(step, tracks=replace(step.tracks, objects=(lost,))))
+    file.close("")
+    assert not read(tmp_path / "run.mcap")["/left/points"][0][1].points
+
+
+def test_the_file_is_readable_in_rerun(tmp_path: Path) -> None:
+    rr = pytest.importorskip("rerun")
+    file = foxglove.McapFile(tmp_path / "run.mcap")
+    for step in steps("left"):
+        file.write(step)
+    file.close("")
+    recording = rr.RecordingStream("a test")
+    recording.save(tmp_path / "run.rrd")
+    recording.log_file_from_path(tmp_path / "run.mcap")
+    recording.disconnect()
+    whole = (tmp_path / "run.rrd").read_bytes()
+    assert b"left/image" in whole
+
+
+def test_a_server_is_for_this_machine_unless_said_otherwise() -> None:
+    scene, address = foxglove.open_server("0")
+    assert address.startswith("ws://127.0.0.1:")
+    for step in steps("left"):
+        scene.write(step)  # nobody watches
+    scene.close("")
+    with pytest.raises(PublishError, match="other machines could watch"):
+        foxglove.open_server("0.0.0.0:0")
+
+
+@pytest.mark.parametrize("address", ["", "eight", "127.0.0.1:x", "70000"])
+def test_what_is_no_port_is_refused(address: str) -> None:
+    with pytest.raises(ConfigError, match="is not a port"):
+        foxglove.open_server(address)
+
+
+def test_another_kind_of_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"ends in \.mcap"):
+        foxglove.McapFile(tmp_path / "run.bag")
+    with pytest.raises(PublishError, match="cannot write"):
+        foxglove.McapFile(tmp_path / "nowhere" / "run.mcap")
