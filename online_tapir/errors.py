@@ -44,6 +44,10 @@ class StateError(OnlineTapirError):
     """A saved state that cannot be read, resumed or written."""
 
 
+class TemplateError(OnlineTapirError):
+    """Templates of points that cannot be read, used or written."""
+
+
 class PublishError(OnlineTapirError):
     """A sink that cannot start."""
 

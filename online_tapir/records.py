@@ -83,6 +83,7 @@ class Label:
     name: str = ""  # of one living point only
     group: str = ""
     color: int | None = None  # 0xRRGGBB; None: by the viewer's own rule
+    sought: str = ""  # the name of the template that it is searched by, until it is found
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -126,6 +127,7 @@ class Tracks:
     inspection: Inspection | None = None  # of the inspected point; never published
     labels: Mapping[int, Label] = field(default_factory=dict)  # by id, of the points that have one
     objects: tuple[TrackedObject, ...] = ()  # the groups of points, by name
+    searching: tuple[str, ...] = ()  # names of templates that have not been found yet
 
     def called(self, id: int) -> str:
         """The point's name, or its id where it has none."""

@@ -25,6 +25,7 @@ from online_tapir.cli.listen import listen
 from online_tapir.cli.live import live
 from online_tapir.cli.live import run as run_cameras
 from online_tapir.cli.replay import replay
+from online_tapir.cli.templates import templates_app
 from online_tapir.cli.training import distil, evaluate, scenes, train
 from online_tapir.cli.weights import weights_app
 from online_tapir.errors import ConfigError, OnlineTapirError
@@ -52,7 +53,7 @@ app.default(live)
 for command in (cameras, info, listen, replay, export, train, distil, scenes):
     app.command(command)
 app.command(evaluate, name="eval")
-for sub_commands in (weights_app, control_app, keys_app):
+for sub_commands in (weights_app, control_app, templates_app, keys_app):
     app.command(sub_commands)
 app.register_install_completion_command()
 

@@ -55,7 +55,7 @@ def add_camera(
     where: Where = HERE,
 ) -> None:
     """Add a camera to the run; prints its name once it is open."""
-    with _controller(where) as controller:
+    with reached(where) as controller:
         called = controller.add_camera(source, name, **(set or {}))
         deadline = time.monotonic() + OPENING_S
         while (state := _state_of(controller, called)).state == "opening" and time.monotonic() < deadline:
@@ -70,14 +70,14 @@ def remove_camera(
     name: Annotated[str, Parameter(help="As listed by `control camera list`.")], *, where: Where = HERE
 ) -> None:
     """Remove a camera from the run, with its points; the others go on."""
-    with _controller(where) as controller:
+    with reached(where) as controller:
         controller.remove_camera(name)
 
 
 @camera_app.command(name="list")
 def list_cameras(*, where: Where = HERE) -> None:
     """Print the run's cameras, one per line: name, state, and the reason of a trouble."""
-    with _controller(where) as controller:
+    with reached(where) as controller:
         for camera in controller.camera_states():
             print(camera.name, camera.state, camera.reason)
 
@@ -103,7 +103,7 @@ def add(
 ) -> None:
     """Add points; prints their ids."""
     xy = _pairs(points)
-    with _controller(where) as controller:
+    with reached(where) as controller:
         print(*controller.add(xy, frame, normalised=normalised, names=name or (), group=group).tolist())
 
 
@@ -119,7 +119,7 @@ def label(
     """Name a point, or put it into a group."""
     if color is not None and not re.fullmatch(r"#[0-9a-fA-F]{6}", color):
         raise ConfigError(f"{color!r} is no colour; write '#ff8800'")
-    with _controller(where) as controller:
+    with reached(where) as controller:
         controller.label(id, name, group=group, color=None if color is None else int(color[1:], 16))
 
 
@@ -128,21 +128,21 @@ def remove(
     ids: Annotated[list[int], Parameter(help="Point ids, as listed by `control list`.")], *, where: Where = HERE
 ) -> None:
     """Remove points."""
-    with _controller(where) as controller:
+    with reached(where) as controller:
         controller.remove(ids)
 
 
 @control_app.command
 def clear(*, where: Where = HERE) -> None:
     """Remove every point."""
-    with _controller(where) as controller:
+    with reached(where) as controller:
         print(f"{controller.clear()} points removed")
 
 
 @control_app.command(name="list")
 def list_(*, where: Where = HERE) -> None:
     """Print the points, one per line: id, x, y, visible or hidden, name and group."""
-    with _controller(where) as controller:
+    with reached(where) as controller:
         points = controller.list()
     for id, (x, y), visible in zip(points.ids.tolist(), points.xy.tolist(), points.visible.tolist(), strict=True):
         label = points.labels.get(id)
@@ -160,7 +160,7 @@ def replenish(
     where: Where = HERE,
 ) -> None:
     """Replace lost points with new ones, or stop doing so."""
-    with _controller(where) as controller:
+    with reached(where) as controller:
         controller.replenish(switch == "on", points)
 
 
@@ -171,28 +171,28 @@ def inspect(
     where: Where = HERE,
 ) -> None:
     """Show in Rerun or the window what the model sees of one point: its heat map, correlations, refinements."""
-    with _controller(where) as controller:
+    with reached(where) as controller:
         controller.inspect(None if id == "off" else id)
 
 
 @control_app.command
 def pause(*, where: Where = HERE) -> None:
     """Stop tracking and publish only heartbeats, until `resume`."""
-    with _controller(where) as controller:
+    with reached(where) as controller:
         controller.pause()
 
 
 @control_app.command
 def resume(*, where: Where = HERE) -> None:
     """Continue after `pause`."""
-    with _controller(where) as controller:
+    with reached(where) as controller:
         controller.resume()
 
 
 @control_app.command
 def status(*, where: Where = HERE) -> None:
     """Print the run's status as JSON."""
-    with _controller(where) as controller:
+    with reached(where) as controller:
         print(json.dumps(controller.status(), indent=1, ensure_ascii=False))
 
 
@@ -202,7 +202,7 @@ def snapshot(file: Annotated[Path, Parameter(help="The .jpg or .png to write.")]
     format = FORMATS.get(file.suffix.lower())
     if format is None:
         raise ConfigError(f"a snapshot cannot be written as {file}; name a {', '.join(FORMATS)} file")
-    with _controller(where) as controller:
+    with reached(where) as controller:
         picture = controller.snapshot(format)
     try:
         file.write_bytes(picture.image)
@@ -221,14 +221,14 @@ def set_(
     where: Where = HERE,
 ) -> None:
     """Change options of the run; prints all of them."""
-    with _controller(where) as controller:
+    with reached(where) as controller:
         print(json.dumps(controller.set(heartbeat_s=heartbeat, patience_frames=patience)))
 
 
 @control_app.command
 def record(switch: Literal["on", "off"], *, where: Where = HERE) -> None:
     """Begin a recording on the tracker's machine, in a new folder that is printed; or end it."""
-    with _controller(where) as controller:
+    with reached(where) as controller:
         folder = controller.record(switch == "on")
     if folder:
         print(folder)
@@ -237,7 +237,7 @@ def record(switch: Literal["on", "off"], *, where: Where = HERE) -> None:
 @control_app.command
 def save(*, where: Where = HERE) -> None:
     """Save the points to the run's --save-state file."""
-    with _controller(where) as controller:
+    with reached(where) as controller:
         saved = controller.save_state()
     print(f"{saved.points} points of frame {saved.frame_id} saved")
 
@@ -245,12 +245,12 @@ def save(*, where: Where = HERE) -> None:
 @control_app.command
 def stop(*, where: Where = HERE) -> None:
     """End the run."""
-    with _controller(where) as controller:
+    with reached(where) as controller:
         controller.stop()
 
 
 @contextmanager
-def _controller(where: Reach) -> "Iterator[Controller]":
+def reached(where: Reach) -> "Iterator[Controller]":
     from online_tapir.control.client import Controller
 
     with Controller(where.address, keys=where.keys, timeout_ms=int(where.timeout * 1000)) as controller:

@@ -174,6 +174,11 @@ class Controller(ClientSockets):
         """The newest tracked frame as "jpeg" or "png"."""
         return Snapshot(**self._ask("snapshot", format=format))
 
+    def templates(self) -> bytes:
+        """What the visible points that have a name look like, as the content of a file for `--templates`."""
+        file: bytes = self._ask("templates")["file"]
+        return file
+
     def set(self, *, heartbeat_s: float | None = None, patience_frames: int | None = None) -> dict[str, Any]:
         """Sets seconds between heartbeats and frames a point may be hidden before it is replaced; returns both."""
         return self._ask("set", heartbeat_s=heartbeat_s, patience_frames=patience_frames)

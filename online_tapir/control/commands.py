@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from online_tapir.control.protocol import LONGEST_HEARTBEAT_S, SHORTEST_HEARTBEAT_S, ControlError, Request
-from online_tapir.errors import OnlineTapirError, QueryError
+from online_tapir.errors import OnlineTapirError, QueryError, TemplateError
 from online_tapir.live.stream import Stream
 from online_tapir.points.placement import check_inside
 from online_tapir.records import Frame, Label
@@ -94,9 +94,10 @@ def clear(stream: Stream) -> Result:
 
 
 def list_points(stream: Stream) -> Result:
-    living = stream.tracker.ids
+    sought = stream.sought
+    living = np.array([id for id in stream.tracker.ids.tolist() if id not in sought], np.int32)
     tracks = stream.tracks
-    labels = [list(_told(id, label)) for id, label in sorted(stream.tracker.labels.items())]
+    labels = [list(_told(id, label)) for id, label in sorted(stream.tracker.labels.items()) if id not in sought]
     if tracks is None:
         return {"frame_id": -1, "points": [], "waiting": living.tolist(), "labels": labels}
     rows = zip(tracks.ids.tolist(), tracks.xy.tolist(), tracks.visible.tolist(), strict=True)
@@ -113,7 +114,7 @@ def replenish(stream: Stream, on: bool, points: int | None = None) -> Result:
     room = stream.tracker.max_points
     if points is not None and points > room:
         raise ControlError("no_room", f"{points} points, but room for {room}; raise --max-points")
-    stream.replenish((len(stream.tracker.ids) if points is None else points) if on else None)
+    stream.replenish((stream.points if points is None else points) if on else None)
     return {"on": on, "points": stream.replenishing or 0}
 
 
@@ -206,6 +207,14 @@ def record(stream: Stream, on: bool) -> Result:
     return {"recording": stream.recorder.folder}
 
 
+def templates(stream: Stream) -> Result:
+    try:
+        found = stream.templates()
+    except TemplateError as error:
+        raise ControlError("no_template", str(error)) from error
+    return {"names": [template.name for template in found.templates], "file": found.content()}
+
+
 def save(stream: Stream) -> Result:
     _newest(stream)
     if stream.keeper is None:
@@ -249,5 +258,6 @@ _COMMANDS: dict[str, Callable[..., Result]] = {
     "set": set_options,
     "record": record,
     "save": save,
+    "templates": templates,
     "stop": stop,
 }

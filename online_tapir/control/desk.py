@@ -23,9 +23,22 @@ if TYPE_CHECKING:
     from online_tapir.live.stream import Stream
 
 REQUESTS_A_SECOND, BURST = 100.0, 200.0  # per sender
-COST = {"snapshot": 20.0, "camera_add": 20.0, "save": 20.0, "record": 20.0, "list": 5.0}  # in requests; others cost 1
+COST = {
+    "snapshot": 20.0,
+    "templates": 20.0,
+    "camera_add": 20.0,
+    "save": 20.0,
+    "record": 20.0,
+    "list": 5.0,
+}  # in requests; others cost 1
 ANY_CAMERA = {"stop"}  # these are of the run, not of a camera, as are those of `_of_the_run`
-REPEATABLE = {"cameras", "list", "status", "snapshot"}  # these change nothing, so a repeated request runs again
+REPEATABLE = {
+    "cameras",
+    "list",
+    "status",
+    "snapshot",
+    "templates",
+}  # these change nothing, so a repeated request runs again
 READING = REPEATABLE  # what one may do who may only look
 _REMEMBERED = 256  # results, and senders
 

@@ -40,6 +40,7 @@ The server is a ROUTER socket, a client a DEALER or a REQ socket. Every request 
     pause                                                            paused: true
     resume                                                           paused: false
     status                                                           camera, model, state, frame_id, ...
+    templates                                                        names: [str, ...], file: bin
     snapshot    format: "jpeg" or "png"                              frame_id, width, height, captured_unix_ns: int,
                                                                      format: str, image: bin
     set         heartbeat_s: float, patience_frames: int             the current values of both
@@ -58,7 +59,8 @@ a frame of the rolling window, by default the newest; points are tracked from th
 points, to keep as many as there were when it was called, or `points`; adding, removing and clearing change that number.
 `inspect` shows what the model sees of one point, if the run has a viewer (Rerun, the window, the page), until that is
 removed or no id is given. `inspected` is -1 while no point is inspected. `record` begins a recording in a new folder,
-whose path it tells, or ends the one that runs. `save` writes the points to the --save-state file of the run and does
+whose path it tells, or ends the one that runs. `templates` tells what the visible points that have a name look like, as
+the file that --templates reads. `save` writes the points to the --save-state file of the run and does
 not wait: it is done once the status has `saves` >= `save`, and succeeded if `save_error` is empty.
 """
 
@@ -93,6 +95,7 @@ ERRORS = {
     "no_room": "more points than there is room for",
     "bad_name": "a name that another point has, or that cannot be one",
     "unknown_point": "no such point",
+    "no_template": "no named point is visible, so there is nothing to keep",
     "not_shown": "the run has no viewer that could show an inspected point",
     "not_recorded": "a recording that cannot be begun or is not there to be ended",
     "view_only": "a change, asked for by one who may only look",
@@ -309,6 +312,7 @@ ARGUMENTS: dict[str, dict[str, Callable[[Any, str], Any]]] = {
     "pause": {},
     "resume": {},
     "status": {},
+    "templates": {},
     "snapshot": {"format": _text},
     "set": {"heartbeat_s": _number, "patience_frames": _whole},
     "record": {"on": _flag},

@@ -22,8 +22,9 @@ from online_tapir.flow.fusion import REMEMBERED, Fusion
 from online_tapir.flow.model_thread import CLOSE_SECONDS, ModelThread, Work
 from online_tapir.model.tapir import Tapir
 from online_tapir.points.placement import check_inside
-from online_tapir.records import Frame, Tracks
+from online_tapir.records import Frame, Label, Tracks
 from online_tapir.tracking.ledger import Labelled, Ledger, Query, labels_of
+from online_tapir.tracking.looks import Looks
 from online_tapir.tracking.state_file import SavedState
 from online_tapir.tracking.tracker import Tracker
 
@@ -42,13 +43,15 @@ class _Named:
     xy: NDArray[np.float32]  # [P, 2] on the frame that they were named on
     frame_id: int
     now: NDArray[np.float32]  # [P, 2] on the newest frame, by flow
+    looks: Looks | None = None  # they are searched for by these, and have no position
 
     def on(self, now: NDArray[np.float32] | None) -> "_Named":
-        return self if now is None else replace(self, now=now)
+        return self if now is None or self.looks is not None else replace(self, now=now)
 
     def without(self, ids: NDArray[np.int32]) -> "_Named":
         keep = ~np.isin(self.ids, ids)
-        return _Named(self.ids[keep], self.xy[keep], self.frame_id, self.now[keep])
+        looks = None if self.looks is None else self.looks.taken(keep)
+        return _Named(self.ids[keep], self.xy[keep], self.frame_id, self.now[keep], looks)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -130,6 +133,11 @@ class FlowTracker(Labelled):
         return list(self._seen)
 
     @property
+    def answer(self) -> Tracks | None:
+        """The model's newest answer that came in, for a frame that may have passed; None before the first."""
+        return self._template
+
+    @property
     def in_flight(self) -> int:
         return len(self._submitted)
 
@@ -152,6 +160,15 @@ class FlowTracker(Labelled):
         if self._last is not None:
             check_inside(points, self._last.rgb.shape[1], self._last.rgb.shape[0])
         return self._points.add(points, frame_id, labels_of(names, group, len(points)))
+
+    def search(self, looks: Looks, labels: Sequence[Label] = ()) -> NDArray[np.int32]:
+        """As `Tracker.search`; the points appear with the model's first answer."""
+        looks.check(self.model.config)
+        return self._points.add(np.zeros((looks.points, 2), np.float32), None, labels, looks)
+
+    def looks(self, xy: ArrayLike, frame_id: int | None = None) -> Looks:
+        """As `Tracker.looks`, on a frame that the model has seen; waits for the model."""
+        return self._ask(lambda: self._tracker.looks(xy, frame_id))
 
     def remove(self, ids: ArrayLike) -> None:
         """As `Tracker.remove`."""
@@ -199,7 +216,7 @@ class FlowTracker(Labelled):
             raise FrameError(
                 f"frame {frame.id} came after frame {self._last.id}; give frames in the order of their ids"
             )
-        for query in [query for query in self._points.queries if query.frame_id is None]:
+        for query in [query for query in self._points.queries if query.frame_id is None and query.looks is None]:
             try:
                 check_inside(query.xy, frame.rgb.shape[1], frame.rgb.shape[0])
             except QueryError:
@@ -252,7 +269,8 @@ class FlowTracker(Labelled):
         self._raise_error()
         with self._changed:
             self._changed.wait_for(lambda: self._offered is None or self._error is not None)
-        saved, queries = self._ask(self._tracker.saved_state), self._points.queries
+        saved = self._ask(self._tracker.saved_state)
+        queries = [query for query in self._points.queries if query.looks is None]
         places = (self._fusion.brought(query.xy, query.frame_id) for query in queries)
         return replace(
             saved,
@@ -286,9 +304,10 @@ class FlowTracker(Labelled):
 
     def _begin(self, query: Query, frame_id: int) -> None:
         self._points.seat([query])
-        self._fusion.add(query.ids, query.xy, frame_id)
+        if query.looks is None:  # the others appear with the model's answer
+            self._fusion.add(query.ids, query.xy, frame_id)
         with self._changed:
-            self._named.append(_Named(query.ids, query.xy, frame_id, query.xy))
+            self._named.append(_Named(query.ids, query.xy, frame_id, query.xy, query.looks))
 
     def _take_in_answers(self) -> None:
         with self._changed:
@@ -401,6 +420,9 @@ class FlowTracker(Labelled):
         """Hands the model's tracker what is new with a frame."""
         frame = offer.frame
         for named in offer.named:
+            if named.looks is not None:
+                self._tracker.adopt(named.ids, named.xy, None, named.looks)
+                continue
             exact = named.frame_id in self._tracker.frame_ids
             now = named.now.clip(0, (frame.rgb.shape[1], frame.rgb.shape[0])).astype(np.float32)
             self._tracker.adopt(named.ids, named.xy if exact else now, named.frame_id if exact else None)

@@ -97,6 +97,7 @@ def check(config: LiveConfig) -> None:
             "--camera": _file(config.source.camera),
             "--points": None if config.points.points is None else _file(config.points.points),
             "--mask": config.points.mask,
+            "--templates": config.points.templates,
             "--model": _file(config.model.model),
             "--weights": config.model.weights,
             "--save-state": output.save_state,

@@ -84,6 +84,13 @@ class PointsConfig:
         Parameter(help="Track a grid of points inside an object of this mask (image of ids, or .npy) instead."),
     ] = None
     mask_id: Annotated[int, Parameter(help="Which object of the mask.", validator=Count)] = 1
+    templates: Annotated[
+        Path | None,
+        Parameter(
+            help="Search for the named points of this file of `online-tapir templates save` until each is found; no "
+            "others are placed unless --points or --mask says so."
+        ),
+    ] = None
     replenish: Annotated[bool, Parameter(help="Replace lost points with new ones, to keep their number.")] = False
     max_points: Annotated[int, Parameter(help="Most points at once.", validator=Number(gte=1, lte=MOST_POINTS))] = (
         DEFAULT_MAX_POINTS

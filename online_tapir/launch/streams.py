@@ -34,6 +34,8 @@ from online_tapir.model.coordinates import Size
 from online_tapir.model.tapir import Tapir
 from online_tapir.points.objects import Objects
 from online_tapir.points.placement import NOWHERE, Corners, MaskPoints, PointSource, parse_points
+from online_tapir.tracking import templates
+from online_tapir.tracking.finder import Finder
 from online_tapir.tracking.state_file import input_of
 from online_tapir.tracking.tracker import Tracker
 
@@ -82,6 +84,7 @@ class Streams:
                 tracker,
                 self.stop,
                 points=points,
+                finder=_finder(config.points, self.model),
                 objects=None if config.points.objects == "off" else Objects(config.points.objects),
                 replenish=config.points.replenish,
                 heartbeat_s=config.network.heartbeat,
@@ -189,7 +192,15 @@ def _points(points: PointsConfig, resumed: bool) -> PointSource:
         return MaskPoints(points.mask, points.mask_id)
     if points.points is not None:
         return parse_points(points.points)
-    return NOWHERE if resumed else Corners(min(DEFAULT_POINTS, points.max_points))
+    return NOWHERE if resumed or points.templates is not None else Corners(min(DEFAULT_POINTS, points.max_points))
+
+
+def _finder(points: PointsConfig, model: Tapir) -> Finder:
+    if points.templates is None:
+        return Finder()
+    found = templates.read(points.templates)
+    found.check(model)
+    return Finder(found.templates)
 
 
 def _state_to_resume(output: OutputConfig) -> Path | None:

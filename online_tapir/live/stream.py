@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from online_tapir.camera import Camera, Capture, Health
 from online_tapir.clock import Clock, SystemClock
+from online_tapir.errors import QueryError, TemplateError
 from online_tapir.flow.tracker import FlowTracker
 from online_tapir.live.recovery import Recovery
 from online_tapir.live.saves import Keeper, Records
@@ -17,6 +18,8 @@ from online_tapir.points.objects import Objects, with_objects
 from online_tapir.points.placement import NOWHERE, PointSource
 from online_tapir.points.replenish import PATIENCE_FRAMES, Replenisher
 from online_tapir.records import Frame, Queries, Tracks
+from online_tapir.tracking.finder import Finder
+from online_tapir.tracking.templates import Templates, patches_of
 from online_tapir.tracking.tracker import Tracker
 from online_tapir.wire.messages import Heartbeat, State
 
@@ -35,6 +38,7 @@ class Stream:
         stop: threading.Event,
         *,
         points: PointSource = NOWHERE,
+        finder: Finder | None = None,
         objects: Objects | None = None,
         replenish: bool = False,
         heartbeat_s: float = 1.0,
@@ -58,6 +62,7 @@ class Stream:
         self.skipped = 0  # frames that came while paused
         self.requests = 0  # answered or refused
         self._points = points
+        self._finder = finder or Finder()
         self._objects = objects  # None: groups of points are no objects
         self._replenisher = Replenisher(0) if replenish else None
         self._report = report
@@ -129,6 +134,7 @@ class Stream:
             for id, label in zip(ids.tolist(), self._points.labels, strict=False):
                 self.tracker.label(id, label)
             self._name(self._queries(ids, xy, frame.id))
+            self._finder.begin(self.tracker)
             self._hold()
         self._follow_inspected()
         self.tracker.submit(frame)
@@ -143,6 +149,7 @@ class Stream:
         self._collected += 1
         times = replace(tracks.times, publish=self._publish_ns)
         dropped = self.capture.dropped + self.skipped
+        tracks = self._finder.sift(tracks, self.tracker)
         if self._objects is not None:
             tracks = with_objects(tracks, self._objects.follow(tracks))
         return frame, named, replace(tracks, camera=self.name, dropped=dropped, times=times)
@@ -167,6 +174,38 @@ class Stream:
     def _queries(self, ids: NDArray[np.int32], xy: NDArray[np.float32], frame_id: int) -> Queries:
         labels = self.tracker.labels
         return Queries(ids, xy, frame_id, {id: labels[id] for id in ids.tolist() if id in labels})
+
+    @property
+    def points(self) -> int:
+        """How many points there are, without those that have yet to be found."""
+        return len(self.tracker.ids) - len(self.sought)
+
+    @property
+    def sought(self) -> set[int]:
+        """The views of templates that have not been found."""
+        return {id for id, label in self.tracker.labels.items() if label.sought}
+
+    def templates(self) -> Templates:
+        """What the visible points that have a name look like now, on the newest frame that the model has seen.
+
+        Raises TemplateError where there are none.
+        """
+        answer, now = self.tracker.answer, self.tracks
+        if self.frame is None or answer is None or now is None:
+            raise TemplateError("the model has seen no frame yet; ask again in a moment")
+        named = [id for id, label in now.labels.items() if label.name]
+        ids = np.intersect1d(answer.ids[answer.visible], now.ids[now.visible])
+        ids = ids[np.isin(ids, named)]
+        if not len(ids):
+            raise TemplateError(
+                "no point that has a name is visible; name points first, by `control label` or the page"
+            )
+        try:
+            looks = self.tracker.looks(answer.xy[np.searchsorted(answer.ids, ids)], answer.frame_id)
+        except QueryError as error:
+            raise TemplateError(str(error)) from error
+        patches = patches_of(self.frame.rgb, now.xy[np.searchsorted(now.ids, ids)])
+        return Templates.made(self.tracker.model, [now.labels[id] for id in ids.tolist()], looks, patches)
 
     def remove(self, ids: NDArray[np.int32]) -> None:
         self.tracker.remove(ids)
@@ -220,7 +259,7 @@ class Stream:
             state=self.state,
             frame_id=-1 if self.tracks is None else self.tracks.frame_id,
             since_unix_ns=now_unix_ns - (now_ns - since_ns),
-            points=len(self.tracker.ids),
+            points=self.points,
         )
 
     def heartbeat_due(self) -> Heartbeat | None:
@@ -240,7 +279,7 @@ class Stream:
     def _hold(self) -> None:
         """If this stream replenishes, the current number of points becomes the number to maintain."""
         if self._replenisher is not None:
-            self._replenisher.want = len(self.tracker.ids)
+            self._replenisher.want = self.points
 
     def _follow_inspected(self) -> None:
         """Before each frame: inspects the awaited point once it exists, and reports when an inspected one is gone."""

@@ -10,6 +10,7 @@ from online_tapir.model.config import TapirConfig
 from online_tapir.model.recent import Recent
 
 _RECENT = "recent."
+LONG_AGO = 100.0  # frames, after which nothing is left of the trust in a position
 REMEMBERED = 4  # rows of tapir_kernels.mixer_step's memory: two past inputs, two pending sums
 
 
@@ -99,6 +100,11 @@ class TrackState:
         view.previous_xy.fill_(torch.nan)
         if view.recent is not None:
             view.recent.copy_(Recent.begun(match_queries[None], refine_queries[:, None], xy[None]))
+
+    def forget_place(self) -> None:
+        """Makes the points ones that were last seen so long ago that they may be anywhere."""
+        if self.recent is not None:
+            self.recent.age.fill_(LONG_AGO)
 
     def move(self, source: int, target: int) -> None:
         """Copies the point in row `source` over the one in row `target`."""

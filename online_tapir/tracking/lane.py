@@ -82,7 +82,7 @@ class Lane:
         else:
             frame = Frame(rgb.id, rgb.captured_ns, rgb.captured_unix_ns, rgb_to_rgb8(rgb.rgb))
         height, width = frame.rgb.shape[:2]
-        for query in [query for query in self.points.queries if query.frame_id is None]:
+        for query in [query for query in self.points.queries if query.frame_id is None and query.looks is None]:
             try:
                 check_inside(query.xy, width, height)
             except QueryError:

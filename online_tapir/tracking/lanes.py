@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 import tapir_kernels
 from online_tapir.clock import Stopwatch, SystemClock
@@ -33,6 +34,7 @@ from online_tapir.tracking.feature_window import FeatureRings, RememberedFrame
 from online_tapir.tracking.graphed import IN_FLIGHT, GraphedStep
 from online_tapir.tracking.lane import Lane
 from online_tapir.tracking.ledger import Query
+from online_tapir.tracking.looks import Looks
 from online_tapir.tracking.persistence import Persistence
 from online_tapir.tracking.state_file import SavedState
 from online_tapir.tracking.static import StaticStages
@@ -142,6 +144,14 @@ class Lanes:
             state, base = self.state, lane.index * self.max_points
         for source, target in moves:
             state.move(base + source, base + target)
+
+    @torch.inference_mode()
+    def looks(self, lane: Lane, xy: NDArray[np.float32], frame: RememberedFrame) -> Looks:
+        """What points xy [P, 2] (image pixels) of a frame in a lane's window look like."""
+        with memory_errors(self.ran_out):
+            places = torch.from_numpy(xy).to(self.device)
+            match, refine, _ = self.model.describe(lane.window.pyramid(frame), places, frame.size)
+            return Looks.of(match, refine)
 
     @torch.inference_mode()
     def saved_state(self, lane: Lane) -> SavedState:
@@ -259,12 +269,26 @@ class Lanes:
 
     def _begin(self, lane: Lane, queries: Sequence[Query], frame: RememberedFrame) -> None:
         """Starts the points of `queries`, which lie on `frame` of the window, in the rows after the live ones."""
-        if not queries:
-            return
+        placed = [query for query in queries if query.looks is None]
+        if placed:
+            assert self.state is not None
+            xy = torch.from_numpy(np.concatenate([query.xy for query in placed])).to(self.device)
+            self.state.begin(lane.rows.stop, *self.model.describe(lane.window.pyramid(frame), xy, frame.size))
+            lane.points.seat(placed)
+        for query in queries:
+            if query.looks is not None:
+                self._seek(lane, query, query.looks)
+
+    def _seek(self, lane: Lane, query: Query, looks: Looks) -> None:
+        """Starts points that are somewhere, or nowhere yet: known by their looks, as if hidden for long."""
         assert self.state is not None
-        xy = torch.from_numpy(np.concatenate([query.xy for query in queries])).to(self.device)
-        self.state.begin(lane.rows.stop, *self.model.describe(lane.window.pyramid(frame), xy, frame.size))
-        lane.points.seat(queries)
+        match, refine = (torch.from_numpy(part).to(self.device, self.dtype) for part in (looks.match, looks.refine))
+        height, width = self.model.config.initial_resolution
+        middle = torch.tensor([[width / 2, height / 2]], device=self.device).expand(looks.points, 2)
+        start = lane.rows.stop
+        self.state.begin(start, match, refine, middle)
+        self.state.rows(start, start + looks.points).forget_place()
+        lane.points.seat([query])
 
     def _carry(self, lane: Lane, rows: slice, frames: Sequence[RememberedFrame]) -> None:
         """Tracks only these rows through frames of the window, without running the backbone again."""

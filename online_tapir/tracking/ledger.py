@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from online_tapir.errors import QueryError
 from online_tapir.limits import LONGEST_NAME
 from online_tapir.records import Label
+from online_tapir.tracking.looks import Looks
 
 Ids = NDArray[np.int32]
 
@@ -21,10 +22,13 @@ class Query:
     ids: Ids
     xy: NDArray[np.float32]
     frame_id: int | None  # None: the next frame
+    looks: Looks | None = None  # what they are searched for by; None: they look as they do at xy on that frame
 
     def without(self, ids: Ids) -> "Query":
         keep = ~np.isin(self.ids, ids)
-        return Query(self.ids[keep], self.xy[keep], self.frame_id)
+        return Query(
+            self.ids[keep], self.xy[keep], self.frame_id, None if self.looks is None else self.looks.taken(keep)
+        )
 
 
 def check_label(label: Label, taken: Collection[str]) -> None:
@@ -60,10 +64,14 @@ class Ledger:
 
     @property
     def queued(self) -> Query:
-        """The points that wait for the next frame, as one query. No point may wait on a past frame."""
+        """The points that wait for the next frame, as one query. No point may wait on a past frame.
+
+        Without those that wait to be searched for: they have no position.
+        """
         assert all(query.frame_id is None for query in self.queries), "track the late queries first"
-        ids = np.concatenate([np.empty(0, np.int32), *(query.ids for query in self.queries)])
-        xy = np.concatenate([np.empty((0, 2), np.float32), *(query.xy for query in self.queries)])
+        placed = [query for query in self.queries if query.looks is None]
+        ids = np.concatenate([np.empty(0, np.int32), *(query.ids for query in placed)])
+        xy = np.concatenate([np.empty((0, 2), np.float32), *(query.xy for query in placed)])
         return Query(ids, xy, None)
 
     @property
@@ -74,7 +82,13 @@ class Ledger:
     def row_of(self, id: int) -> int:
         return int(np.flatnonzero(self.rows == id)[0])
 
-    def add(self, xy: NDArray[np.float32], frame_id: int | None, labels: Sequence[Label] = ()) -> Ids:
+    def add(
+        self,
+        xy: NDArray[np.float32],
+        frame_id: int | None,
+        labels: Sequence[Label] = (),
+        looks: Looks | None = None,
+    ) -> Ids:
         """Queues points xy [P, 2], with a label each if there are any; returns their ids [P].
 
         QueryError where there is no room, and for a name that is taken or cannot be one.
@@ -86,7 +100,7 @@ class Ledger:
             check_label(label, taken)
             taken.add(label.name)
         ids = np.arange(self.next_id, self.next_id + len(xy), dtype=np.int32)
-        self.adopt(ids, xy, frame_id)
+        self.adopt(ids, xy, frame_id, looks)
         self._labels |= {id: label for id, label in zip(ids.tolist(), labels, strict=False) if label != Label()}
         return ids
 
@@ -107,7 +121,7 @@ class Ledger:
         else:
             self._labels[id] = label
 
-    def adopt(self, ids: Ids, xy: NDArray[np.float32], frame_id: int | None) -> None:
+    def adopt(self, ids: Ids, xy: NDArray[np.float32], frame_id: int | None, looks: Looks | None = None) -> None:
         """Queues points under ids [P], ascending and above all earlier ids. Raises QueryError if there is no room."""
         there = len(self.ids)
         if there + len(xy) > self.capacity:
@@ -118,7 +132,7 @@ class Ledger:
         if len(ids):
             assert ids[0] >= self.next_id, "ids are never reused"
             self.next_id = int(ids[-1]) + 1
-        self.queries.append(Query(ids, xy.copy(), frame_id))
+        self.queries.append(Query(ids, xy.copy(), frame_id, looks))
 
     def check(self, ids: NDArray[np.integer[Any]]) -> None:
         """QueryError where one of these points does not exist."""

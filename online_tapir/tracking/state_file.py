@@ -4,7 +4,8 @@ One .safetensors file, of version 1; nothing in it is executed. Its metadata:
 
     format, version  "online-tapir/state", "1"; any other version is refused
     run              JSON: config, weights, dtype, resolutions (see `Origin`), frame_id, frames, next_id, saved_unix_ns,
-                     labels ([[id, name, group, colour], ...]; files from before names have none)
+                     labels ([[id, name, group, colour, template it is searched by], ...]; older files have
+                     none, or no template)
     crc32            of `run` and the bytes of all tensors, in the order of their names
 
 Its tensors: `ids` int32 [N], `waiting_ids` int32 [M] and `waiting_xy` float32 [M, 2] of points that were added for the
@@ -91,7 +92,7 @@ def digest(model: Tapir) -> str:
 def write(path: Path, saved: SavedState) -> None:
     """Writes a state atomically and syncs it to disk. If that fails, raises StateError and keeps the old file."""
     head = {name: getattr(saved, name) for name in ("frame_id", "frames", "next_id", "saved_unix_ns")}
-    labels = [[id, label.name, label.group, label.color] for id, label in saved.labels.items()]
+    labels = [[id, label.name, label.group, label.color, label.sought] for id, label in saved.labels.items()]
     run = json.dumps({**asdict(saved.origin), **head, "labels": labels})
     tensors = saved.tensors
     metadata = {"format": FORMAT, "version": VERSION, "run": run, "crc32": _checksum(run, tensors)}
@@ -168,10 +169,11 @@ def _read_run(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     return {**known, **counts, "resolutions": resolutions, "labels": labels}
 
 
-def _label(name: object, group: object, color: object) -> Label:
-    if not (isinstance(name, str) and isinstance(group, str) and (color is None or isinstance(color, int))):
-        raise TypeError(f"{_shown([name, group, color])} is no label")
-    return Label(name, group, color)
+def _label(name: object, group: object, color: object, sought: object = "") -> Label:
+    texts = isinstance(name, str) and isinstance(group, str) and isinstance(sought, str)
+    if not (texts and (color is None or isinstance(color, int))):
+        raise TypeError(f"{_shown([name, group, color, sought])} is no label")
+    return Label(str(name), str(group), color, str(sought))
 
 
 def _check_origin(path: Path, run: Mapping[str, Any], wanted: Origin) -> Origin:

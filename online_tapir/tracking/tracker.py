@@ -20,12 +20,13 @@ from online_tapir.model.memory import memory_errors
 from online_tapir.model.tapir import Tapir
 from online_tapir.picture import MIN_SIDE
 from online_tapir.points.placement import check_inside
-from online_tapir.records import Frame, Tracks
+from online_tapir.records import Frame, Label, Tracks
 from online_tapir.tracking import state_file
 from online_tapir.tracking.graphed import IN_FLIGHT
 from online_tapir.tracking.lane import Lane
 from online_tapir.tracking.lanes import Lanes
 from online_tapir.tracking.ledger import Labelled, labels_of
+from online_tapir.tracking.looks import Looks
 from online_tapir.tracking.state_file import SavedState
 
 Resolution = Size | Literal["frame"] | None
@@ -72,6 +73,7 @@ class Tracker(Labelled):
     def _on(self, lanes: Lanes, index: int = 0) -> None:
         self.lanes = lanes
         self._lane: Lane = lanes.lanes[index]
+        self._answer: Tracks | None = None
         self._points = self._lane.points
 
     @property
@@ -113,6 +115,11 @@ class Tracker(Labelled):
         return self.lanes.overlaps
 
     @property
+    def answer(self) -> Tracks | None:
+        """The model's newest answer; None before the first."""
+        return self._answer
+
+    @property
     def bytes_per_point(self) -> int:
         """Bytes of state per point; 0 before the first frame."""
         return self.lanes.bytes_per_point
@@ -134,9 +141,37 @@ class Tracker(Labelled):
             check_inside(points, where.size[1], where.size[0])
         return self._points.add(points, frame_id, labels_of(names, group, len(points)))
 
-    def adopt(self, ids: NDArray[np.int32], xy: NDArray[np.float32], frame_id: int | None = None) -> None:
+    def search(self, looks: Looks, labels: Sequence[Label] = ()) -> NDArray[np.int32]:
+        """Queues points that may be anywhere, known by what they look like (see `looks`); returns their ids [P].
+
+        From the next frame on each is hidden until the model finds it. Raises QueryError if the looks are another
+        model's, there is no room, or a name is taken.
+        """
+        looks.check(self.model.config)
+        return self._points.add(np.zeros((looks.points, 2), np.float32), None, labels, looks)
+
+    def looks(self, xy: ArrayLike, frame_id: int | None = None) -> Looks:
+        """What points xy [P, 2] (image pixels) look like on a frame of the window, by default the newest.
+
+        Raises QueryError before the first frame, for a frame that has left the window, and for a point outside it.
+        """
+        newest = self._lane.last_frame
+        if newest is None:
+            raise QueryError("no frame has been tracked yet, so nothing is known of what points look like")
+        frame = newest if frame_id is None else self._lane.window.find(frame_id)
+        places = np.asarray(xy, np.float32).reshape(-1, 2)
+        check_inside(places, frame.size[1], frame.size[0])
+        return self.lanes.looks(self._lane, places, frame)
+
+    def adopt(
+        self,
+        ids: NDArray[np.int32],
+        xy: NDArray[np.float32],
+        frame_id: int | None = None,
+        looks: Looks | None = None,
+    ) -> None:
         """Queues points under ids [P] that another ledger assigned; they must be above all earlier ids."""
-        self._points.adopt(ids, np.asarray(xy, np.float32), frame_id)
+        self._points.adopt(ids, np.asarray(xy, np.float32), frame_id, looks)
 
     @torch.inference_mode()
     def remove(self, ids: ArrayLike) -> None:
@@ -165,6 +200,7 @@ class Tracker(Labelled):
         while self.in_flight:
             self.collect()
         self._lane.reset()
+        self._answer = None
 
     def step(self, rgb: NDArray[np.uint8] | Frame) -> Tracks:
         """Tracks every point on the next frame, uint8 RGB [H, W, 3] or a Frame; any size, any aspect.
@@ -205,7 +241,8 @@ class Tracker(Labelled):
         if not self.in_flight:
             raise RuntimeError("no frame was submitted whose tracks could be collected; submit one first")
         self.lanes.fetch(self._lane)
-        return self._lane.collect(self.model.config)
+        self._answer = self._lane.collect(self.model.config)
+        return self._answer
 
     def save_state(self, path: str | Path) -> SavedState:
         """Writes the state of the points to a .safetensors file, for `load_state` of another tracker.

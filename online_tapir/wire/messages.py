@@ -27,6 +27,7 @@ A message is ONE ZeroMQ part (CONFLATE, and with it "newest wins", does not supp
                                     doubtful: bin int32 [...], ids of those that agree and do not; if it was found also
                                     matrix: bin float64 [3, 3], from image pixels when it was first seen to those now,
                                     and box: bin float32 [4, 2], image pixels; optional
+    searching          array        str, names of templates that have not been found yet; optional
     labels             array        [id, name, group, colour] of points that have any, colour 0xRRGGBB or -1; optional
 
 Arrays are little-endian and packed, row i of each belongs to ids[i]. Integers fit 64 bits signed. A message is at most
@@ -130,6 +131,8 @@ def encode(tracks: Tracks) -> bytes:
         ]
     if tracks.objects:
         body["objects"] = [_object_map(one) for one in tracks.objects]
+    if tracks.searching:
+        body["searching"] = list(tracks.searching)
     packed: bytes = msgpack.packb(body)
     return topic(tracks.camera) + packed
 
@@ -161,7 +164,14 @@ def decode(message: bytes) -> Tracks:
         times=_times(body),
         labels=_labels(body),
         objects=tuple(_object(one) for one in _field(body, "objects", list)) if "objects" in body else (),
+        searching=tuple(_name(one) for one in _field(body, "searching", list)) if "searching" in body else (),
     )
+
+
+def _name(value: object) -> str:
+    if not isinstance(value, str):
+        raise WireError(f"searching holds {str(value)[:40]}, not text")
+    return value
 
 
 def encode_heartbeat(heartbeat: Heartbeat) -> bytes:

@@ -81,7 +81,7 @@ EVERY = [
     ("set", {"heartbeat_s": 0.5}), ("replenish", {"on": False}), ("snapshot", {"format": "png"}), ("save", {}),
     ("pause", {}), ("resume", {}), ("remove", {"ids": [0]}),
     ("label", {"id": 1, "name": "knee"}), ("clear", {}),
-    ("record", {"on": False}), ("camera_add", {"source": "demo:7", "name": "more"}),
+    ("record", {"on": False}), ("templates", {}), ("camera_add", {"source": "demo:7", "name": "more"}),
     ("camera_remove", {"name": "more"}), ("cameras", {}), ("stop", {}),
 ]  # fmt: skip
 
@@ -202,7 +202,11 @@ def test_without_a_key_another_host_reads_and_controls_nothing_and_with_one_ever
         assert known == set(ARGUMENTS), "a command that is new is asked for here, too"
         friend = hosts.client(opened, KEYED, laptop, EVERY).report()
         assert len(friend["heard"]) == 5
-        assert friend["answers"] == dict.fromkeys(known, "done") | {"inspect": "not_shown", "record": "not_recorded"}
+        assert friend["answers"] == dict.fromkeys(known, "done") | {
+            "inspect": "not_shown",
+            "record": "not_recorded",
+            "templates": "no_template",
+        }
         assert tracker.wait(LONG) == 0, "it was told to stop"
 
         listener.send_signal(signal.SIGTERM)
