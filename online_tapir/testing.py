@@ -95,6 +95,7 @@ class FakeTracker:
         self.added = 0  # points so far
         self.inspected: int | None = None
         self.labels: dict[int, Label] = {}
+        self.answer: Tracks | None = None  # the newest one
         self._moves = moves
         self._queries: dict[int, tuple[NDArray[np.float32], int | None]] = {}
         self._window: deque[int] = deque(maxlen=window)

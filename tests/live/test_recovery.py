@@ -10,7 +10,7 @@ from online_tapir.camera import Capture, Health, SyntheticCamera
 from online_tapir.clock import StepClock
 from online_tapir.live.recovery import Recovery
 from online_tapir.live.stream import Stream
-from online_tapir.records import Frame, Tracks
+from online_tapir.records import Frame, Label, Tracks
 from online_tapir.wire.messages import Heartbeat
 
 SECOND = 1_000_000_000
@@ -29,6 +29,7 @@ class Points:
 
     def __init__(self, resumed: int) -> None:
         self.ids = np.arange(resumed, dtype=np.int32)
+        self.labels: dict[int, Label] = {}
 
 
 class Silence:
