@@ -216,12 +216,7 @@ class FlowTracker(Labelled):
             raise FrameError(
                 f"frame {frame.id} came after frame {self._last.id}; give frames in the order of their ids"
             )
-        for query in [query for query in self._points.queries if query.frame_id is None and query.looks is None]:
-            try:
-                check_inside(query.xy, frame.rgb.shape[1], frame.rgb.shape[0])
-            except QueryError:
-                self._points.queries.remove(query)
-                raise
+        self._points.refuse_outside(frame.rgb.shape[1], frame.rgb.shape[0])
         if self._last is not None:
             self._intervals.append(frame.captured_ns - self._last.captured_ns)
         self._take_in_answers()

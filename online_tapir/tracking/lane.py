@@ -8,12 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from online_tapir.clock import SystemClock
-from online_tapir.errors import FrameError, QueryError
+from online_tapir.errors import FrameError
 from online_tapir.model.config import TapirConfig
 from online_tapir.model.coordinates import Size
 from online_tapir.model.state import TrackState
 from online_tapir.picture import rgb_to_rgb8
-from online_tapir.points.placement import check_inside
 from online_tapir.records import Frame, Tracks
 from online_tapir.tracking.answers import answers, inspection
 from online_tapir.tracking.feature_window import FeatureRings, FeatureWindow, RememberedFrame
@@ -82,12 +81,7 @@ class Lane:
         else:
             frame = Frame(rgb.id, rgb.captured_ns, rgb.captured_unix_ns, rgb_to_rgb8(rgb.rgb))
         height, width = frame.rgb.shape[:2]
-        for query in [query for query in self.points.queries if query.frame_id is None and query.looks is None]:
-            try:
-                check_inside(query.xy, width, height)
-            except QueryError:
-                self.points.queries.remove(query)
-                raise
+        self.points.refuse_outside(width, height)
         return frame
 
     def picture(self, frame: Frame) -> Picture:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from online_tapir.errors import QueryError
 from online_tapir.limits import LONGEST_NAME
+from online_tapir.points.placement import check_inside
 from online_tapir.records import Label
 from online_tapir.tracking.looks import Looks
 
@@ -133,6 +134,16 @@ class Ledger:
             assert ids[0] >= self.next_id, "ids are never reused"
             self.next_id = int(ids[-1]) + 1
         self.queries.append(Query(ids, xy.copy(), frame_id, looks))
+
+    def refuse_outside(self, width: int, height: int) -> None:
+        """Raises QueryError if a query for the next frame, of this size, lies outside it, and drops that query."""
+        for query in self.queries:
+            if query.frame_id is None and query.looks is None:
+                try:
+                    check_inside(query.xy, width, height)
+                except QueryError:
+                    self.queries.remove(query)
+                    raise
 
     def check(self, ids: NDArray[np.integer[Any]]) -> None:
         """QueryError where one of these points does not exist."""
