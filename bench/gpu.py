@@ -233,7 +233,7 @@ def rigs(plan: Plan, device: torch.device) -> dict[str, Any]:
             tracker.add(np.random.default_rng(0).uniform(0, plan.frame[::-1], (points, 2)))
         pictures = cycle(noise(8, plan.frame))
         for name, served in (("all", trackers), ("every second", trackers[::2])):
-            times = []
+            times: list[float] = []
             end = time.monotonic() + plan.seconds
             while len(times) < 3 + plan.warm_up or time.monotonic() < end:
                 batch = {tracker: next(pictures) for tracker in served}

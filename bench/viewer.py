@@ -29,9 +29,10 @@ from online_tapir.camera.demo import DemoScene
 from online_tapir.drawing.look import LIVE_SIDE, Look
 from online_tapir.drawing.query_patches import QueryPatches
 from online_tapir.model.checkpoint import load_model
+from online_tapir.picture import to_jpeg
 from online_tapir.points.placement import Corners
 from online_tapir.records import Frame, Queries, Tracks
-from online_tapir.sinks.rerun.images import jpeg_bytes, smaller
+from online_tapir.sinks.rerun.images import smaller
 from online_tapir.sinks.rerun.mode import GRPC_PORT, HOST, RerunMode, Way
 from online_tapir.sinks.rerun.moment import Moment
 from online_tapir.sinks.rerun.scene import JPEG_QUALITY, Scene
@@ -145,7 +146,7 @@ def picture_bytes(size: str) -> dict[str, Spread]:
     rendered = [scene.render(60 * number) for number in range(PICTURES)]
     sides = {"whole": None, f"{LIVE_SIDE} pixels at most": LIVE_SIDE}
     return {
-        name: Spread.of([len(jpeg_bytes(smaller(rgb, side), JPEG_QUALITY)) for rgb in rendered])
+        name: Spread.of([len(to_jpeg(smaller(rgb, side), JPEG_QUALITY)) for rgb in rendered])
         for name, side in sides.items()
     }
 
