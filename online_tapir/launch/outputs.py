@@ -40,9 +40,11 @@ def open_sinks(config: LiveConfig, roster: Roster, report: Report) -> Iterator[S
         yield publisher
     if (watchdog := Watchdog.asked_for(os.environ)) is not None:
         yield watchdog
-    yield from _rerun(config, report)
+    viewer = _rerun(config, report)
+    if viewer is not None:
+        yield viewer
     yield from _control(config, roster, access, report)
-    yield from _web(config, roster, report)
+    yield from _web(config, roster, report, rerun="" if viewer is None else viewer.web_url)
     yield from _foxglove(config, access, report)
     if network.metrics is not None:
         from online_tapir.sinks.metrics import Metrics
@@ -75,7 +77,8 @@ def _control(config: LiveConfig, roster: Roster, access: Access, report: Report)
     yield control
 
 
-def _web(config: LiveConfig, roster: Roster, report: Report) -> "Iterator[WebPage]":
+def _web(config: LiveConfig, roster: Roster, report: Report, rerun: str) -> "Iterator[WebPage]":
+    """The page, with a link to the Rerun viewer that is served here, if one is."""
     viewer = config.viewer
     if not shows_web(viewer):
         return
@@ -91,6 +94,7 @@ def _web(config: LiveConfig, roster: Roster, report: Report) -> "Iterator[WebPag
         view_only=viewer.web_view_only,
         certificate=viewer.web_cert,
         key=viewer.web_key,
+        rerun=rerun or None,
         report=report,
     )
     for right, link in page.links.items():
@@ -175,16 +179,17 @@ def rerun_mode(config: LiveConfig) -> RerunMode:
     return RerunMode("off") if other else default_mode(os.environ)[0]
 
 
-def _rerun(config: LiveConfig, report: Report) -> Iterator[RerunViewer]:
+def _rerun(config: LiveConfig, report: Report) -> RerunViewer | None:
     viewer, mode = config.viewer, rerun_mode(config)
     if viewer.rerun is None and not viewer.window and not shows_web(viewer):
         report(default_mode(os.environ)[1])
-    if mode.way != "off":
-        yield RerunViewer(
-            mode,
-            color=viewer.color,
-            fps=viewer.rerun_fps,
-            longest_side=viewer.rerun_size,
-            memory=viewer.rerun_memory,
-            report=report,
-        )
+    if mode.way == "off":
+        return None
+    return RerunViewer(
+        mode,
+        color=viewer.color,
+        fps=viewer.rerun_fps,
+        longest_side=viewer.rerun_size,
+        memory=viewer.rerun_memory,
+        report=report,
+    )

@@ -112,6 +112,11 @@ class RerunViewer(Sink):
         return self._box.dropped
 
     @property
+    def web_url(self) -> str:
+        """Where a browser on this machine finds the viewer that is served here; "" where none is."""
+        return "" if self._server is None else self._server.web_url
+
+    @property
     def shows_inspection(self) -> bool:
         return self._thread.is_alive()
 
