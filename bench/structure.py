@@ -27,6 +27,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("train", "control"),
     ("sinks", "web", "window", "testing"),
     ("launch",),
+    ("fleet",),
     ("cli",),
 )
 

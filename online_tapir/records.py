@@ -128,6 +128,7 @@ class Tracks:
     labels: Mapping[int, Label] = field(default_factory=dict)  # by id, of the points that have one
     objects: tuple[TrackedObject, ...] = ()  # the groups of points, by name
     searching: tuple[str, ...] = ()  # names of templates that have not been found yet
+    epoch: int = 0  # in a fleet, the number of the camera's placement: it grows with every one; 0 outside of a fleet
 
     def called(self, id: int) -> str:
         """The point's name, or its id where it has none."""

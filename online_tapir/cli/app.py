@@ -19,6 +19,7 @@ from rich.markup import escape
 from online_tapir.cli.cameras import several
 from online_tapir.cli.control import control_app
 from online_tapir.cli.export import export
+from online_tapir.cli.fleet import fleet_app
 from online_tapir.cli.info import cameras, info
 from online_tapir.cli.keys import keys_app
 from online_tapir.cli.listen import listen
@@ -53,7 +54,7 @@ app.default(live)
 for command in (cameras, info, listen, replay, export, train, distil, scenes):
     app.command(command)
 app.command(evaluate, name="eval")
-for sub_commands in (weights_app, control_app, templates_app, keys_app):
+for sub_commands in (weights_app, control_app, templates_app, keys_app, fleet_app):
     app.command(sub_commands)
 app.register_install_completion_command()
 

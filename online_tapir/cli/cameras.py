@@ -1,12 +1,9 @@
 """Several cameras on one command line: `--camera` again and again, or `[[camera]]` tables in a TOML file."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-from cyclopts import App, CycloptsError
-from cyclopts.config import Dict, Env
 
 from online_tapir.errors import ConfigError
 from online_tapir.launch.config import LiveConfig, OutputConfig
@@ -38,30 +35,6 @@ def several(words: Sequence[str], tables: Sequence[dict[str, Any]], parse: Parse
     keys = [config.source.name or f"camera{number}" for number, config in enumerate(configs, 1)]
     named = zip(configs, keys, asked, strict=True)
     return [replace(config, output=_own(config.output, key, table)) for config, key, table in named]
-
-
-def joining(table: Mapping[str, Any]) -> LiveConfig:
-    """The configuration of a camera that joins a run: its table's settings, then the environment's.
-
-    Raises ConfigError for a setting that does not exist or has no such value.
-    """
-    app = App(
-        config=[
-            Dict(dict(table), source="the request", use_commands_as_keys=False),
-            Env("ONLINE_TAPIR_", command=False),
-        ]
-    )
-    app.default(_configured)
-    try:
-        _, bound, _ = app.parse_args([], exit_on_error=False, print_error=False)
-    except CycloptsError as error:
-        raise ConfigError(" ".join(str(error).split())) from error
-    config: LiveConfig = bound.arguments.get("config", LiveConfig())
-    return config
-
-
-def _configured(config: LiveConfig = LiveConfig()) -> None:  # noqa: B008  frozen
-    """What a table's settings are read for."""
 
 
 def split(words: Sequence[str]) -> tuple[list[str], list[str]]:

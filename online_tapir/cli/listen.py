@@ -31,6 +31,7 @@ from online_tapir.records import Tracks
 from online_tapir.wire.messages import DEFAULT_ADDRESS, Heartbeat
 
 if TYPE_CHECKING:
+    from online_tapir.wire.fleet import FleetSubscription
     from online_tapir.wire.subscriber import Subscription
 
 Message = TypeVar("Message", bound=Tracks | Heartbeat)
@@ -74,7 +75,7 @@ def live_table(
 
 
 def patient(
-    stream: "Subscription[Message]",
+    stream: "Subscription[Message] | FleetSubscription[Message]",
     *,
     timeout_s: float | None,
     why: Callable[[], str],
@@ -224,6 +225,9 @@ def _quiet_when_reader_leaves(out: TextIO) -> Iterator[None]:
 def listen(
     address: str = DEFAULT_ADDRESS,
     *,
+    fleet: Annotated[
+        str | None, Parameter(help="Instead of one tracker: the cameras of the fleet whose directory is at HOST:PORT.")
+    ] = None,
     camera: Annotated[str | None, Parameter(help="Only this camera's tracks.")] = None,
     newest: Annotated[bool, Parameter(help="Skip all but the newest message.", negative=())] = False,
     jsonl: Annotated[
@@ -237,16 +241,23 @@ def listen(
     ] = None,
 ) -> None:
     """Show what a running tracker publishes, as a live table, JSON lines or CSV."""
-    from online_tapir.wire.diagnosis import why_silent
+    from online_tapir.wire.diagnosis import why_fleet_silent, why_silent
     from online_tapir.wire.subscriber import subscribe
 
     if jsonl and csv:
         raise ConfigError("--jsonl and --csv exclude each other; give one of them")
-    tracks = partial(subscribe, address, camera, newest=newest, keys=keys)
+    if fleet is None:
+        tracks: Callable[..., Any] = partial(subscribe, address, camera, newest=newest, keys=keys)
+    else:
+        cameras = None if camera is None else [camera]
+        tracks = partial(subscribe, fleet=fleet, cameras=cameras, newest=newest, keys=keys)
     report = partial(Console(stderr=True, highlight=False, soft_wrap=True).print, markup=False)
 
-    def hinted(stream: "Subscription[Message]") -> Iterator[Message]:
-        return patient(stream, timeout_s=timeout, why=lambda: why_silent(address, camera, keys), report=report)
+    def why() -> str:
+        return why_silent(address, camera, keys) if fleet is None else why_fleet_silent(fleet, camera, keys)
+
+    def hinted(stream: "Subscription[Message] | FleetSubscription[Message]") -> Iterator[Message]:
+        return patient(stream, timeout_s=timeout, why=why, report=report)
 
     with suppress(KeyboardInterrupt):
         if jsonl or csv:

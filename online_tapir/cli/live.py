@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from contextlib import closing
 
-from online_tapir.cli.cameras import joining
 from online_tapir.cli.signals import stop_on_signal
 from online_tapir.launch.config import LiveConfig
+from online_tapir.launch.tables import joining
 
 
 def live(config: LiveConfig = LiveConfig()) -> None:  # noqa: B008  frozen

@@ -48,7 +48,7 @@ def opened(
         sinks = [held.enter_context(closing(sink)) for sink in open_sinks(first, roster, report)]
         window = open_window(first.viewer)
         thread = held.enter_context(closing(ModelThread()))
-        streams = Streams(_model(first.model), thread, status, stop, sinks)
+        streams = Streams(loaded(first.model), thread, status, stop, sinks)
         members: list[Member] = []
         with ExitStack() as opening:
             for config in configs:
@@ -117,7 +117,8 @@ def check(config: LiveConfig) -> None:
     )
 
 
-def _model(model: ModelConfig) -> Tapir:
+def loaded(model: ModelConfig) -> Tapir:
+    """The model of a configuration. Raises WeightsError."""
     return load_model(
         model.model,
         weights=model.weights,

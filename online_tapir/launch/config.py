@@ -348,3 +348,4 @@ class LiveConfig:
     viewer: ViewerConfig = field(default_factory=ViewerConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
+    epoch: Annotated[int, Parameter(parse=False)] = 0  # of the camera's placement in a fleet; no flag

@@ -34,9 +34,9 @@ from online_tapir.model.coordinates import Size
 from online_tapir.model.tapir import Tapir
 from online_tapir.points.objects import Objects
 from online_tapir.points.placement import NOWHERE, Corners, MaskPoints, PointSource, parse_points
-from online_tapir.tracking import templates
+from online_tapir.tracking import state_file, templates
 from online_tapir.tracking.finder import Finder
-from online_tapir.tracking.state_file import input_of
+from online_tapir.tracking.state_file import SavedState, input_of
 from online_tapir.tracking.tracker import Tracker
 
 
@@ -51,6 +51,7 @@ class Streams:
     sinks: Sequence[Sink]  # those of the run
     names: set[str] = field(default_factory=set)  # of the cameras that are open
     rigs: Rigs = field(default_factory=Rigs)
+    write_state: Callable[[Path, SavedState], None] = state_file.write
 
     def open(self, config: LiveConfig, cameras: int, shown_by: Sequence[Sink] = ()) -> Member:
         """One camera of several (`cameras` share the processor), and the sinks of its own, `shown_by` among them.
@@ -72,7 +73,7 @@ class Streams:
             held.callback(self.names.discard, camera.name)
             tracker = self._tracker(config, camera, cameras, None if saved is None else input_of(saved), held)
             _resume(tracker, saved, config.output, report)
-            keeper = _keeper(config.output, tracker, report)
+            keeper = _keeper(config.output, tracker, report, self.write_state)
             if keeper is not None:
                 own.append(held.enter_context(keeper))
             report(camera.description)
@@ -91,6 +92,7 @@ class Streams:
                 keeper=keeper,
                 recorder=None if config.network.insecure else recorder,
                 inspect=config.points.inspect,
+                epoch=config.epoch,
                 shows_inspection=lambda: any(sink.shows_inspection for sink in (*self.sinks, *own)),
                 report=report,
             )
@@ -219,7 +221,9 @@ def _resume(tracker: Tracker | FlowTracker, saved: Path | None, output: OutputCo
         report(f"{output.resume} does not exist yet: this run begins without saved points")
 
 
-def _keeper(output: OutputConfig, tracker: Tracker | FlowTracker, report: Report) -> StateKeeper | None:
+def _keeper(
+    output: OutputConfig, tracker: Tracker | FlowTracker, report: Report, write: Callable[[Path, SavedState], None]
+) -> StateKeeper | None:
     if output.save_state is None:
         return None
-    return StateKeeper(output.save_state, tracker, every_s=output.save_state_every, report=report)
+    return StateKeeper(output.save_state, tracker, every_s=output.save_state_every, report=report, write=write)

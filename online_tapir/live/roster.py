@@ -46,19 +46,26 @@ class Roster:
     """Who is in a run: `add` and `remove` say who should be, the run takes `arrivals` in and lets `leavers` go.
 
     `open_` opens the camera `name` with its settings, in the roster's thread; it raises an OnlineTapirError for one
-    that cannot be opened. Everything that members hold is given back at the end of the `with`. Thread-safe.
+    that cannot be opened. A run that `stays` goes on without any camera, and its last one may be removed. Everything
+    that members hold is given back at the end of the `with`. Thread-safe.
     """
 
     def __init__(
-        self, open_: Callable[[str, Settings], Member] = _closed, report: Callable[[str], None] = print
+        self,
+        open_: Callable[[str, Settings], Member] = _closed,
+        report: Callable[[str], None] = print,
+        *,
+        stays: bool = False,
     ) -> None:
         self._open = open_
         self._report = report
+        self._stays = stays
         self._changed = threading.Condition()
         self._members: dict[str, Member] = {}
         self._absent: dict[str, Absent] = {}
         self._arrived: deque[Member] = deque()
         self._leaving: set[str] = set()
+        self._closing: set[str] = set()  # left, and not given back yet
         self._work: deque[Callable[[], None]] = deque()
         self._working = False
         self._ending = False  # nobody is opened any more; what is to be given back still is
@@ -92,10 +99,17 @@ class Roster:
             return dict(self._absent)
 
     @property
-    def expected(self) -> bool:
-        """Whether a camera is being opened or has yet to be taken in."""
+    def held(self) -> set[str]:
+        """The cameras that are open, or whose camera and outputs are still being closed."""
         with self._changed:
-            return bool(self._arrived) or any(absent.state == "opening" for absent in self._absent.values())
+            return {*self._members, *(member.stream.name for member in self._arrived), *self._closing}
+
+    @property
+    def expected(self) -> bool:
+        """Whether a camera may still come: one is being opened or has yet to be taken in, or the run stays."""
+        with self._changed:
+            opening = any(absent.state == "opening" for absent in self._absent.values())
+            return self._stays or opening or bool(self._arrived)
 
     def add(self, name: str, settings: Settings) -> None:
         """Opens a camera, which joins the run when it is ready. Raises ConfigError if the name is taken."""
@@ -115,7 +129,7 @@ class Roster:
             if name not in staying:
                 there = ", ".join(sorted([*staying, *self._absent]))
                 raise ConfigError(f"no camera is called {name[:40]!r}; there are {there}")
-            if len(staying) == 1:
+            if len(staying) == 1 and not self._stays:
                 raise ConfigError(f"{name} is the only camera; add another first, or stop the run")
             self._leaving.add(name)
         self.notify()
@@ -143,6 +157,8 @@ class Roster:
         with self._changed:
             member = self._members.pop(stream.name, None)
             self._leaving.discard(stream.name)
+            if member is not None:
+                self._closing.add(stream.name)
             if reason:
                 self._absent[stream.name] = Absent("failed", reason)
         if member is not None:
@@ -178,6 +194,9 @@ class Roster:
                     opened.close()
         except (OnlineTapirError, OSError) as error:
             self._report(f"camera {member.stream.name}: {error}")
+        finally:
+            with self._changed:
+                self._closing.discard(member.stream.name)
 
     def _later(self, work: Callable[[], None]) -> None:
         """Does this in the roster's thread, after what it was given before."""

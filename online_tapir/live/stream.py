@@ -45,6 +45,7 @@ class Stream:
         keeper: Keeper | None = None,
         recorder: Records | None = None,
         inspect: int | None = None,
+        epoch: int = 0,
         shows_inspection: Callable[[], bool] = lambda: True,
         report: Callable[[str], None] = print,
         clock: Clock | None = None,
@@ -53,6 +54,7 @@ class Stream:
         self.tracker = tracker
         self.stop = stop  # ends the run
         self.heartbeat_s = heartbeat_s
+        self.epoch = epoch  # of its placement in a fleet; 0 outside of one
         self.keeper = keeper  # None: this run does not save its points
         self.recorder = recorder  # None: recordings are not begun on request
         self.shows_inspection = shows_inspection  # whether any sink would show an inspected point now
@@ -152,7 +154,7 @@ class Stream:
         tracks = self._finder.sift(tracks, self.tracker)
         if self._objects is not None:
             tracks = with_objects(tracks, self._objects.follow(tracks))
-        return frame, named, replace(tracks, camera=self.name, dropped=dropped, times=times)
+        return frame, named, replace(tracks, camera=self.name, dropped=dropped, times=times, epoch=self.epoch)
 
     def published(self, frame: Frame, tracks: Tracks, took_ns: int = 0) -> None:
         """Records that the sinks published a frame in `took_ns`; replaces lost points if this stream replenishes."""
@@ -260,6 +262,7 @@ class Stream:
             frame_id=-1 if self.tracks is None else self.tracks.frame_id,
             since_unix_ns=now_unix_ns - (now_ns - since_ns),
             points=self.points,
+            epoch=self.epoch,
         )
 
     def heartbeat_due(self) -> Heartbeat | None:

@@ -8,26 +8,22 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import fields
-from socket import AF_INET6
-from threading import Thread
 from typing import TYPE_CHECKING, get_args
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
-from prometheus_client import CollectorRegistry, Histogram, ProcessCollector, make_wsgi_app
+from prometheus_client import CollectorRegistry, Histogram, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from online_tapir.errors import ConfigError, PublishError
 from online_tapir.live.sink import Sink
 from online_tapir.records import Frame, StageTimes, Tracks
+from online_tapir.sinks.metrics_server import MetricsServer
 from online_tapir.wire.messages import State
-from online_tapir.wire.security import THIS_MACHINE, Access, is_local
+from online_tapir.wire.security import THIS_MACHINE, Access
 
 if TYPE_CHECKING:
     from online_tapir.live.stream import Stream
 
 PREFIX = "online_tapir"
-SILENT_S = 2.0  # then a client that connects but requests nothing is dropped, as it blocks the others
 LATENCY_S = (0.005, 0.01, 0.015, 0.02, 0.025, 0.033, 0.05, 0.067, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0, 5.0)
 STAGE_S = (0.0001, 0.0003, 0.001, 0.002, 0.003, 0.005, 0.01, 0.02, 0.033, 0.05, 0.1, 0.2, 0.5, 1.0)
 
@@ -43,12 +39,6 @@ class Metrics(Sink, Collector):
     def __init__(
         self, address: str, *, access: Access = THIS_MACHINE, monotonic_ns: Callable[[], int] = time.monotonic_ns
     ) -> None:
-        host, port = _host_and_port(address)
-        if not (access.insecure or is_local(f"tcp://{host}:{port}")):
-            raise PublishError(
-                f"cannot serve metrics on {address}: other machines could read them, and HTTP has no keys; give the "
-                f"port alone and put a proxy in front of it, or say --insecure to let anyone read"
-            )
         self._monotonic_ns = monotonic_ns
         self._frames: Counter[str] = Counter()  # by camera
         self._last: dict[str, Tracks] = {}
@@ -70,10 +60,8 @@ class Metrics(Sink, Collector):
         )
         registry.register(self)
         ProcessCollector(registry=registry)  # resident memory, open files, CPU seconds, start time
-        self._server = _listen(host, port, registry)
-        self.url = f"http://{_bracketed(host)}:{self._server.server_port}/metrics"
-        self._thread = Thread(target=self._server.serve_forever, args=(0.1,), name="metrics", daemon=True)
-        self._thread.start()
+        self._server = MetricsServer(address, registry, access)
+        self.url = self._server.url
 
     def begin(self, stream: "Stream") -> None:
         """Serves this stream's figures too from now on; they are read on each request."""
@@ -100,10 +88,7 @@ class Metrics(Sink, Collector):
 
     def close(self) -> None:
         """Stops serving, within a fraction of a second unless a silent client is connected. May be called twice."""
-        if self._thread.is_alive():
-            self._server.shutdown()
-            self._thread.join()
-        self._server.server_close()
+        self._server.close()
 
     def collect(self) -> Iterator[Metric]:
         """The current values of all but the histograms; called by the serving thread."""
@@ -148,44 +133,3 @@ def _of_the_sources(streams: dict[str, "Stream"]) -> Iterator[Metric]:
         counters["reconnects"].add_metric([camera], health.reconnects)
         counters["control_requests"].add_metric([camera], stream.requests)
     yield from (state, *counters.values())
-
-
-class _Handler(WSGIRequestHandler):
-    timeout = SILENT_S
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Requests are not logged."""
-
-
-class _Server(WSGIServer):
-    """Answers one request at a time, in one thread for any number of connections."""
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """Ignores clients that disconnect halfway."""
-
-
-class _Server6(_Server):
-    address_family = AF_INET6
-
-
-def _listen(host: str, port: int, registry: CollectorRegistry) -> WSGIServer:
-    try:
-        server = (_Server6 if ":" in host else _Server)((host, port), _Handler)
-    except (OSError, OverflowError) as error:
-        raise PublishError(
-            f"cannot serve metrics on port {port} of {host}: {getattr(error, 'strerror', None) or error}; stop "
-            f"the program that uses it, or choose another (for example --metrics 9465)"
-        ) from error
-    server.set_app(make_wsgi_app(registry))
-    return server
-
-
-def _host_and_port(address: str) -> tuple[str, int]:
-    host, _, port = address.rpartition(":")
-    if not (port.isascii() and port.isdecimal() and int(port) < 65_536):
-        raise ConfigError(f"--metrics {address!r} is not a port; write 9464, or HOST:9464")
-    return host.strip("[]") or "127.0.0.1", int(port)
-
-
-def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host

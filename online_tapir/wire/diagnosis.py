@@ -8,6 +8,8 @@ from zmq.utils.monitor import recv_monitor_message
 
 from online_tapir.wire import messages as wire
 from online_tapir.wire import security
+from online_tapir.wire.envelope import MAX_MESSAGE_BYTES
+from online_tapir.wire.fleet import DirectoryReader
 
 WAIT_MS = 1500  # more than a publisher's default pause between heartbeats
 
@@ -23,7 +25,7 @@ def why_silent(address: str, camera: str | None, keys: Path | str | None, wait_m
     answered, greeted, cameras = False, False, set[str]()
     try:
         security.authenticate(socket, keys)
-        socket.setsockopt(zmq.MAXMSGSIZE, wire.MAX_MESSAGE_BYTES)
+        socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
         socket.setsockopt(zmq.IPV6, int("[" in address))
         for kind in (wire.TOPIC, wire.HEARTBEAT_TOPIC):
             socket.setsockopt(zmq.SUBSCRIBE, kind)
@@ -60,3 +62,21 @@ def why_silent(address: str, camera: str | None, keys: Path | str | None, wait_m
     if camera is not None and camera not in cameras:
         return f"{address} publishes {', '.join(sorted(cameras))}; name one of these with --camera"
     return f"{address} has begun to publish"
+
+
+def why_fleet_silent(fleet: str, camera: str | None, keys: Path | str | None, wait_ms: int = WAIT_MS) -> str:
+    """Why no tracks of a fleet's `camera` (None: of any) arrive, by its directory; waits at most `wait_ms` for it."""
+    with DirectoryReader(fleet, timeout_ms=wait_ms, keys=keys) as reader:
+        try:
+            directory = next(reader)
+        except TimeoutError as error:
+            return str(error)
+    known = [one for one in directory.cameras if camera in (None, one.name)]
+    if not known:
+        there = ", ".join(one.name for one in directory.cameras) or "none"
+        return (
+            f"the fleet {directory.fleet!r} has no camera {camera!r}; there are {there}"
+            if camera
+            else (f"the fleet {directory.fleet!r} has no cameras; `online-tapir fleet add` adds one")
+        )
+    return ", ".join(f"{one.name} is {one.state}" + (f" ({one.reason})" if one.reason else "") for one in known)

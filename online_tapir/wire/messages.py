@@ -28,6 +28,8 @@ A message is ONE ZeroMQ part (CONFLATE, and with it "newest wins", does not supp
                                     matrix: bin float64 [3, 3], from image pixels when it was first seen to those now,
                                     and box: bin float32 [4, 2], image pixels; optional
     searching          array        str, names of templates that have not been found yet; optional
+    epoch              int >= 1     in a fleet, the number of the camera's placement: messages with a lower one than the
+                                    newest are those of a rig that has lost the camera; optional
     labels             array        [id, name, group, colour] of points that have any, colour 0xRRGGBB or -1; optional
 
 Arrays are little-endian and packed, row i of each belongs to ids[i]. Integers fit 64 bits signed. A message is at most
@@ -43,6 +45,7 @@ While no frame comes, heartbeats are sent on a separate topic, `heartbeat/<camer
     since_unix_ns      int          when the state began, wall clock
     published_unix_ns  int          when the message was sent, wall clock
     points             int >= 0     points that are being tracked
+    epoch              int >= 1     as in the tracks; optional
 """
 
 from dataclasses import asdict, dataclass, fields
@@ -54,6 +57,7 @@ from numpy.typing import NDArray
 
 from online_tapir.errors import WireError
 from online_tapir.records import Label, StageTimes, TrackedObject, Tracks
+from online_tapir.wire.envelope import field, integer, natural, split, text, topic
 
 SCHEMA = "online-tapir/tracks"
 VERSION = 1
@@ -62,8 +66,6 @@ DEFAULT_ADDRESS = "tcp://127.0.0.1:5555"  # where a run publishes unless it is t
 HEARTBEAT_SCHEMA = "online-tapir/heartbeat"
 HEARTBEAT_VERSION = 1
 HEARTBEAT_TOPIC = b"heartbeat/"
-MAX_MESSAGE_BYTES = 4 * 2**20
-MAX_CAMERA_BYTES = 1024
 MAX_POINTS = 65_536
 
 _STAGES = tuple(field.name for field in fields(StageTimes))
@@ -81,21 +83,12 @@ class Heartbeat:
     since_unix_ns: int
     points: int
     published_unix_ns: int = 0
+    epoch: int = 0  # as of `Tracks`
 
     @property
     def seconds(self) -> float:
         """How long the state had lasted when it was published."""
         return (self.published_unix_ns - self.since_unix_ns) / 1e9
-
-
-def topic(camera: str, kind: bytes = TOPIC) -> bytes:
-    """The prefix of every message of this kind and camera, and of no other."""
-    name = camera.encode()
-    if b"\0" in name or len(name) > MAX_CAMERA_BYTES:
-        raise WireError(
-            f"camera {camera[:40]!r} cannot be a topic: a name has no zero byte and at most {MAX_CAMERA_BYTES} bytes"
-        )
-    return kind + name + b"\0"
 
 
 def encode(tracks: Tracks) -> bytes:
@@ -133,38 +126,41 @@ def encode(tracks: Tracks) -> bytes:
         body["objects"] = [_object_map(one) for one in tracks.objects]
     if tracks.searching:
         body["searching"] = list(tracks.searching)
+    if tracks.epoch:
+        body["epoch"] = tracks.epoch
     packed: bytes = msgpack.packb(body)
-    return topic(tracks.camera) + packed
+    return topic(tracks.camera, TOPIC) + packed
 
 
 def decode(message: bytes) -> Tracks:
     """Decodes a message into new arrays. Raises `WireError` for anything that `encode` cannot have produced."""
-    camera, body = _split(message, TOPIC, SCHEMA, VERSION)
+    camera, body = split(message, TOPIC, SCHEMA, VERSION)
     ids = _array(body, "ids", "<i4")  # [N]
     count = len(ids)
     visible = _array(body, "visible", "u1", count)  # [N]
     if np.any(visible > 1):
         raise WireError(f"visible holds {visible.max()}, not only 0 and 1")
     return Tracks(
-        frame_id=_count(body, "frame_id"),
-        model_frame_id=_integer(body, "model_frame_id") if "model_frame_id" in body else -1,
-        captured_ns=_integer(body, "captured_ns"),
-        captured_unix_ns=_integer(body, "captured_unix_ns"),
-        published_unix_ns=_integer(body, "published_unix_ns"),
-        width=_count(body, "width"),
-        height=_count(body, "height"),
+        frame_id=natural(body, "frame_id"),
+        model_frame_id=integer(body, "model_frame_id") if "model_frame_id" in body else -1,
+        captured_ns=integer(body, "captured_ns"),
+        captured_unix_ns=integer(body, "captured_unix_ns"),
+        published_unix_ns=integer(body, "published_unix_ns"),
+        width=natural(body, "width"),
+        height=natural(body, "height"),
         ids=ids.astype(np.int32),
         xy=_array(body, "xy", "<f4", 2 * count).reshape(count, 2).astype(np.float32),
         visible=visible.astype(np.bool_),
         occlusion=_array(body, "occlusion", "<f4", count).astype(np.float32),
         uncertainty=_array(body, "uncertainty", "<f4", count).astype(np.float32),
-        dropped=_count(body, "dropped"),
+        dropped=natural(body, "dropped"),
         camera=camera,
-        model=_text(body, "model"),
+        model=text(body, "model"),
         times=_times(body),
         labels=_labels(body),
-        objects=tuple(_object(one) for one in _field(body, "objects", list)) if "objects" in body else (),
-        searching=tuple(_name(one) for one in _field(body, "searching", list)) if "searching" in body else (),
+        objects=tuple(_object(one) for one in field(body, "objects", list)) if "objects" in body else (),
+        searching=tuple(_name(one) for one in field(body, "searching", list)) if "searching" in body else (),
+        epoch=natural(body, "epoch") if "epoch" in body else 0,
     )
 
 
@@ -177,14 +173,16 @@ def _name(value: object) -> str:
 def encode_heartbeat(heartbeat: Heartbeat) -> bytes:
     """Encodes a heartbeat. Raises `WireError` for a camera that cannot be a topic."""
     body = {"schema": HEARTBEAT_SCHEMA, "version": HEARTBEAT_VERSION, **asdict(heartbeat)}
+    if not heartbeat.epoch:
+        del body["epoch"]
     packed: bytes = msgpack.packb(body)
     return topic(heartbeat.camera, HEARTBEAT_TOPIC) + packed
 
 
 def decode_heartbeat(message: bytes) -> Heartbeat:
     """Decodes a heartbeat. Raises `WireError` for anything that `encode_heartbeat` cannot have produced."""
-    camera, body = _split(message, HEARTBEAT_TOPIC, HEARTBEAT_SCHEMA, HEARTBEAT_VERSION)
-    state, frame_id = _text(body, "state"), _integer(body, "frame_id")
+    camera, body = split(message, HEARTBEAT_TOPIC, HEARTBEAT_SCHEMA, HEARTBEAT_VERSION)
+    state, frame_id = text(body, "state"), integer(body, "frame_id")
     if state not in get_args(State):
         raise WireError(f"state {state[:40]!r} is none of {', '.join(get_args(State))}")
     if frame_id < -1:
@@ -193,10 +191,21 @@ def decode_heartbeat(message: bytes) -> Heartbeat:
         camera=camera,
         state=state,  # type: ignore[arg-type]
         frame_id=frame_id,
-        since_unix_ns=_integer(body, "since_unix_ns"),
-        points=_count(body, "points"),
-        published_unix_ns=_integer(body, "published_unix_ns"),
+        since_unix_ns=integer(body, "since_unix_ns"),
+        points=natural(body, "points"),
+        published_unix_ns=integer(body, "published_unix_ns"),
+        epoch=natural(body, "epoch") if "epoch" in body else 0,
     )
+
+
+def placement(message: bytes) -> tuple[str, int]:
+    """The camera and the epoch of tracks or a heartbeat. Raises `WireError` for any other message."""
+    tracks = message.startswith(TOPIC)
+    kind, schema, version = (
+        (TOPIC, SCHEMA, VERSION) if tracks else (HEARTBEAT_TOPIC, HEARTBEAT_SCHEMA, HEARTBEAT_VERSION)
+    )
+    camera, body = split(message, kind, schema, version)
+    return camera, natural(body, "epoch") if "epoch" in body else 0
 
 
 def _pack(array: NDArray[Any], dtype: str, shape: tuple[int, ...]) -> bytes:
@@ -204,68 +213,9 @@ def _pack(array: NDArray[Any], dtype: str, shape: tuple[int, ...]) -> bytes:
     return array.astype(dtype).tobytes()
 
 
-def _split(message: bytes, kind: bytes, schema: str, version: int) -> tuple[str, dict[str, Any]]:
-    """Splits a message of this kind into its camera and its map."""
-    if len(message) > MAX_MESSAGE_BYTES:
-        raise WireError(f"the message has {len(message)} bytes; a reader accepts at most {MAX_MESSAGE_BYTES}")
-    head, zero, _ = message[: len(kind) + MAX_CAMERA_BYTES + 1].partition(b"\0")
-    if not head.startswith(kind) or not zero:
-        raise WireError(f"the message begins with {message[:24]!r}, not with {kind!r}, a camera and a zero byte")
-    packed = message[len(head) + 1 :]
-    try:
-        camera = head[len(kind) :].decode()
-        body = msgpack.unpackb(packed)
-    except (ValueError, msgpack.UnpackException) as error:  # msgpack's own errors, and invalid UTF-8
-        raise WireError(f"{len(packed)} bytes are not a msgpack map: {error or type(error).__name__}") from error
-    if not isinstance(body, dict):
-        raise WireError(f"a msgpack {type(body).__name__} instead of a map")
-    _check_schema(body, schema, version)
-    if _text(body, "camera") != camera:
-        raise WireError(f"the topic says camera {camera[:40]!r}, the message says {body['camera'][:40]!r}")
-    return camera, body
-
-
-def _check_schema(body: dict[str, Any], known: str, up_to: int) -> None:
-    schema = _text(body, "schema")
-    if schema != known:
-        raise WireError(f"schema {schema[:40]!r}; this reader knows {known!r}")
-    version = _count(body, "version")
-    if version > up_to:
-        raise WireError(f"version {version} of {schema}; this reader knows up to {up_to}: upgrade online-tapir here")
-    if version < 1:
-        raise WireError(f"version {version} of {schema} does not exist; the first is 1")
-
-
-def _field(body: dict[str, Any], key: str, kind: type) -> Any:
-    if key not in body:
-        raise WireError(f"the message comes without {key!r}")
-    if type(body[key]) is not kind:  # exact type: True is not an integer here
-        raise WireError(f"{key} is a {type(body[key]).__name__}, not a {kind.__name__}")
-    return body[key]
-
-
-def _text(body: dict[str, Any], key: str) -> str:
-    text: str = _field(body, key, str)
-    return text
-
-
-def _integer(body: dict[str, Any], key: str) -> int:
-    value: int = _field(body, key, int)
-    if value >= 2**63:
-        raise WireError(f"{key} is {value}, too large for a signed 64-bit integer")
-    return value
-
-
-def _count(body: dict[str, Any], key: str) -> int:
-    value = _integer(body, key)
-    if value < 0:
-        raise WireError(f"{key} is {value}, below 0")
-    return value
-
-
 def _array(body: dict[str, Any], key: str, dtype: str, size: int | None = None) -> NDArray[Any]:
     """The numbers under `key`, flat and read-only: `size` of them, or for None at most `MAX_POINTS`."""
-    packed: bytes = _field(body, key, bytes)
+    packed: bytes = field(body, key, bytes)
     width = np.dtype(dtype).itemsize
     if size is None and (len(packed) % width or len(packed) > MAX_POINTS * width):
         raise WireError(f"{key} has {len(packed)} bytes, not {width} for each of at most {MAX_POINTS} points")
@@ -291,10 +241,10 @@ def _object(one: Any) -> TrackedObject:
         raise WireError(f"objects holds {str(one)[:40]}, not a map")
     found = "matrix" in one
     return TrackedObject(
-        name=_text(one, "name"),
+        name=text(one, "name"),
         matrix=_array(one, "matrix", "<f8", 9).reshape(3, 3).astype(np.float64) if found else None,
         box=_array(one, "box", "<f4", 8).reshape(4, 2).astype(np.float32) if found else None,
-        seen=_count(one, "seen"),
+        seen=natural(one, "seen"),
         following=_array(one, "following", "<i4").astype(np.int32),
         doubtful=_array(one, "doubtful", "<i4").astype(np.int32),
         placed={},
@@ -305,7 +255,7 @@ def _labels(body: dict[str, Any]) -> dict[int, Label]:
     if "labels" not in body:
         return {}
     labels: dict[int, Label] = {}
-    for row in _field(body, "labels", list):
+    for row in field(body, "labels", list):
         if type(row) is not list or [type(cell) for cell in row] != [int, str, str, int]:
             raise WireError(f"labels holds {str(row)[:40]}, not an id, a name, a group and a colour")
         id, name, group, color = row
@@ -314,5 +264,5 @@ def _labels(body: dict[str, Any]) -> dict[int, Label]:
 
 
 def _times(body: dict[str, Any]) -> StageTimes:
-    times: dict[str, Any] = _field(body, "times", dict)
-    return StageTimes(**{stage: _integer(times, stage) for stage in _STAGES if stage in times})
+    times: dict[str, Any] = field(body, "times", dict)
+    return StageTimes(**{stage: integer(times, stage) for stage in _STAGES if stage in times})

@@ -1,6 +1,6 @@
 """The socket lifecycle that all clients of a run share: each has its own context, and always closes its sockets."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -25,23 +25,31 @@ class ClientSockets:
         self, kind: int, keys: Path | str | None, options: Mapping[Any, Any], topic: bytes | None = None
     ) -> zmq.Socket[bytes]:
         """Connects another socket; closes all if that fails. Raises ConfigError for an invalid address or keys."""
+        socket = self._open(kind, keys, options, () if topic is None else (topic,))
         try:
-            socket = self._context.socket(kind)
-            self._sockets.append(socket)
-            security.authenticate(socket, keys)
-            for option, value in {**options, zmq.IPV6: int("[" in self.address)}.items():
-                socket.setsockopt(option, value)
-            if topic is not None:
-                socket.setsockopt(zmq.SUBSCRIBE, topic)
             socket.connect(self.address)
-        except ConfigError:
-            self.close()
-            raise
         except zmq.ZMQError as error:
             self.close()
             raise ConfigError(
                 f"cannot {self._purpose} {self.address!r}: {error}; write tcp://HOST:PORT or ipc://PATH"
             ) from error
+        return socket
+
+    def _open(
+        self, kind: int, keys: Path | str | None, options: Mapping[Any, Any], topics: Iterable[bytes] = ()
+    ) -> zmq.Socket[bytes]:
+        """Another socket, not connected yet; closes all if that fails. Raises ConfigError for invalid keys."""
+        socket = self._context.socket(kind)
+        self._sockets.append(socket)
+        try:
+            security.authenticate(socket, keys)
+        except ConfigError:
+            self.close()
+            raise
+        for option, value in {**options, zmq.IPV6: int("[" in self.address)}.items():
+            socket.setsockopt(option, value)
+        for topic in topics:
+            socket.setsockopt(zmq.SUBSCRIBE, topic)
         return socket
 
     def close(self) -> None:

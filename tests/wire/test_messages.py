@@ -15,6 +15,7 @@ from online_tapir.errors import WireError
 from online_tapir.records import StageTimes, Tracks
 from online_tapir.testing import make_tracks
 from online_tapir.wire import messages as wire
+from online_tapir.wire.envelope import MAX_CAMERA_BYTES, MAX_MESSAGE_BYTES, topic
 
 ARRAYS = ("ids", "xy", "visible", "occlusion", "uncertainty")
 SCALARS = ("frame_id", "captured_ns", "captured_unix_ns", "published_unix_ns", "width", "height", "dropped", "camera",
@@ -197,7 +198,7 @@ def test_a_wrong_field_is_refused_by_name(changes: dict[str, Any], found: str) -
         (b"tracks/0\0\x01", "msgpack int"),
         (b"tracks/0\0" + b"\x91" * 5_000, "not a msgpack map"),
         (GOLDEN + b"\0", "not a msgpack map"),
-        (bytes(wire.MAX_MESSAGE_BYTES + 1), "at most 4194304"),
+        (bytes(MAX_MESSAGE_BYTES + 1), "at most 4194304"),
     ],
 )
 def test_foreign_bytes_are_refused_and_named(message: bytes, found: str) -> None:
@@ -228,10 +229,10 @@ def test_a_mutated_message_is_read_or_refused_and_nothing_else(edits: list[tuple
 
 
 def test_the_topic_of_one_camera_is_no_prefix_of_another() -> None:
-    assert not wire.topic("10").startswith(wire.topic("1"))
+    assert not topic("10", wire.TOPIC).startswith(topic("1", wire.TOPIC))
 
 
-@pytest.mark.parametrize("camera", ["a\0b", "x" * (wire.MAX_CAMERA_BYTES + 1)])
+@pytest.mark.parametrize("camera", ["a\0b", "x" * (MAX_CAMERA_BYTES + 1)])
 def test_a_camera_that_cannot_be_a_topic_is_refused(camera: str) -> None:
     with pytest.raises(WireError, match="cannot be a topic"):
         wire.encode(random_tracks(1, seed=0, camera=camera))
@@ -247,7 +248,7 @@ def test_the_largest_message_encode_makes_is_one_that_decode_reads() -> None:
         visible=np.zeros(count, np.bool_),
         occlusion=zeros,
         uncertainty=zeros,
-        camera="x" * wire.MAX_CAMERA_BYTES,
+        camera="x" * MAX_CAMERA_BYTES,
     )
     assert len(wire.decode(wire.encode(tracks)).ids) == count
     with pytest.raises(WireError, match="65537 points"):
