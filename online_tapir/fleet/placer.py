@@ -6,10 +6,12 @@ when no other that can be reached has it still; each time its epoch grows, and i
 it. Nothing of Ray here: `Rigs` is what `cluster` makes of it.
 """
 
+import json
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from typing import Any, Protocol
 
 from online_tapir.errors import ConfigError, StateError
@@ -117,7 +119,7 @@ class Placer:
                 self._cameras[name] = _Camera(dict(table))
             elif dict(known.table) != dict(table):
                 known.table, known.ordered, known.ended = dict(table), "", False
-        self._unsaved = True
+        self._save()
 
     def add(self, name: str, table: Mapping[str, Any]) -> None:
         """Raises ConfigError for a name that is taken, or settings that do not exist."""
@@ -125,7 +127,7 @@ class Placer:
             raise ConfigError(f"there is a camera {name!r} already; give another name")
         _check(name, {**self.fleet.settings, **table})
         self._cameras[name] = _Camera(dict(table))
-        self._unsaved = True
+        self._save()
 
     def remove(self, name: str) -> None:
         """Raises ConfigError if there is no such camera. Its saved points are removed, too."""
@@ -135,7 +137,7 @@ class Placer:
             self._storage.tidy(name, kept=0)
         except StateError as error:
             self.note(str(error))
-        self._unsaved = True
+        self._save()
 
     def move(self, name: str, rig: str) -> None:
         """Gives a camera to another rig. Raises ConfigError: no such camera or rig, or no lane is free there."""
@@ -160,7 +162,7 @@ class Placer:
             raise ConfigError(f"no rig or node is called {place!r}; there are {there}")
         for rig in found:
             self._known.setdefault(rig, _Rig()).draining = not back
-        self._unsaved = True
+        self._save()
         return found
 
     def tick(self) -> Directory:
@@ -278,7 +280,8 @@ class Placer:
             if known is None or not known.life:
                 continue
             retries = camera.retry_s is not None and now_s >= camera.retry_s
-            if camera.ordered == rig and camera.life == known.life and not retries:
+            has = camera.ordered == rig and camera.life == known.life and name in known.orders
+            if has and not retries:
                 continue
             if self._held_elsewhere(name, rig):
                 camera.leaving_since_s = camera.leaving_since_s or now_s
@@ -421,7 +424,17 @@ def _check(name: str, table: Mapping[str, Any]) -> None:
     """Raises ConfigError for a camera without a source, or settings that do not exist."""
     if not isinstance(table.get("camera"), str):
         raise ConfigError(f"camera {name!r} names no source; give it, for example source = '/dev/video0'")
+    settings = {key: value for key, value in table.items() if key != "camera"}
+    refusal = _refusal(json.dumps(settings, sort_keys=True, default=str))
+    if refusal:
+        raise ConfigError(f"camera {name!r}: {refusal}")
+
+
+@lru_cache(maxsize=256)
+def _refusal(settings: str) -> str:
+    """Why no camera can have these settings, "" if one can; a thousand cameras share a few."""
     try:
-        joining({**table, "name": name})
+        joining({**json.loads(settings), "camera": "0"})
     except ConfigError as error:
-        raise ConfigError(f"camera {name!r}: {error}") from error
+        return str(error)
+    return ""

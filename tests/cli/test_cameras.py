@@ -140,7 +140,7 @@ def test_cameras_join_and_leave_on_request(tmp_path: Path, capsys: pytest.Captur
     asking.join(10)
     assert {state.name for state in states[0]} == {"demo-2", "demo-3", "no-such"}
     assert {state.state for state in states[0]} == {"streaming", "failed"}
-    assert "Did you mean --points" in refused[0]
+    assert "did you mean 'points'?" in refused[0]
     assert "there is no file no such.mp4" in refused[1]
     assert "there is a camera 'demo' already" in refused[2]
     assert "demo-2" in capsys.readouterr().out.split()

@@ -96,7 +96,7 @@ def test_a_model_at_another_size_shares_its_weights_and_keeps_its_own_size() -> 
 def test_a_lower_threshold_shows_more_points() -> None:
     shown = []
     for above in (0.0, 0.5, 0.999):
-        model = build._model(ModelConfig(visible_above=above))
+        model = build.loaded(ModelConfig(visible_above=above))
         assert model.config.visible_above == above
         tracker = Tracker(model, max_points=64)
         tracker.add(np.random.default_rng(0).uniform(5, 60, (64, 2)))

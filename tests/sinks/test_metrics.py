@@ -17,13 +17,18 @@ from online_tapir.camera import Capture, SyntheticCamera
 from online_tapir.errors import ConfigError, PublishError
 from online_tapir.live.stream import Stream
 from online_tapir.records import Frame, StageTimes, Tracks
-from online_tapir.sinks import metrics
+from online_tapir.sinks import metrics_server
 from online_tapir.sinks.metrics import Metrics
 from online_tapir.testing import FakeTracker, Grid, make_tracks, run
 from online_tapir.wire.security import Access
 
 RGB = np.zeros((33, 49, 3), np.uint8)
 MS = 1_000_000
+
+
+def port_of(served: Metrics) -> int:
+    """The port that it serves on."""
+    return int(served.url.rpartition(":")[2].partition("/")[0])
 
 
 def made(frame_id: int = 7, visible: tuple[bool, ...] = (True, False, True), captured_ns: int = 0) -> Tracks:
@@ -134,8 +139,8 @@ def test_no_address_and_no_position_is_told(served: Metrics, watched: tuple[Capt
 def test_a_client_that_says_nothing_delays_others_for_a_moment_only(
     served: Metrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(metrics._Handler, "timeout", 0.05)
-    with socket.create_connection(("127.0.0.1", served._server.server_port)):
+    monkeypatch.setattr(metrics_server._Handler, "timeout", 0.05)
+    with socket.create_connection(("127.0.0.1", port_of(served))):
         assert read(served)["process_open_fds",] > 0
 
 
@@ -157,7 +162,7 @@ def test_counting_a_frame_takes_a_fraction_of_a_millisecond(served: Metrics) -> 
 def test_when_it_is_closed_nobody_listens_and_the_thread_is_gone() -> None:
     before = threading.active_count()
     served = Metrics("0")
-    port = served._server.server_port
+    port = port_of(served)
     served.close()
     served.close()
     assert threading.active_count() == before
@@ -167,7 +172,7 @@ def test_when_it_is_closed_nobody_listens_and_the_thread_is_gone() -> None:
 
 def test_a_port_in_use_is_refused_with_another_to_try(served: Metrics) -> None:
     with pytest.raises(PublishError, match="choose another \\(for example --metrics"):
-        Metrics(str(served._server.server_port))
+        Metrics(str(port_of(served)))
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0:0", ":::0", "*:0", "192.0.2.7:9464"])
