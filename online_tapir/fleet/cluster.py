@@ -5,6 +5,7 @@ through it. A cluster that `local` starts listens on loopback alone.
 """
 
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -43,6 +44,7 @@ NODES_S = 1.0  # between two looks at the machines
 HANGS_S = 20.0  # without an answer a rig is away, though its process lives
 REMAKE_S = 10.0  # before a rig that could not be started is tried again
 STARTUP_S = 120.0
+KNOCK_S = 5.0
 SMALL_STORE = 80 * 2**20  # bytes of Ray's object store, which we do not use
 
 Kind = Literal["auto", "cpu", "gpu"]
@@ -307,6 +309,7 @@ def joined(address: str) -> Iterator[None]:
 
     Raises ConfigError if there is none that can be joined.
     """
+    _knock(address)
     ours = _LOCAL if address.startswith(("127.", "localhost")) else {}
     with _environment({**ours, **_ALWAYS}):
         ray = _ray()
@@ -321,6 +324,18 @@ def joined(address: str) -> Iterator[None]:
             yield
         finally:
             ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Raises ConfigError if nothing answers there: Ray itself would go on trying for minutes."""
+    host, _, port = address.rpartition(":")
+    if not port.isdecimal():
+        return  # "auto"
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_S).close()
+    except (OSError, OverflowError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise ConfigError(f"cannot join Ray at {address}: {why}; `ray status` shows where the cluster is") from error
 
 
 def start(fleet: FleetSettings, layout: Layout) -> Any:
