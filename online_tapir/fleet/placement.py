@@ -68,7 +68,7 @@ class Placement:
     def decide(self, now_s: float, wanted: Collection[str], rigs: Mapping[str, RigRoom]) -> list[Decision]:
         """Brings the homes up to date: `wanted` are the cameras there should be, `rigs` those that may be used.
 
-        A rig that is away for a moment belongs in `rigs` as long as its cameras should wait for it. Returns what
+        A rig that is away belongs in `rigs` as long as its cameras may wait for it. Returns what
         changed.
         """
         for camera in [camera for camera in self.homes if camera not in wanted]:
@@ -100,7 +100,7 @@ class Placement:
                 continue
             books.give(camera, to)
             self.homes[camera] = Home(to, now_s, float("-inf") if home is None else home.moved_s)
-            why = "new" if home is None else f"{before} is {'gone' if lost else 'draining'}"
+            why = "new" if home is None else f"{before} is {'gone' if lost else 'draining or away'}"
             self.moves += home is not None
             decisions.append(Decision(camera, to, before, why))
         return decisions

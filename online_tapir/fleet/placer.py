@@ -21,7 +21,7 @@ from online_tapir.fleet.storage import Storage
 from online_tapir.launch.tables import joining
 from online_tapir.wire.directory import CameraEntry, Directory, RigEntry
 
-AWAY_S = 30.0  # how long the cameras of a rig that is away wait for its restart, before they go to others
+AWAY_S = 3.0  # how long a rig may not answer before its cameras go to others that have a free lane
 LEAVE_S = 15.0  # how long a camera's old rig may take to close it, before the new one is given it anyway
 GATHER_S = 20.0  # how long a placer that has just begun waits for all rigs to tell what they have
 RETRY_S = (5.0, 300.0)  # a camera that failed is tried again after the first, then twice as long, up to the last
@@ -257,18 +257,19 @@ class Placer:
     def _rooms(self) -> dict[str, RigRoom]:
         """The rigs that may have cameras.
 
-        One that is away for a moment gets no new cameras and loses none, as they wait for it: it has just as many lanes
-        as it has cameras.
+        One that is away gets no new cameras: it has just as many lanes as it has. After a while these go to others, as
+        far as there is room, since opening a camera takes less than starting a rig; the rest wait for its restart.
         """
         rooms = {}
         for rig, state in self._seen.items():
             known, report = self._known[rig], state.report
-            if state.gone or report is None or known.refusal or (state.away_s or 0) > AWAY_S:
+            if state.gone or report is None or known.refusal:
                 continue
             costs = {name: one.cost for name, one in report.cameras.items() if one.cost > 0}
             held = sum(home.rig == rig for home in self._placement.homes.values())
             away = state.away_s is not None
-            rooms[rig] = RigRoom(held if away else report.lanes, costs, draining=known.draining and not away)
+            leave = known.draining if state.away_s is None else state.away_s > AWAY_S
+            rooms[rig] = RigRoom(held if away else report.lanes, costs, draining=leave)
         return rooms
 
     def _give(self, now_s: float) -> None:

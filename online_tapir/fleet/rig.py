@@ -151,7 +151,7 @@ class RigRun:
         return found
 
     def _open(self, name: str, table: Mapping[str, Any]) -> Member:
-        """Opens a camera, with the points of its last placement if there are any; called in the roster's thread."""
+        """Opens a camera, with the points of its last placement if there are any; from any thread."""
         with self._lock:
             epoch = self._given[name].epoch if name in self._given else 0
         config = self._configured(name, table, epoch)

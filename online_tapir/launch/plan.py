@@ -1,5 +1,6 @@
 """Decides how the model runs for a camera: by which engine, at which input size, alone or in a rig with others."""
 
+import threading
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -64,18 +65,24 @@ class Rigs:
 
     def __init__(self) -> None:
         self._rigs: list[Rig] = []
+        self._lock = threading.Lock()
 
     def tracker(self, plan: Plan, cameras: int, held: ExitStack) -> Tracker:
         """The tracker of one of `cameras` cameras; its lane is given back with what is `held`."""
         if not plan.shares:
             return plan.tracker()
-        rig = next((rig for rig in self._rigs if rig.free and plan.fits(rig)), None)
-        if rig is None:
-            rig = plan.rig(max(1, cameras - sum(rig.lanes - rig.free for rig in self._rigs)))
-            self._rigs.append(rig)
-        tracker = rig.take()
-        held.callback(rig.give_back, tracker)
+        with self._lock:
+            rig = next((rig for rig in self._rigs if rig.free and plan.fits(rig)), None)
+            if rig is None:
+                rig = plan.rig(max(1, cameras - sum(rig.lanes - rig.free for rig in self._rigs)))
+                self._rigs.append(rig)
+            tracker = rig.take()
+        held.callback(self._give_back, rig, tracker)
         return tracker
+
+    def _give_back(self, rig: Rig, tracker: Tracker) -> None:
+        with self._lock:
+            rig.give_back(tracker)
 
 
 def planned(

@@ -42,7 +42,7 @@ from online_tapir.tracking.tracker import Tracker
 
 @dataclass(slots=True)
 class Streams:
-    """Opens cameras that share one model, the thread that runs it, and the sinks of a run."""
+    """Opens cameras that share one model, the thread that runs it, and the sinks of a run. Thread-safe."""
 
     model: Tapir
     thread: ModelThread
@@ -51,6 +51,7 @@ class Streams:
     sinks: Sequence[Sink]  # those of the run
     names: set[str] = field(default_factory=set)  # of the cameras that are open
     rigs: Rigs = field(default_factory=Rigs)
+    planning: threading.Lock = field(default_factory=threading.Lock)
     write_state: Callable[[Path, SavedState], None] = state_file.write
 
     def open(self, config: LiveConfig, cameras: int, shown_by: Sequence[Sink] = ()) -> Member:
@@ -67,11 +68,13 @@ class Streams:
             own.extend(shown_by)
             saved = _state_to_resume(config.output)
             points = _points(config.points, resumed=saved is not None)
-            open_source, camera = self._named(config.source, cameras)
+            open_source = _opener(config.source, report)
+            camera = _first_opening(config.source, open_source, others=cameras > 1)
             opening.callback(camera.close)
-            self.names.add(camera.name)
-            held.callback(self.names.discard, camera.name)
-            tracker = self._tracker(config, camera, cameras, None if saved is None else input_of(saved), held)
+            with self.planning:  # sources take seconds to open, each in a thread; what follows is shared
+                open_source = self._named(camera, config.source, open_source)
+                held.callback(self.names.discard, camera.name)
+                tracker = self._tracker(config, camera, cameras, None if saved is None else input_of(saved), held)
             _resume(tracker, saved, config.output, report)
             keeper = _keeper(config.output, tracker, report, self.write_state)
             if keeper is not None:
@@ -99,17 +102,15 @@ class Streams:
             opening.pop_all()  # from here on the capture closes the camera, and the run gives back what is held
             return Member(stream, own, held)
 
-    def _named(self, source: SourceConfig, cameras: int) -> tuple[Callable[[], Camera], Camera]:
-        """How the camera is opened, and the open camera; it has a name that no other has."""
-        open_source = _opener(source, self.status.note)
-        camera = _first_opening(source, open_source, others=cameras > 1)
-        if camera.name not in self.names:
-            return open_source, camera
-        if source.name is not None:
-            camera.close()
-            raise ConfigError(f"two cameras are called {camera.name!r}; give each its own name")
-        camera.name = free_name(camera.name, self.names)  # it keeps the name when it comes back
-        return _opener(replace(source, name=camera.name), self.status.note), camera
+    def _named(self, camera: Camera, source: SourceConfig, open_source: Callable[[], Camera]) -> Callable[[], Camera]:
+        """Gives the camera a name that no other has; returns how it is opened again, with that name."""
+        if camera.name in self.names:
+            if source.name is not None:
+                raise ConfigError(f"two cameras are called {camera.name!r}; give each its own name")
+            camera.name = free_name(camera.name, self.names)
+            open_source = _opener(replace(source, name=camera.name), self.status.note)
+        self.names.add(camera.name)
+        return open_source
 
     def _tracker(
         self, config: LiveConfig, camera: Camera, cameras: int, resumed: Size | None, held: ExitStack

@@ -1,6 +1,6 @@
 """The cameras of a run, which may join and leave while it goes on.
 
-A camera is opened and closed in a thread of the roster's own: neither may delay the cameras that run.
+A camera is opened and closed in threads of the roster's own: neither may delay the cameras that run, nor each other.
 """
 
 import threading
@@ -45,8 +45,8 @@ def _closed(name: str, settings: Settings) -> Member:
 class Roster:
     """Who is in a run: `add` and `remove` say who should be, the run takes `arrivals` in and lets `leavers` go.
 
-    `open_` opens the camera `name` with its settings, in the roster's thread; it raises an OnlineTapirError for one
-    that cannot be opened. A run that `stays` goes on without any camera, and its last one may be removed. Everything
+    `open_` opens the camera `name` with its settings, in a thread; it raises an OnlineTapirError for one that cannot
+    be opened. A run that `stays` goes on without any camera, and its last one may be removed. Everything
     that members hold is given back at the end of the `with`. Thread-safe.
     """
 
@@ -66,10 +66,8 @@ class Roster:
         self._arrived: deque[Member] = deque()
         self._leaving: set[str] = set()
         self._closing: set[str] = set()  # left, and not given back yet
-        self._work: deque[Callable[[], None]] = deque()
-        self._working = False
+        self._work: dict[str, deque[Callable[[], None]]] = {}  # by camera, each in a thread of its own
         self._ending = False  # nobody is opened any more; what is to be given back still is
-        self._thread: threading.Thread | None = None
         self.notify: Callable[[], None] = lambda: None  # called when there are arrivals or leavers
 
     def __enter__(self) -> Self:
@@ -80,7 +78,7 @@ class Roster:
     ) -> None:
         with self._changed:
             self._ending = True
-            self._changed.wait_for(lambda: not self._working, CLOSE_SECONDS)
+            self._changed.wait_for(lambda: not self._work, CLOSE_SECONDS)
             members = [*self._members.values(), *self._arrived]
         everything = ExitStack()
         for member in members:
@@ -118,7 +116,7 @@ class Roster:
             if name in self._members or (taken is not None and taken.state == "opening"):
                 raise ConfigError(f"there is a camera {name!r} already; give another name")
             self._absent[name] = Absent("opening")
-        self._later(lambda: self._admit(name, settings))
+        self._later(name, lambda: self._admit(name, settings))
 
     def remove(self, name: str) -> None:
         """Lets a camera go, or forgets one that never came. Raises ConfigError: no such camera, or it is the last."""
@@ -152,7 +150,7 @@ class Roster:
     def left(self, stream: Stream, reason: str = "", opened: ExitStack | None = None) -> None:
         """The run has let a camera go, because of a failure if there is a `reason`.
 
-        The camera, which is `opened`, is closed, and what it held is given back, in the roster's thread.
+        The camera, which is `opened`, is closed, and what it held is given back, in a thread.
         """
         with self._changed:
             member = self._members.pop(stream.name, None)
@@ -162,9 +160,9 @@ class Roster:
             if reason:
                 self._absent[stream.name] = Absent("failed", reason)
         if member is not None:
-            self._later(lambda: self._give_back(member, opened))
+            self._later(stream.name, lambda: self._give_back(member, opened))
         elif opened is not None:
-            self._later(opened.close)
+            self._later(stream.name, opened.close)
 
     def _admit(self, name: str, settings: Settings) -> None:
         if self._ending:
@@ -198,21 +196,21 @@ class Roster:
             with self._changed:
                 self._closing.discard(member.stream.name)
 
-    def _later(self, work: Callable[[], None]) -> None:
-        """Does this in the roster's thread, after what it was given before."""
+    def _later(self, camera: str, work: Callable[[], None]) -> None:
+        """Does this in a thread, after what it was given before for the same camera; cameras wait for no other."""
         with self._changed:
-            self._work.append(work)
-            if not self._working:
-                self._working = True
-                self._thread = threading.Thread(target=self._run, name="roster", daemon=True)
-                self._thread.start()
+            if camera in self._work:
+                self._work[camera].append(work)
+                return
+            self._work[camera] = deque([work])
+        threading.Thread(target=self._run, args=(camera,), name=f"roster {camera}", daemon=True).start()
 
-    def _run(self) -> None:
+    def _run(self, camera: str) -> None:
         while True:
             with self._changed:
-                if not self._work:
-                    self._working = False
+                if not self._work[camera]:
+                    del self._work[camera]
                     self._changed.notify_all()
                     return
-                work = self._work.popleft()
+                work = self._work[camera].popleft()
             work()

@@ -15,7 +15,7 @@ A message is ONE ZeroMQ part (CONFLATE, and with it "newest wins", does not supp
     captured_unix_ns   int          the same moment on its wall clock
     published_unix_ns  int          when the message was sent, wall clock
     width, height      int >= 0     of the frame, pixels
-    dropped            int >= 0     frames the source has dropped since it was opened
+    dropped            int >= 0     frames before this one that the source has dropped since it was opened
     model              str          the model that tracked
     times              map str:int  nanoseconds by stage: capture upload encode match refine download publish
     ids                bin          int32   [N]     point ids, ascending, never reused

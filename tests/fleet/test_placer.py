@@ -90,6 +90,22 @@ def test_cameras_of_a_rig_that_is_away_wait_for_it_and_then_go_elsewhere(hall: H
     assert (one.rig != rig, one.epoch, one.restarts) == (True, 2, 1)
 
 
+def test_cameras_of_a_rig_that_is_away_wait_for_its_restart_where_no_other_has_room(tmp_path: Path) -> None:
+    hall = Hall(tmp_path, FakeRig("a", lanes=2), FakeRig("b", lanes=2))
+    hall.placer.want({f"camera{i}": TABLE for i in range(3)})
+    hall.ticks()
+    full = "a" if hall.rigs.rigs["a"].held.keys() > {"camera0"} else "b"
+    hall.rigs.rigs[full].away_s = AWAY_S + 1
+    hall.ticks()
+    states = sorted(camera.state for camera in hall.placer.directory().cameras)
+    assert states == ["streaming", "streaming", "waiting"]
+    hall.rigs.rigs[full].die()
+    hall.rigs.rigs[full].away_s = None
+    now = hall.ticks()
+    assert {camera.state for camera in now.cameras} == {"streaming"}
+    assert sum(camera.restarts for camera in now.cameras) == 2
+
+
 def test_cameras_of_a_lost_machine_go_to_the_others_at_once(hall: Hall) -> None:
     hall.placer.want({"one": TABLE, "two": TABLE})
     hall.ticks()

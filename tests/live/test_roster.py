@@ -64,10 +64,27 @@ def gone(report: str) -> None:
 
 
 def test_a_camera_that_ends_leaves_and_the_others_go_on() -> None:
-    sink, members = Ended(), [member("short", 3), member("long", 30)]
+    sink, members = Ended(), [member("short", 3), member("long", 300)]
     Run(members, [sink], threading.Event()).go()
-    assert sink.seen() == {"short": 3, "long": 30}
+    assert sink.seen() == {"short": 3, "long": 300}
     assert sink.left == ["short"]
+
+
+def test_a_camera_that_takes_long_to_open_delays_no_other() -> None:
+    may_open = threading.Event()
+
+    def open_(name: str, settings: Mapping[str, Any]) -> Member:
+        if name == "slow":
+            assert may_open.wait(PATIENCE_S)
+        return member(name, 5)
+
+    with Roster(open_, gone) as roster:
+        roster.add("slow", {})
+        roster.add("quick", {})
+        wait_until(lambda: "quick" in roster.held)
+        assert roster.absent["slow"] == Absent("opening")
+        may_open.set()
+        wait_until(lambda: roster.held == {"slow", "quick"})
 
 
 def test_a_camera_that_fails_is_told_and_the_others_go_on() -> None:
@@ -115,7 +132,7 @@ def test_what_left_just_before_the_end_is_given_back_too() -> None:
     with roster:
         roster.left(first.stream)
         roster.left(second.stream)
-    assert given_back == ["first", "second"]
+    assert sorted(given_back) == ["first", "second"]
 
 
 class Meanwhile(Sink):
