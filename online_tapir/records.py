@@ -97,10 +97,24 @@ class TrackedObject:
     following: NDArray[np.int32]  # ids of those that agree
     doubtful: NDArray[np.int32]  # ids of visible ones that do not
     placed: Mapping[int, NDArray[np.float32]]  # hidden ones by id: where they should be, [2] image pixels
+    pose: "Pose | None" = None  # of a flat object of known size, seen by a calibrated camera
 
     @property
     def found(self) -> bool:
         return self.matrix is not None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Pose:
+    """Where a flat object is, in the camera's own space: x right, y down, z forward, millimetres.
+
+    The object's origin is its first corner, x along its width, y along its height, z away from who looks at it.
+    """
+
+    rotation: NDArray[np.float64]  # [3] axis times angle in radians, from the object's axes to the camera's
+    translation_mm: NDArray[np.float64]  # [3] of the object's origin
+    error_px: float  # root mean square distance of its points from where this pose puts them, image pixels
+    size_mm: tuple[float, float]  # width, height
 
 
 @dataclass(frozen=True, slots=True, eq=False)

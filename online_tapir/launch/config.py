@@ -106,6 +106,21 @@ class PointsConfig:
             "doubtful, hidden ones are placed by it. Groups come with --points FILE.csv or `control label`."
         ),
     ] = "similarity"
+    calibration: Annotated[
+        Path | None,
+        Parameter(
+            help="The camera's calibration, a file of OpenCV's (YAML, XML, JSON): objects are followed without the "
+            "lens's distortion."
+        ),
+    ] = None
+    object_size: Annotated[
+        tuple[str, ...],
+        Parameter(
+            help="GROUP=WIDTHxHEIGHT in millimetres: a flat group whose first four points are the corners of such a "
+            "rectangle, clockwise from the top left, has a pose. Needs --calibration.",
+            negative=(),
+        ),
+    ] = ()
     inspect: Annotated[
         int | None,
         Parameter(

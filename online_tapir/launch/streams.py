@@ -32,6 +32,7 @@ from online_tapir.live.stream import Stream
 from online_tapir.live.truth import DemoTruth
 from online_tapir.model.coordinates import Size
 from online_tapir.model.tapir import Tapir
+from online_tapir.points import calibration, pose
 from online_tapir.points.objects import Objects
 from online_tapir.points.placement import NOWHERE, Corners, MaskPoints, PointSource, parse_points
 from online_tapir.tracking import state_file, templates
@@ -68,6 +69,7 @@ class Streams:
             own.extend(shown_by)
             saved = _state_to_resume(config.output)
             points = _points(config.points, resumed=saved is not None)
+            objects = _objects(config.points)
             open_source = _opener(config.source, report)
             camera = _first_opening(config.source, open_source, others=cameras > 1)
             opening.callback(camera.close)
@@ -89,7 +91,7 @@ class Streams:
                 self.stop,
                 points=points,
                 finder=_finder(config.points, self.model),
-                objects=None if config.points.objects == "off" else Objects(config.points.objects),
+                objects=objects,
                 replenish=config.points.replenish,
                 heartbeat_s=config.network.heartbeat,
                 keeper=keeper,
@@ -196,6 +198,15 @@ def _points(points: PointsConfig, resumed: bool) -> PointSource:
     if points.points is not None:
         return parse_points(points.points)
     return NOWHERE if resumed or points.templates is not None else Corners(min(DEFAULT_POINTS, points.max_points))
+
+
+def _objects(points: PointsConfig) -> Objects | None:
+    if points.object_size and (points.calibration is None or points.objects == "off"):
+        raise ConfigError("--object-size gives a pose to objects that a calibrated camera sees; add --calibration FILE")
+    if points.objects == "off":
+        return None
+    lens = None if points.calibration is None else calibration.read(points.calibration)
+    return Objects(points.objects, lens, pose.parse_sizes(points.object_size))
 
 
 def _finder(points: PointsConfig, model: Tapir) -> Finder:

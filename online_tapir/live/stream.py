@@ -67,6 +67,7 @@ class Stream:
         self._points = points
         self._finder = finder or Finder()
         self._objects = objects  # None: groups of points are no objects
+        self._told = ""  # of what is wrong with them
         self._replenisher = Replenisher(0) if replenish else None
         self._report = report
         self._clock = clock or SystemClock()
@@ -157,6 +158,9 @@ class Stream:
         tracks = self._finder.sift(tracks, self.tracker)
         if self._objects is not None:
             tracks = with_objects(tracks, self._objects.follow(tracks))
+            if self._objects.trouble not in ("", self._told):
+                self._told = self._objects.trouble
+                self.tell(self._told)
         return frame, named, replace(tracks, camera=self.name, dropped=dropped, times=times, epoch=self.epoch)
 
     def published(self, frame: Frame, tracks: Tracks, took_ns: int = 0) -> None:

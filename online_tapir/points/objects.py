@@ -5,7 +5,7 @@ points, against where they were when the group was first seen. It says which poi
 hidden ones should be.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -13,7 +13,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from online_tapir.records import TrackedObject, Tracks
+from online_tapir.points.calibration import Calibration
+from online_tapir.points.pose import CORNERS, plane_of, pose
+from online_tapir.records import Pose, TrackedObject, Tracks
 
 Motion = Literal["similarity", "affine", "homography"]
 Points = NDArray[np.float32]  # [N, 2] image pixels
@@ -41,11 +43,35 @@ class _Seen:
 
 
 class Objects:
-    """Follows the groups of one stream. Call `follow` with the tracks of every frame."""
+    """Follows the groups of one stream. Call `follow` with the tracks of every frame.
 
-    def __init__(self, motion: Motion = "similarity") -> None:
+    With a `calibration`, motions are fitted to undistorted points, and flat groups of a known size have a pose: `sizes`
+    are their width and height in millimetres, by group. A calibration for pictures of another size is not used.
+    """
+
+    def __init__(
+        self,
+        motion: Motion = "similarity",
+        calibration: Calibration | None = None,
+        sizes: Mapping[str, tuple[float, float]] | None = None,
+    ) -> None:
         self._motion = motion
+        self._calibration = calibration
+        self._sizes = sizes or {}
         self._groups: dict[str, _Seen] = {}
+        self.trouble = ""  # why the calibration is not used
+
+    def _lens(self, tracks: Tracks) -> Calibration | None:
+        """The calibration, if it is for pictures of this size."""
+        lens = self._calibration
+        if lens is None or lens.size == (tracks.width, tracks.height):
+            return lens
+        wide, high = lens.size
+        self.trouble = (
+            f"the calibration is for pictures of {wide}x{high}, and these have {tracks.width}x{tracks.height}: it is "
+            f"not used, and objects have no pose; ask the camera for that size, or calibrate at this one"
+        )
+        return None
 
     def follow(self, tracks: Tracks) -> tuple[TrackedObject, ...]:
         """The groups on this frame, by name; groups of fewer points than a motion needs are left out.
@@ -58,29 +84,52 @@ class Objects:
             if label.group:
                 members.setdefault(label.group, []).append(id)
         self._groups = {name: seen for name, seen in self._groups.items() if name in members}
+        lens = self._lens(tracks)
+        ideal = tracks if lens is None else replace(tracks, xy=lens.undistort(tracks.xy))
         found = []
         for name in sorted(members):
-            one = self._one(name, sorted(members[name]), tracks)
+            one = self._one(name, sorted(members[name]), ideal)
             if one is not None:
-                found.append(one)
+                found.append(one if lens is None else self._seen_by(lens, one, ideal))
         return tuple(found)
 
+    def _seen_by(self, lens: Calibration, one: TrackedObject, ideal: Tracks) -> TrackedObject:
+        """The object as it lies in the picture, with its pose if its size is known."""
+        places = list(one.placed)
+        back = lens.distort(np.array([one.placed[id] for id in places], np.float32).reshape(-1, 2))
+        box = None if one.box is None else lens.distort(one.box)
+        return replace(one, box=box, placed=dict(zip(places, back, strict=True)), pose=self._pose(lens, one, ideal))
+
+    def _pose(self, lens: Calibration, one: TrackedObject, ideal: Tracks) -> Pose | None:
+        size, seen = self._sizes.get(one.name), self._groups[one.name]
+        corners = [id for id, label in sorted(ideal.labels.items()) if label.group == one.name][:CORNERS]
+        entered = dict(zip(seen.ids, seen.xy, strict=True))
+        if size is None or not one.found or not all(id in entered for id in corners) or len(corners) < CORNERS:
+            return None
+        plane = plane_of(np.array([entered[id] for id in corners], np.float32), size)
+        if plane is None:
+            return None
+        rows = np.searchsorted(ideal.ids, one.following)
+        places = moved(plane, np.array([entered[id] for id in one.following.tolist()], np.float32))
+        return pose(places, ideal.xy[rows], lens, size)
+
     def _one(self, name: str, ids: Sequence[int], tracks: Tracks) -> TrackedObject | None:
+        motion: Motion = "homography" if name in self._sizes else self._motion  # what a flat thing does
         seen = self._groups.setdefault(name, _Seen())
         gone = [i for i, id in enumerate(seen.ids) if id not in ids]
         for i in reversed(gone):
             del seen.ids[i], seen.xy[i]
         rows = {int(id): row for row, id in enumerate(tracks.ids.tolist())}
         visible = {id for id in ids if id in rows and tracks.visible[rows[id]]}
-        if len(seen.ids) < LEAST[self._motion]:  # all of them as of one frame, the first with enough
+        if len(seen.ids) < LEAST[motion]:  # all of them as of one frame, the first with enough
             seen = self._groups[name] = _Seen()
             self._enter(seen, *_new(seen, visible, rows, tracks))
-            if len(seen.ids) < LEAST[self._motion]:
+            if len(seen.ids) < LEAST[motion]:
                 return None
         known = [(i, id) for i, id in enumerate(seen.ids) if id in visible]
         source = np.array([seen.xy[i] for i, _ in known], np.float32).reshape(-1, 2)
         target = np.array([tracks.xy[rows[id]] for _, id in known], np.float32).reshape(-1, 2)
-        matrix, agrees = fit(source, target, self._motion, REPROJECTION * max(tracks.width, tracks.height))
+        matrix, agrees = fit(source, target, motion, REPROJECTION * max(tracks.width, tracks.height))
         if matrix is None:
             nobody = np.empty(0, np.int32)
             return TrackedObject(name, None, None, len(known), nobody, nobody, {})

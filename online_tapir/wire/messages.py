@@ -26,7 +26,9 @@ A message is ONE ZeroMQ part (CONFLATE, and with it "newest wins", does not supp
     objects            array        groups of points as things, a map each: name; seen: int, visible points; following,
                                     doubtful: bin int32 [...], ids of those that agree and do not; if it was found also
                                     matrix: bin float64 [3, 3], from image pixels when it was first seen to those now,
-                                    and box: bin float32 [4, 2], image pixels; optional
+                                    and box: bin float32 [4, 2], image pixels; for a flat one of known size also
+                                    pose: bin float64 [9], rotation (axis times angle) and translation in mm from the
+                                    object to the camera, reprojection error in pixels, width and height in mm; optional
     searching          array        str, names of templates that have not been found yet; optional
     epoch              int >= 1     in a fleet, the number of the camera's placement: messages with a lower one than the
                                     newest are those of a rig that has lost the camera; optional
@@ -56,7 +58,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from online_tapir.errors import WireError
-from online_tapir.records import Label, StageTimes, TrackedObject, Tracks
+from online_tapir.records import Label, Pose, StageTimes, TrackedObject, Tracks
 from online_tapir.wire.envelope import field, integer, natural, split, text, topic
 
 SCHEMA = "online-tapir/tracks"
@@ -233,6 +235,9 @@ def _object_map(one: TrackedObject) -> dict[str, Any]:
     }
     if one.matrix is not None and one.box is not None:
         told |= {"matrix": _pack(one.matrix, "<f8", (3, 3)), "box": _pack(one.box, "<f4", (4, 2))}
+    if one.pose is not None:
+        place = np.concatenate([one.pose.rotation, one.pose.translation_mm, [one.pose.error_px], one.pose.size_mm])
+        told["pose"] = _pack(place, "<f8", (9,))
     return told
 
 
@@ -248,7 +253,13 @@ def _object(one: Any) -> TrackedObject:
         following=_array(one, "following", "<i4").astype(np.int32),
         doubtful=_array(one, "doubtful", "<i4").astype(np.int32),
         placed={},
+        pose=_pose(_array(one, "pose", "<f8", 9)) if "pose" in one else None,
     )
+
+
+def _pose(values: NDArray[Any]) -> Pose:
+    *place, error_px, width, height = values.tolist()
+    return Pose(np.array(place[:3]), np.array(place[3:]), error_px, (width, height))
 
 
 def _labels(body: dict[str, Any]) -> dict[int, Label]:

@@ -1,0 +1,157 @@
+"""A flat object of known size is where it is, through a lens with distortion, and nowhere where its points disagree."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from online_tapir.errors import ConfigError
+from online_tapir.points import calibration
+from online_tapir.points.calibration import Calibration
+from online_tapir.points.objects import Objects
+from online_tapir.points.pose import outline, parse_sizes
+from online_tapir.records import Label, Tracks
+from online_tapir.testing import make_tracks
+from online_tapir.wire import messages as wire
+
+LENS = Calibration(
+    (640, 480), np.array([[600.0, 0, 322], [0, 605, 238], [0, 0, 1]]), np.array([-0.28, 0.1, 0.001, -0.0005, 0.0])
+)
+CARD = (85.6, 54.0)  # mm
+RNG = np.random.default_rng(0)
+CORNERS_MM = np.array([[0, 0], [85.6, 0], [85.6, 54], [0, 54]])
+PLACES_MM = np.concatenate([CORNERS_MM, RNG.uniform([3, 3], [82, 51], (32, 2))])
+PLACES = [
+    (np.array([0.1, -0.2, 0.05]), np.array([-40.0, -25, 260])),
+    (np.array([0.5, 0.4, 0.6]), np.array([-30.0, 5, 320])),
+]
+
+
+def picture(places_mm: NDArray[Any], rotation: NDArray[Any], translation: NDArray[Any]) -> NDArray[np.float32]:
+    """Where points of the card are in the picture, image pixels with (0, 0) the first pixel's corner."""
+    space = np.column_stack([places_mm, np.zeros(len(places_mm))])
+    xy, _ = cv2.projectPoints(space, rotation, translation, LENS.matrix, LENS.distortion)
+    return np.asarray(xy.reshape(-1, 2) + 0.5, np.float32)
+
+
+def tracks(xy: NDArray[Any], frame_id: int = 0, size: tuple[int, int] = (640, 480), visible: Any = True) -> Tracks:
+    labels = {id: Label(group="card") for id in range(len(xy))}
+    return make_tracks(frame_id, xy, visible=visible, size=size, labels=labels, camera="a")
+
+
+def test_points_come_back_through_the_lens() -> None:
+    xy = RNG.uniform([20, 20], [620, 460], (50, 2)).astype(np.float32)
+    np.testing.assert_allclose(LENS.distort(LENS.undistort(xy)), xy, atol=0.02)
+    assert np.abs(LENS.undistort(xy) - xy).max() > 5
+    assert LENS.undistort(np.empty((0, 2))).shape == LENS.distort(np.empty((0, 2))).shape == (0, 2)
+
+
+def test_a_card_is_where_it_is() -> None:
+    objects = Objects("similarity", LENS, {"card": CARD})
+    for frame_id, (rotation, translation) in enumerate(PLACES):
+        [one] = objects.follow(tracks(picture(PLACES_MM, rotation, translation), frame_id))
+        assert one.pose is not None
+        np.testing.assert_allclose(one.pose.translation_mm, translation, atol=0.2)
+        np.testing.assert_allclose(one.pose.rotation, rotation, atol=2e-3)
+        assert one.pose.error_px < 0.05
+
+
+def test_with_the_noise_of_tracking_its_corners_are_within_two_pixels() -> None:
+    errors = []
+    for seed in range(20):
+        noise = np.random.default_rng(seed)
+        objects = Objects("similarity", LENS, {"card": CARD})
+        for frame_id, (rotation, translation) in enumerate(PLACES):
+            truth = picture(PLACES_MM, rotation, translation)
+            xy = truth + noise.normal(0, 1.0, truth.shape).astype(np.float32)
+            [one] = objects.follow(tracks(xy, frame_id))
+        assert one.pose is not None
+        errors += np.linalg.norm(outline(one.pose, LENS) - truth[:4], axis=1).tolist()
+        assert 0.3 < one.pose.error_px < 3
+    assert np.median(errors) < 2
+
+
+def test_hidden_points_of_a_flat_object_are_placed_through_the_lens() -> None:
+    objects = Objects("similarity", LENS, {"card": CARD})
+    objects.follow(tracks(picture(PLACES_MM, *PLACES[0])))
+    truth = picture(PLACES_MM, *PLACES[1])
+    shown, visible = truth.copy(), np.ones(len(truth), np.bool_)
+    shown[[1, 9]], visible[[1, 9]] = 3.0, False
+    [one] = objects.follow(tracks(shown, 1, visible=visible))
+    for id in (1, 9):
+        assert np.linalg.norm(one.placed[id] - truth[id]) < 0.3
+    assert one.pose is not None
+
+
+@pytest.mark.parametrize("hidden", [list(range(3)), []], ids=["its corners were never seen", "its points disagree"])
+def test_a_pose_is_not_guessed(hidden: list[int]) -> None:
+    objects = Objects("similarity", LENS, {"card": CARD})
+    visible = np.ones(len(PLACES_MM), np.bool_)
+    visible[hidden] = False
+    xy = picture(PLACES_MM, *PLACES[0])
+    objects.follow(tracks(xy, visible=visible))
+    if not hidden:
+        xy = RNG.uniform([0, 0], [640, 480], xy.shape).astype(np.float32)
+    assert [one.pose for one in objects.follow(tracks(xy, 1, visible=visible))] == [None]
+
+
+def test_a_calibration_for_another_size_is_told_and_not_used() -> None:
+    objects = Objects("similarity", LENS, {"card": CARD})
+    [one] = objects.follow(tracks(picture(PLACES_MM, *PLACES[0]), size=(320, 240)))
+    assert (one.found, one.pose) == (True, None)
+    assert "for pictures of 640x480, and these have 320x240" in objects.trouble
+
+
+def test_a_pose_goes_over_the_wire() -> None:
+    objects = Objects("similarity", LENS, {"card": CARD})
+    sent = tracks(picture(PLACES_MM, *PLACES[0]))
+    [one] = objects.follow(sent)
+    [back] = wire.decode(wire.encode(replace(sent, objects=(one,)))).objects
+    assert back.pose is not None
+    assert one.pose is not None
+    np.testing.assert_array_equal(back.pose.rotation, one.pose.rotation)
+    np.testing.assert_array_equal(back.pose.translation_mm, one.pose.translation_mm)
+    assert (back.pose.error_px, back.pose.size_mm) == (one.pose.error_px, one.pose.size_mm)
+
+
+@pytest.mark.parametrize("suffix", ["yaml", "xml", "json"])
+def test_opencvs_own_files_are_read(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"camera.{suffix}"
+    file = cv2.FileStorage(str(path), cv2.FILE_STORAGE_WRITE)
+    file.write("image_width", 640)
+    file.write("image_height", 480)
+    file.write("camera_matrix", LENS.matrix)
+    file.write("distortion_coefficients", LENS.distortion)
+    file.release()
+    found = calibration.read(path)
+    assert found.size == LENS.size
+    np.testing.assert_allclose(found.matrix, LENS.matrix)
+    np.testing.assert_allclose(found.distortion, LENS.distortion)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (None, "there is no such file"),
+        ("not yaml at all: [", "cannot be read|has no camera_matrix"),
+        ("%YAML:1.0\n---\nimage_width: 640\n", "has no camera_matrix, image_height"),
+    ],
+    ids=["missing", "no yaml", "half of it"],
+)
+def test_what_is_no_calibration_is_refused(text: str | None, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "camera.yaml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ConfigError, match=said):
+        calibration.read(path)
+
+
+def test_sizes_are_read_and_refused() -> None:
+    assert parse_sizes(["card=85.6x54", "a=b=10x20"]) == {"card": (85.6, 54.0), "a=b": (10.0, 20.0)}
+    for word in ("card", "card=85", "=3x4", "card=0x4", "card=axb"):
+        with pytest.raises(ConfigError, match="is not GROUP=WIDTHxHEIGHT"):
+            parse_sizes([word])
