@@ -117,6 +117,9 @@ class Pose:
     size_mm: tuple[float, float]  # width, height
 
 
+NAMED = 4  # templates that are named where many are searched for
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Tracks:
     """Where every live point is on one frame; row i of each array belongs to point `ids[i]`, and ids ascend."""
@@ -143,6 +146,14 @@ class Tracks:
     objects: tuple[TrackedObject, ...] = ()  # the groups of points, by name
     searching: tuple[str, ...] = ()  # names of templates that have not been found yet
     epoch: int = 0  # in a fleet, the number of the camera's placement: it grows with every one; 0 outside of a fleet
+
+    @property
+    def search(self) -> str:
+        """In words, which templates have not been found yet; "" where there are none."""
+        if not self.searching:
+            return ""
+        more = len(self.searching) - NAMED
+        return "searching for " + ", ".join(self.searching[:NAMED]) + (f" and {more} more" if more > 0 else "")
 
     def called(self, id: int) -> str:
         """The point's name, or its id where it has none."""

@@ -176,6 +176,7 @@ class Heard:
             f"{self._latency_ms.rate():.1f} fps · latency {self._latency_ms.percentile(50):.1f} ms · "
             f"{int(tracks.visible.sum())}/{len(tracks.ids)} visible · "
             f"{self._missing} missing · {tracks.dropped} dropped by the source"
+            + (f" · {tracks.search}" if tracks.searching else "")
         )
 
 

@@ -51,6 +51,7 @@ class Report:
     points: int
     scores: TrackScores  # the mean over videos
     redetection: Redetection  # pooled over videos
+    average_jaccard_returned: float  # AJ_RD, the mean over videos: on the frames after points came back
     jitter_px: float  # median over the truly still points, at 256x256
     drift_px: float
     step_ms_p50: float  # over the steps that tracked points, after warm-up
@@ -64,6 +65,7 @@ class _Tally:
     scores: list[TrackScores] = field(default_factory=list)
     points: int = 0
     redetection: Redetection = field(default_factory=lambda: Redetection(0, 0))
+    returned: list[float] = field(default_factory=list)
     jitter: list[float] = field(default_factory=list)
     drift: list[float] = field(default_factory=list)
     step_ns: list[int] = field(default_factory=list)
@@ -75,6 +77,8 @@ class _Tally:
         self.scores.append(metrics.score(told, visible, truth, video.visible, scored))
         self.points += len(xy)
         self.redetection += metrics.redetection(told, visible, truth, video.visible, video.query_frame)
+        after = metrics.frames_after_return(video.visible, video.query_frame)  # [N, T]
+        self.returned.append(metrics.score(told, visible, truth, video.visible, after).average_jaccard)
         self.jitter.extend(metrics.jitter(told, truth, video.visible, scored).tolist())
         self.drift.extend(metrics.drift(told, truth, video.visible, scored).tolist())
         self.step_ns.extend(step_ns)
@@ -87,6 +91,7 @@ class _Tally:
             points=self.points,
             scores=metrics.average(self.scores),
             redetection=self.redetection,
+            average_jaccard_returned=_mean(self.returned),
             jitter_px=_percentile(self.jitter, 50),
             drift_px=_percentile(self.drift, 50),
             step_ms_p50=_percentile(self.step_ns, 50) / 1e6,
@@ -217,7 +222,7 @@ def report_table(reports: Sequence[Report]) -> Table:
     table = Table(title=f"{reports[0].data}: TAP-Vid's metrics at 256x256, frames after the query")
     table.add_column("tracker")
     within = (f"<{threshold}" for threshold in THRESHOLDS_PX)
-    for heading in ("AJ", *within, "OA", "median px", "found again", "jitter", "drift", "ms"):
+    for heading in ("AJ", *within, "OA", "median px", "AJ_RD", "found again", "jitter", "drift", "ms"):
         table.add_column(heading, justify="right")
     for report in reports:
         scores = report.scores
@@ -227,6 +232,7 @@ def report_table(reports: Sequence[Report]) -> Table:
             *map(_percent, scores.position_accuracy),
             _percent(scores.occlusion_accuracy),
             _number(scores.median_error),
+            _percent(report.average_jaccard_returned),
             f"{report.redetection.found}/{report.redetection.returned}",
             _number(report.jitter_px),
             _number(report.drift_px),
@@ -248,6 +254,12 @@ def _percent(share: float) -> str:
 
 def _number(value: float) -> str:
     return "-" if math.isnan(value) else f"{value:.2f}"
+
+
+def _mean(values: Sequence[float]) -> float:
+    """The mean of the values that are not NaN; NaN if there are none."""
+    defined = [value for value in values if not math.isnan(value)]
+    return sum(defined) / len(defined) if defined else math.nan
 
 
 def _percentile(values: Sequence[float], percent: float) -> float:

@@ -144,6 +144,23 @@ def redetection(
     return Redetection(found, returned)
 
 
+def frames_after_return(true_visible: Flags, query_frame: NDArray[np.integer[Any]], hidden_frames: int = 5) -> Flags:
+    """The frames [N, T] on which a point has come back: from its first visible frame after an absence on.
+
+    An absence is `hidden_frames` or more truly hidden frames in a row after the query frame. `score` on these frames
+    gives the Average Jaccard of re-detection, AJ_RD: what a tracker is worth for points that it has had to find again.
+    """
+    returned = np.zeros_like(true_visible)
+    for n, first in enumerate(query_frame):
+        hidden = 0
+        for frame in range(int(first) + 1, true_visible.shape[1]):
+            if true_visible[n, frame] and hidden >= hidden_frames:
+                returned[n, frame:] = True
+                break
+            hidden = 0 if true_visible[n, frame] else hidden + 1
+    return returned
+
+
 def jitter(xy: Positions, true_xy: Positions, true_visible: Flags, scored: Flags) -> NDArray[np.float64]:
     """Jitter of each still point, [N]: the standard deviation of its position over time, in pixels.
 

@@ -142,7 +142,7 @@ class Stream:
             self._finder.begin(self.tracker)
             self._hold()
         self._follow_inspected()
-        self._dropped.append(self.capture.dropped + self.skipped)  # before it: submitting takes time
+        self._dropped.append(frame.id - self._submitted)  # as frames are numbered when they are grabbed
         self.tracker.submit(frame)
         self._submitted += 1
 

@@ -95,6 +95,7 @@ def encode(moment: Moment, number: int, pictures: Sequence[bytes], latency_ms: f
             for one in tracks.objects
             if one.box is not None
         ],
+        "searching": tracks.search,
         "names": {id: label.name for id, label in tracks.labels.items() if label.name},
         "state": standing.state,
         "reason": standing.reason,

@@ -155,7 +155,12 @@ def waiting_picture() -> Picture:
 
 def _figures(view: View, tracks: Tracks) -> str:
     visible = int(tracks.visible.sum())
-    figures = (f"{view.moment.fps:.1f} fps", f"{visible} of {len(tracks.ids)} points visible", "h: help")
+    figures = (
+        f"{view.moment.fps:.1f} fps",
+        f"{visible} of {len(tracks.ids)} points visible",
+        *filter(None, [tracks.search]),
+        "h: help",
+    )
     return "   ".join((f"{tracks.camera or 'camera'} #{tracks.frame_id}", *figures))
 
 

@@ -5,6 +5,7 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -106,6 +107,11 @@ def test_the_table_shows_points_and_the_state_of_the_stream() -> None:
     assert "desk #4 640x480 · 10.0 fps" in text
     assert "1/2 visible · 2 missing · 4 dropped by the source" in text
     assert "0.10" in text
+
+
+def test_the_table_names_what_is_searched_for() -> None:
+    text = printed([replace(tracks(0), searching=tuple(f"point {i}" for i in range(6)))], width=240)
+    assert "searching for point 0, point 1, point 2, point 3 and 2 more" in text
 
 
 def test_the_table_fits_the_terminal_and_says_how_many_more() -> None:

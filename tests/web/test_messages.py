@@ -41,7 +41,7 @@ def split(message: bytes) -> tuple[dict[str, Any], bytes]:
 
 
 def test_a_frame_is_told_whole() -> None:
-    header, rest = split(encode(moment(), 12, [b"JPEG", b"MORE"], 34.56))
+    header, rest = split(encode(moment(searching=("left knee",)), 12, [b"JPEG", b"MORE"], 34.56))
     assert rest == b"JPEGMORE"
     assert header["pictures"] == [4, 4]
     assert header["ids"] == [3, 8]
@@ -49,6 +49,7 @@ def test_a_frame_is_told_whole() -> None:
     assert header["visible"] == [1, 0]
     assert header["colors"] == [0xFF8001, 2]
     assert (header["number"], header["camera"], header["frame"], header["latency_ms"]) == (12, "left", 7, 34.6)
+    assert header["searching"] == "searching for left knee"
     assert (header["width"], header["height"], header["recording"], header["room"]) == (49, 33, True, 9)
 
 

@@ -127,6 +127,7 @@ class Scene:
         parts = [
             self._rate,
             f"{int(tracks.visible.sum())} of {len(tracks.ids)} visible",
+            tracks.search,
             COLOR_KEYS[self._look.color],
         ]
         text = " · ".join(filter(None, parts))

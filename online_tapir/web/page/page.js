@@ -68,6 +68,8 @@ function tell(header) {
   $("fps").textContent = header.fps.toFixed(1);
   $("latency").textContent = header.latency_ms === null ? "-" : `${header.latency_ms.toFixed(0)} ms`;
   $("points").textContent = `${visible} of ${header.ids.length}`;
+  $("searching-row").hidden = !header.searching;
+  $("searching").textContent = header.searching;
   $("dropped").textContent = header.dropped;
   $("model").textContent = header.model;
   if (!beat || header.frame > beat.frame_id) { // otherwise the heartbeat is newer than this frame
