@@ -18,6 +18,7 @@ from online_tapir.live.saves import Keeper, Records
 from online_tapir.points.objects import Objects, with_objects
 from online_tapir.points.placement import NOWHERE, PointSource
 from online_tapir.points.replenish import PATIENCE_FRAMES, Replenisher
+from online_tapir.points.returning import Returns
 from online_tapir.records import Frame, Queries, Tracks
 from online_tapir.tracking.finder import Finder
 from online_tapir.tracking.templates import Templates, patches_of
@@ -67,6 +68,7 @@ class Stream:
         self._points = points
         self._finder = finder or Finder()
         self._objects = objects  # None: groups of points are no objects
+        self._returns = Returns()
         self._told = ""  # of what is wrong with them
         self._replenisher = Replenisher(0) if replenish else None
         self._report = report
@@ -161,6 +163,7 @@ class Stream:
             if self._objects.trouble not in ("", self._told):
                 self._told = self._objects.trouble
                 self.tell(self._told)
+        tracks = self._returns.sift(tracks, tracks.objects)
         return frame, named, replace(tracks, camera=self.name, dropped=dropped, times=times, epoch=self.epoch)
 
     def published(self, frame: Frame, tracks: Tracks, took_ns: int = 0) -> None:

@@ -1,8 +1,8 @@
 """Points that come back are believed when they agree: with their object, or with two answers of the model in a row.
 
-A point that was hidden for some answers and is seen again at once may have been found on something that looks alike. One
-answer later it is either at the place to which it would have moved, or somewhere else again. An absurd position costs
-whoever acts on it more than one that comes an answer late.
+A point that was hidden for some answers and is seen again may have been found on something that looks alike. One answer
+later it is either near there, or somewhere else again. An absurd position costs whoever acts on it more than one that
+comes an answer late. `python -m bench.returning` shows what that is worth.
 """
 
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from online_tapir.records import TrackedObject, Tracks
 
 HIDDEN = 5  # answers after which a point has to prove itself
-NEAR = 12.0 / 640  # of the picture's longer side: how far two answers in a row may be apart
+NEAR = 1 / 16  # of the picture's longer side: how far two answers in a row may be apart
 
 
 @dataclass(slots=True)
