@@ -18,8 +18,8 @@ from bench.report import Spread, finish, print_table
 from online_tapir.model.checkpoint import load_model
 from online_tapir.points.calibration import Calibration
 from online_tapir.points.objects import Objects, with_objects
-from online_tapir.points.pose import outline
-from online_tapir.records import Label
+from online_tapir.points.pose import angle, outline
+from online_tapir.records import Label, Pose
 from online_tapir.tracking.tracker import Tracker
 
 LENS = Calibration(
@@ -76,8 +76,7 @@ def measure(*, settings: Annotated[Settings, Parameter(name="*")], json: JsonFil
             corner_px += np.linalg.norm(outline(one.pose, LENS) - truth[:4], axis=1).tolist()
             reprojection_px.append(one.pose.error_px)
             away_mm.append(float(np.linalg.norm(one.pose.translation_mm - translation)))
-            turn = cv2.Rodrigues(one.pose.rotation)[0].T @ cv2.Rodrigues(rotation)[0]
-            turned_deg.append(float(np.degrees(np.arccos(np.clip((np.trace(turn) - 1) / 2, -1, 1)))))
+            turned_deg.append(float(np.degrees(angle(one.pose, Pose(rotation, translation, 0.0, TRACKED_MM)))))
             if other is not None and other.found:
                 corners = with_objects(tracks, (other,)).xy[:4]
                 without_px += np.linalg.norm(corners - truth[:4], axis=1).tolist()

@@ -34,6 +34,7 @@ class _Seen:
 
     ids: list[int] = field(default_factory=list)
     xy: list[NDArray[np.float32]] = field(default_factory=list)  # of each point, image pixels
+    pose: Pose | None = None  # the last
 
     def box(self) -> NDArray[np.float32]:
         """The corners of the box around its points, [4, 2], clockwise from the top left."""
@@ -111,7 +112,9 @@ class Objects:
             return None
         rows = np.searchsorted(ideal.ids, one.following)
         places = moved(plane, np.array([entered[id] for id in one.following.tolist()], np.float32))
-        return pose(places, ideal.xy[rows], lens, size)
+        found = pose(places, ideal.xy[rows], lens, size, seen.pose)
+        seen.pose = found or seen.pose
+        return found
 
     def _one(self, name: str, ids: Sequence[int], tracks: Tracks) -> TrackedObject | None:
         motion: Motion = "homography" if name in self._sizes else self._motion  # what a flat thing does

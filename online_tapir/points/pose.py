@@ -15,6 +15,7 @@ from online_tapir.points.calibration import Calibration
 from online_tapir.records import Pose
 
 CORNERS = 4
+AS_GOOD = 1.3  # times the least error: then the points do not decide between two poses
 WORST_PX = 5.0 / 640  # of the picture's longer side: a pose that misses its points by more is none
 
 
@@ -46,11 +47,17 @@ def plane_of(corners: NDArray[np.float32], size: tuple[float, float]) -> NDArray
 
 
 def pose(
-    plane_mm: NDArray[np.float32], ideal: NDArray[np.float32], calibration: Calibration, size: tuple[float, float]
+    plane_mm: NDArray[np.float32],
+    ideal: NDArray[np.float32],
+    calibration: Calibration,
+    size: tuple[float, float],
+    before: Pose | None = None,
 ) -> Pose | None:
     """The pose of a plane whose points plane_mm [N, 2] are seen at the undistorted pixels ideal [N, 2].
 
-    None for fewer than four points, or if none explains them to within `WORST_PX`.
+    A plane seen from afar may be tilted to either side: of two poses that explain the points almost as well, it is the
+    one that is nearer to the pose `before`. None for fewer than four points, or if none explains them to within
+    `WORST_PX`.
     """
     if len(plane_mm) < CORNERS:
         return None
@@ -60,14 +67,24 @@ def pose(
         found = cv2.solvePnPGeneric(space, seen, calibration.matrix, None, flags=cv2.SOLVEPNP_IPPE)
     except cv2.error:
         return None
-    best: Pose | None = None
+    poses: list[Pose] = []
     for rotation, translation in zip(found[1], found[2], strict=True):  # two: tilted to either side
         rotation, translation = cv2.solvePnPRefineLM(space, seen, calibration.matrix, None, rotation, translation)
         back, _ = cv2.projectPoints(space, rotation, translation, calibration.matrix, None)
         error = float(np.sqrt(np.mean(np.sum((back.reshape(-1, 2) - seen) ** 2, axis=1))))
-        if translation[2, 0] > 0 and np.isfinite(error) and (best is None or error < best.error_px):
-            best = Pose(rotation.ravel().astype(np.float64), translation.ravel().astype(np.float64), error, size)
-    return best if best is not None and best.error_px <= WORST_PX * max(calibration.size) else None
+        if translation[2, 0] > 0 and error <= WORST_PX * max(calibration.size):
+            poses.append(Pose(rotation.ravel().astype(float), translation.ravel().astype(float), error, size))
+    if not poses:
+        return None
+    least = min(one.error_px for one in poses)
+    as_good = [one for one in poses if one.error_px <= AS_GOOD * least]
+    return min(as_good, key=lambda one: one.error_px if before is None else angle(one, before))
+
+
+def angle(one: Pose, other: Pose) -> float:
+    """The angle between two poses, in radians."""
+    turn = cv2.Rodrigues(one.rotation)[0].T @ cv2.Rodrigues(other.rotation)[0]
+    return float(np.arccos(np.clip((np.trace(turn) - 1) / 2, -1, 1)))
 
 
 def outline(one: Pose, calibration: Calibration) -> NDArray[np.float32]:

@@ -75,6 +75,22 @@ def test_with_the_noise_of_tracking_its_corners_are_within_two_pixels() -> None:
     assert np.median(errors) < 2
 
 
+def test_a_card_seen_from_afar_does_not_flip_to_the_other_side() -> None:
+    """Two tilts explain a small card almost as well: noise must not choose anew on every frame."""
+    noise, objects = np.random.default_rng(3), Objects("similarity", LENS, {"card": CARD})
+    tilts = []
+    for frame_id in range(40):
+        rotation, translation = np.array([0.35, 0.1 - 0.002 * frame_id, 0.0]), np.array([-30.0, 5, 900])
+        xy = picture(PLACES_MM, rotation, translation)
+        if frame_id:
+            xy += noise.normal(0, 0.8, xy.shape).astype(np.float32)
+        [one] = objects.follow(tracks(xy, frame_id))
+        if one.pose is not None:
+            tilts.append(one.pose.rotation[0])
+    assert len(tilts) > 30
+    assert min(tilts) > 0
+
+
 def test_hidden_points_of_a_flat_object_are_placed_through_the_lens() -> None:
     objects = Objects("similarity", LENS, {"card": CARD})
     objects.follow(tracks(picture(PLACES_MM, *PLACES[0])))
