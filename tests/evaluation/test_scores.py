@@ -217,6 +217,24 @@ def test_redetections_pool_over_videos() -> None:
     assert math.isnan(Redetection(0, 0).rate)
 
 
+@pytest.mark.parametrize(
+    ("seen", "query", "after"),
+    [
+        ("11.....111", 0, ".......111"),  # from the first sight after the absence on
+        ("11.....1..", 0, ".......111"),  # to the end, seen or not
+        ("11....1111", 0, ".........."),  # four frames are no absence
+        ("1..1......", 0, ".........."),  # it has not come back
+        (".....11111", 5, ".........."),  # hidden before its query
+        ("11......11", 4, ".........."),  # hidden for four frames since its query
+    ],
+)
+def test_the_frames_after_a_return_begin_with_the_first_sight_after_an_absence(
+    seen: str, query: int, after: str
+) -> None:
+    found = metrics.frames_after_return(flags(seen), np.array([query]))
+    np.testing.assert_array_equal(found, flags(after))
+
+
 def test_jitter_is_the_deviation_and_drift_the_offset_of_still_points() -> None:
     scored = np.ones((1, 6), bool)
     still, seen = track(0, 0, 0, 0, 0, 0), flags("111111")
