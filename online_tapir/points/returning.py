@@ -21,55 +21,46 @@ class _Point:
     """What is known of a point."""
 
     hidden: int = 0  # answers in a row
-    sighting: NDArray[np.float32] | None = None  # the first after them, [2] image pixels
+    sighting: NDArray[np.float32] | None = None  # the last after them, [2] image pixels
+
+    def proved(self, xy: NDArray[np.float32], fresh: bool, near: float) -> bool:
+        """Whether a fresh answer at xy [2] agrees with the sighting before; else it is a sighting itself."""
+        if self.sighting is not None and not fresh:
+            return False
+        agrees = self.sighting is not None and float(np.linalg.norm(xy - self.sighting)) < near
+        self.sighting = xy.copy()
+        return agrees
 
 
 class Returns:
     """Sifts the tracks of one stream. Call `sift` with those of every frame, before they are published."""
 
     def __init__(self) -> None:
-        self._points: dict[int, _Point] = {}
+        self._points: dict[int, _Point] = {}  # by id, those that are hidden or have not proved themselves yet
         self._answer = -1
 
     def sift(self, tracks: Tracks, objects: tuple[TrackedObject, ...] = ()) -> Tracks:
         """`tracks` with those points hidden that have come back and not proved themselves yet."""
         fresh = tracks.model_frame_id != self._answer
         self._answer = tracks.model_frame_id
+        concerned = np.flatnonzero(~tracks.visible | np.isin(tracks.ids, list(self._points)))
         sure = {id for one in objects for id in one.following.tolist()}
         near = NEAR * max(tracks.width, tracks.height)
-        ids = tracks.ids.tolist()
-        held = [
-            row
-            for row, (id, seen) in enumerate(zip(ids, tracks.visible.tolist(), strict=True))
-            if self._waits(id, tracks.xy[row], seen, fresh, id in sure, near)
-        ]
-        if len(self._points) > len(ids):
-            self._points = {id: self._points[id] for id in ids if id in self._points}
-        if not held:
+        before, self._points = self._points, {}
+        waiting = []
+        for row in concerned.tolist():
+            id = int(tracks.ids[row])
+            point = before.get(id) or _Point()
+            if not tracks.visible[row]:
+                point.hidden += fresh
+                point.sighting = None
+            elif point.hidden < HIDDEN or id in sure or point.proved(tracks.xy[row], fresh, near):
+                continue  # from here on it is like any other
+            else:
+                waiting.append(row)
+            self._points[id] = point
+        if not waiting:
             return tracks
         visible = tracks.visible.copy()
-        visible[held] = False
+        visible[waiting] = False
         return replace(tracks, visible=visible)
-
-    def _waits(self, id: int, xy: NDArray[np.float32], seen: bool, fresh: bool, sure: bool, near: float) -> bool:
-        """Whether a point that is seen has yet to prove that it is the one that was lost."""
-        point = self._points.get(id)
-        if point is None:
-            self._points[id] = point = _Point()
-        if not seen:
-            point.hidden += fresh
-            point.sighting = None
-            return False
-        if point.hidden < HIDDEN or sure:
-            point.hidden, point.sighting = 0, None
-            return False
-        if point.sighting is None:
-            point.sighting = xy.copy()
-            return True
-        if not fresh:
-            return True
-        if float(np.linalg.norm(xy - point.sighting)) < near:
-            point.hidden, point.sighting = 0, None
-            return False
-        point.sighting = xy.copy()
-        return True

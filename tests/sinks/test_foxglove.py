@@ -1,5 +1,9 @@
 """What Foxglove gets: a file that its own reader decodes, and a server that refuses strangers."""
 
+import json
+import struct
+import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +22,7 @@ reader = pytest.importorskip("mcap.reader", reason="mcap-protobuf-support is in 
 decoder = pytest.importorskip("mcap_protobuf.decoder", reason="mcap-protobuf-support is in the extra [dev]")
 
 SECOND = 1_000_000_000
+PATIENCE_S = 30.0
 BOX = np.array([[1, 2], [30, 2], [30, 20], [1, 20]], np.float32)
 
 
@@ -109,6 +114,42 @@ def test_a_server_is_for_this_machine_unless_said_otherwise() -> None:
     scene.close("")
     with pytest.raises(PublishError, match="other machines could watch"):
         foxglove.open_server("0.0.0.0:0")
+
+
+def test_a_client_receives_a_hundred_frames() -> None:
+    """Foxglove's own protocol over a WebSocket: the channels are advertised, subscribed to, and deliver every frame."""
+    client = pytest.importorskip("websockets.sync.client")
+    scene, address = foxglove.open_server("0")
+    scene.begin(Source("left"))
+    [first, *others] = steps("left", 100)
+    with client.connect(address, subprotocols=["foxglove.sdk.v1"], max_size=None) as socket:
+        scene.write(first)  # its channels appear with it
+        channels: dict[int, str] = {}
+        while len(channels) < 3:
+            told = socket.recv(timeout=PATIENCE_S)
+            if isinstance(told, str) and (message := json.loads(told))["op"] == "advertise":
+                channels |= {one["id"]: one["topic"] for one in message["channels"]}
+        assert {"/left/image", "/left/points"} <= set(channels.values())
+        asked = [{"id": id, "channelId": id} for id in channels]
+        socket.send(json.dumps({"op": "subscribe", "subscriptions": asked}))
+        received: dict[str, list[int]] = {topic: [] for topic in channels.values()}
+        deadline = time.monotonic() + PATIENCE_S
+        sent = iter(others)
+        while min(map(len, received.values())) < len(others):
+            assert time.monotonic() < deadline, {topic: len(some) for topic, some in received.items()}
+            if min(map(len, received.values())) == max(map(len, received.values())):
+                step = next(sent, None)
+                if step is not None:
+                    scene.write(step)
+            with suppress(TimeoutError):
+                told = socket.recv(timeout=0.2)
+                if isinstance(told, bytes) and told[0] == 1:  # message data: its subscription and time follow
+                    id, stamp = struct.unpack_from("<IQ", told, 1)
+                    received[channels[id]].append(stamp)
+    scene.close("")
+    for stamps in received.values():
+        assert stamps == sorted(stamps)
+        assert len(set(stamps)) == len(others)
 
 
 @pytest.mark.parametrize("address", ["", "eight", "127.0.0.1:x", "70000"])
