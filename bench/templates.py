@@ -20,7 +20,8 @@ from online_tapir.model.checkpoint import load_model
 from online_tapir.model.tapir import Tapir
 from online_tapir.records import Label
 from online_tapir.tracking.finder import Finder
-from online_tapir.tracking.templates import Templates, patches_of
+from online_tapir.tracking.picture_templates import PLAIN, VIEWS, from_picture
+from online_tapir.tracking.templates import Templates
 from online_tapir.tracking.tracker import Tracker
 
 Picture = NDArray[np.uint8]
@@ -43,6 +44,7 @@ class Settings:
     cards: Annotated[int, Parameter(help="Cards, each of another photograph.", validator=Count)] = 8
     turns: Annotated[tuple[float, ...], Parameter(help="Degrees.")] = (0, 15, 30)
     sizes: Annotated[tuple[float, ...], Parameter(help="Multiples of the size when saved.")] = (0.7, 1, 1.4)
+    turned: Annotated[bool, Parameter(help="Views of the turned and scaled picture, too.")] = True
     model: Annotated[str, Parameter(help="Preset or .safetensors file.")] = "small"
 
 
@@ -60,7 +62,8 @@ def measure(*, settings: Annotated[Settings, Parameter(name="*")], json: JsonFil
     for number in range(settings.cards):
         photo, behind = square(paths[number]), square(paths[(number + 1) % len(paths)])
         places = corners(photo)
-        templates = saved(model, photo, places)
+        labels = [Label(f"p{number}") for number in range(len(places))]
+        templates = from_picture(model, photo, places, labels, VIEWS if settings.turned else PLAIN)
         for turn, size in cells:
             found = search(model, templates, places, present(photo, behind, turn, size))
             cells[turn, size] += [error for error, _ in found.values()]
@@ -110,13 +113,6 @@ def corners(photo: Picture) -> NDArray[np.float32]:
     return np.asarray(found.reshape(-1, 2) + 0.5, np.float32)
 
 
-def saved(model: Tapir, photo: Picture, places: NDArray[np.float32]) -> Templates:
-    tracker = Tracker(model, 64, 1, engine="auto")
-    tracker.step(photo)
-    labels = [Label(f"p{number}") for number in range(len(places))]
-    return Templates.made(model, labels, tracker.looks(places), patches_of(photo, places))
-
-
 def present(photo: Picture, behind: Picture, turn: float, size: float) -> Iterator[tuple[Picture, NDArray[np.float64]]]:
     """Pictures of the card before another photograph, in motion, and where a place of `photo` is in each, [2, 3]."""
     noise = np.random.default_rng(round(turn * 10 + size * 100))
@@ -146,7 +142,7 @@ def search(
     pictures: Iterator[tuple[Picture, Any]],
 ) -> dict[str, tuple[float, int]]:
     """The templates that were found: their error when they were, in pixels at 256x256, and on which frame."""
-    tracker, finder = Tracker(model, 64, 4, engine="auto"), Finder(templates.templates)
+    tracker, finder = Tracker(model, POINTS * len(VIEWS), 4, engine="auto"), Finder(templates.templates)
     found: dict[str, tuple[float, int]] = {}
     for frame, (picture, matrix) in enumerate(pictures):
         if not frame:

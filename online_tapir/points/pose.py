@@ -15,7 +15,7 @@ from online_tapir.points.calibration import Calibration
 from online_tapir.records import Pose
 
 CORNERS = 4
-AS_GOOD = 1.3  # times the least error: then the points do not decide between two poses
+AS_GOOD = 1.1  # times the least error: then the points do not decide between two poses
 WORST_PX = 5.0 / 640  # of the picture's longer side: a pose that misses its points by more is none
 
 

@@ -1,10 +1,10 @@
 """Searches a stream for templates: each view is a hidden point until the model is sure of it and it looks the same.
 
-A template is found when one of its views is visible on two answers of the model in a row, near where it was, the
-features there are those of the view, and no other view that is visible is elsewhere. The model alone takes four in ten
-of the points that are not in a picture for something in it; with this comparison it took none of 66, and found 63 that
-had turned by 15 degrees and shrunk by a tenth. What looks much different needs a view of its own. From then on the
-point is like any other, under the template's name, and the other views are given up.
+A template is found when one of its views is visible on two answers of the model in a row, near where it was, and the
+features there are those of the view; views of it that agree so must be in one place. The model alone takes four in ten
+of the points that are not in a picture for something in it; with this comparison it took none (`python -m
+bench.templates`). From then on the point is like any other, under the template's name, and its other views are given
+up.
 """
 
 from collections.abc import Iterable, Sequence
@@ -28,6 +28,9 @@ AGAIN = 6  # answers until a view that looked different is compared again
 
 class Searching(Protocol):
     """The tracker of the stream."""
+
+    @property
+    def max_points(self) -> int: ...
 
     @property
     def labels(self) -> dict[int, Label]: ...
@@ -63,7 +66,10 @@ class Finder:
         self._answered = -1  # the frame of the model's last answer that was looked at
 
     def begin(self, tracker: Searching) -> None:
-        """Asks for all templates but those whose points live already, as after a restart."""
+        """Asks for all templates but those whose points live already, as after a restart.
+
+        Where there is not room for all views, each template has its first ones.
+        """
         labels = tracker.labels
         known = {label.name for label in labels.values()} | {label.sought for label in labels.values()}
         for id, label in labels.items():  # searched for before the restart
@@ -71,12 +77,13 @@ class Finder:
             if template is not None:
                 row = sum(other.sought == label.sought for one, other in labels.items() if one < id)
                 self._views[id] = _View(template.looks.taken([row % template.looks.points]))
-        for name, template in self._templates.items():
-            if name not in known:
-                count = template.looks.points
-                label = replace(template.label, name="", sought=name)
-                ids = tracker.search(template.looks, [label] * count)
-                self._views |= {id: _View(template.looks.taken([row])) for row, id in enumerate(ids.tolist())}
+        missing = [template for name, template in self._templates.items() if name not in known]
+        room = max(1, (tracker.max_points - len(labels)) // max(1, len(missing)))
+        for template in missing:
+            looks = template.looks.taken(slice(room))
+            label = replace(template.label, name="", sought=template.name)
+            ids = tracker.search(looks, [label] * looks.points)
+            self._views |= {id: _View(looks.taken([row])) for row, id in enumerate(ids.tolist())}
 
     def sift(self, tracks: Tracks, tracker: Searching) -> Tracks:
         """The tracks without views that have not been found, and with the names that are searched for."""
@@ -132,22 +139,24 @@ class Finder:
 
     def _found(self, views: Sequence[int], answer: Tracks, tracker: Searching) -> int | None:
         """The view that is found, the most certain of several; None while there is none, or views disagree."""
-        seen = [id for id in views if self._views[id].seen > 0]
-        sure = [id for id in seen if self._views[id].seen >= LOOKS]
-        if not sure:
+        alike = [id for id in views if self._views[id].seen >= LOOKS and self._is_alike(id, answer, tracker)]
+        if not alike:
             return None
-        places = [self._views[id].xy for id in seen]
+        places = [self._views[id].xy for id in alike]
         spread = np.ptp(np.array(places, np.float32), axis=0).max()
         if spread > TOGETHER * max(answer.width, answer.height):
             return None
-        best = max(sure, key=lambda id: self._views[id].certainty)
-        view = self._views[best]
+        return max(alike, key=lambda id: self._views[id].certainty)
+
+    def _is_alike(self, id: int, answer: Tracks, tracker: Searching) -> bool:
+        """Whether what is there looks like the view; one that does not is left out for some answers."""
+        view = self._views[id]
         assert view.xy is not None
         inside = np.clip(view.xy, 0, (answer.width, answer.height)).astype(np.float32)
         if likeness(view.looks, tracker.looks(inside[None], answer.frame_id)) < ALIKE:
             view.seen, view.xy = -AGAIN, None
-            return None
-        return best
+            return False
+        return True
 
 
 def likeness(one: Looks, other: Looks) -> float:

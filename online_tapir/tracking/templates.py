@@ -31,7 +31,7 @@ from online_tapir.tracking.state_file import digest
 
 FORMAT, VERSION = "online-tapir/templates", "1"
 PATCH = 48  # pixels, the side of a picture around a point
-MOST_VIEWS = 8  # of a template
+MOST_VIEWS = 32  # of a template
 MOST_TEMPLATES = 1024
 LEAST_TEXTURE = 4.0  # grey levels, standard deviation within 12 pixels of a point; less cannot be told from elsewhere
 

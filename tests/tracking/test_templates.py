@@ -20,6 +20,7 @@ from online_tapir.testing import make_tracks
 from online_tapir.tracking import templates
 from online_tapir.tracking.finder import AGAIN, Finder
 from online_tapir.tracking.looks import Looks
+from online_tapir.tracking.picture_templates import PLAIN, VIEWS, from_picture
 from online_tapir.tracking.templates import MOST_VIEWS, Template, Templates, patches_of
 from online_tapir.tracking.tracker import Tracker
 
@@ -125,6 +126,7 @@ class Told:
         self.answer: Tracks | None = None
         self.removed: list[int] = []
         self.compared = 0
+        self.max_points = 64
         self._alike = alike
 
     def search(self, looks: Looks, labels: list[Label]) -> NDArray[np.int32]:
@@ -181,6 +183,37 @@ def test_views_that_disagree_find_nothing() -> None:
         tracks = finder.sift(tracker.answered(number, [[50, 50], [150, 50]], [True, False]), tracker)
     assert tracks.ids.tolist() == [0]
     assert tracker.removed == [1]
+
+
+def test_views_that_look_different_do_not_stop_one_that_is_alike() -> None:
+    class Choosy(Told):
+        def looks(self, xy: NDArray[np.float32], frame_id: int) -> Looks:
+            return view(1 if xy[0, 0] < 100 else -1)
+
+    tracker, finder = Choosy(), Finder([template(2)])
+    finder.begin(tracker)
+    for number in range(2):
+        tracks = finder.sift(tracker.answered(number, [[50, 50], [150, 50]], [True, True]), tracker)
+    assert tracks.ids.tolist() == [0]
+
+
+def test_where_there_is_not_room_for_all_views_the_first_are_searched_for() -> None:
+    tracker = Told()
+    tracker.max_points = 5
+    others = [replace(template(3), label=Label(name)) for name in ("right", "top")]
+    Finder([template(3), *others]).begin(tracker)
+    assert [label.sought for label in tracker.labels.values()] == ["left", "right", "top"]
+
+
+def test_a_picture_gives_views_as_if_it_were_turned_and_scaled(small: Tapir) -> None:
+    rgb, xy = scene(0), np.array([[60, 60], [2.5, 2.5]], np.float32)
+    found = from_picture(small, rgb, xy, [Label("middle"), Label("corner")])
+    views = {each.name: each.looks.points for each in found.templates}
+    assert views["middle"] == len(VIEWS)
+    assert 1 <= views["corner"] < len(VIEWS)  # where a turn takes it out of the picture there is no view
+    plain = from_picture(small, rgb, xy, [Label("middle"), Label("corner")], PLAIN)
+    for one, other in zip(found.templates, plain.templates, strict=True):
+        np.testing.assert_array_equal(one.looks.refine[:, :1], other.looks.refine)
 
 
 def test_what_looks_different_is_not_found_and_not_compared_on_every_answer() -> None:
@@ -293,11 +326,11 @@ def test_the_command_line_saves_shows_and_adds(
 
     (tmp_path / "points.csv").write_text("name,group,x,y\nleft,cup,60,60\nright,cup,130,70\n")
     file = tmp_path / "cup.templates"
-    save(file, image=picture, points=str(tmp_path / "points.csv"))
+    save(file, image=picture, points=str(tmp_path / "points.csv"), turned=False)
     assert capsys.readouterr().out == "left: 1 view\nright: 1 view\n"
     with pytest.raises(ConfigError, match="exists; give --add"):
         save(file, image=picture, points="60,60", group="cup")
-    save(file, image=picture, points="60,60", group="cup", add=True)
+    save(file, image=picture, points="60,60", group="cup", add=True, turned=False)
     show(file, picture=tmp_path / "sheet.png")
     assert "left (cup): 1 view\nright (cup): 1 view\ncup 1 (cup): 1 view\n" in capsys.readouterr().out
     assert cv2.imread(str(tmp_path / "sheet.png")).shape == (144, 48, 3)
