@@ -121,9 +121,9 @@ def test_a_client_receives_a_hundred_frames() -> None:
     client = pytest.importorskip("websockets.sync.client")
     scene, address = foxglove.open_server("0")
     scene.begin(Source("left"))
-    [first, *others] = steps("left", 100)
+    sent = iter(steps("left", 200))  # more than a hundred: those before the subscription holds are not received
     with client.connect(address, subprotocols=["foxglove.sdk.v1"], max_size=None) as socket:
-        scene.write(first)  # its channels appear with it
+        scene.write(next(sent))  # its channels appear with it
         channels: dict[int, str] = {}
         while len(channels) < 3:
             told = socket.recv(timeout=PATIENCE_S)
@@ -134,13 +134,10 @@ def test_a_client_receives_a_hundred_frames() -> None:
         socket.send(json.dumps({"op": "subscribe", "subscriptions": asked}))
         received: dict[str, list[int]] = {topic: [] for topic in channels.values()}
         deadline = time.monotonic() + PATIENCE_S
-        sent = iter(others)
-        while min(map(len, received.values())) < len(others):
+        while min(map(len, received.values())) < 100:
             assert time.monotonic() < deadline, {topic: len(some) for topic, some in received.items()}
-            if min(map(len, received.values())) == max(map(len, received.values())):
-                step = next(sent, None)
-                if step is not None:
-                    scene.write(step)
+            if len({len(some) for some in received.values()}) == 1:  # all of the last frame has come, or nothing yet
+                scene.write(next(sent))
             with suppress(TimeoutError):
                 told = socket.recv(timeout=0.2)
                 if isinstance(told, bytes) and told[0] == 1:  # message data: its subscription and time follow
@@ -148,8 +145,7 @@ def test_a_client_receives_a_hundred_frames() -> None:
                     received[channels[id]].append(stamp)
     scene.close("")
     for stamps in received.values():
-        assert stamps == sorted(stamps)
-        assert len(set(stamps)) == len(others)
+        assert stamps == sorted(set(stamps))
 
 
 @pytest.mark.parametrize("address", ["", "eight", "127.0.0.1:x", "70000"])
