@@ -19,7 +19,7 @@ from online_tapir.tracking.looks import Looks
 from online_tapir.tracking.templates import Template
 
 SURE = 0.6  # least certainty of a view that is found: probability that it is visible and its position right
-ALIKE = 0.76  # least cosine between the features of a view and those where it is found
+ALIKE = 0.78  # least cosine between the features of a view and those where it is found
 NEAR = 0.06  # of the picture's longer side: how far a view may move between two answers of the model
 TOGETHER = 0.02  # how far two views of one point may be apart
 LOOKS = 2  # answers in a row
