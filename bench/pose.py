@@ -20,6 +20,7 @@ from online_tapir.points.calibration import Calibration
 from online_tapir.points.objects import Objects, with_objects
 from online_tapir.points.pose import angle, outline
 from online_tapir.records import Label, Pose
+from online_tapir.scenes.textures import photograph_paths
 from online_tapir.tracking.tracker import Tracker
 
 LENS = Calibration(
@@ -44,7 +45,7 @@ class Settings:
 
 def measure(*, settings: Annotated[Settings, Parameter(name="*")], json: JsonFile = None) -> None:
     """Measure corners, translation and rotation."""
-    paths = sorted(path for path in settings.photographs.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    paths = photograph_paths(settings.photographs)
     if len(paths) < settings.clips + 1:
         raise BenchError(f"{settings.photographs} has {len(paths)} photographs; {settings.clips + 1} are needed")
     corner_px: list[float] = []

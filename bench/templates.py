@@ -19,6 +19,7 @@ from bench.report import finish
 from online_tapir.model.checkpoint import load_model
 from online_tapir.model.tapir import Tapir
 from online_tapir.records import Label
+from online_tapir.scenes.textures import photograph_paths
 from online_tapir.tracking.finder import Finder
 from online_tapir.tracking.picture_templates import PLAIN, VIEWS, from_picture
 from online_tapir.tracking.templates import Templates
@@ -50,7 +51,7 @@ class Settings:
 
 def measure(*, settings: Annotated[Settings, Parameter(name="*")], json: JsonFile = None) -> None:
     """Measure how many are found, how exactly, how late, and what is found that is not there."""
-    paths = sorted(path for path in settings.photographs.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    paths = photograph_paths(settings.photographs)
     if len(paths) < settings.cards + 1:
         raise BenchError(f"{settings.photographs} has {len(paths)} photographs; {settings.cards + 1} are needed")
     model = load_model(settings.model)

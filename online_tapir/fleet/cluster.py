@@ -150,25 +150,10 @@ class RayRigs:
         return {f"rig-{node_id[:6]}-{number}": one for number, one in enumerate(each)}
 
     def _made(self, name: str, node_id: str, address: str, resources: Mapping[str, float]) -> _Actor:
-        ray = _ray()
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
         threads = None if resources["num_gpus"] else int(resources["num_cpus"])
-        handle = (
-            ray.remote(RigRun)
-            .options(
-                name=f"{self._fleet.name}/{name}",
-                namespace=NAMESPACE,
-                lifetime="detached",
-                get_if_exists=True,
-                max_restarts=-1,
-                max_concurrency=1,
-                scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
-                runtime_env={"env_vars": {"GOMP_SPINCOUNT": "10000", "OPENBLAS_NUM_THREADS": "1"}},
-                **resources,
-            )
-            .remote(self._fleet, name, address, threads)
-        )
+        calm = {"GOMP_SPINCOUNT": "10000", "OPENBLAS_NUM_THREADS": "1"}
+        how = {"max_concurrency": 1, "runtime_env": {"env_vars": calm}, **resources}
+        handle = _actor(RigRun, f"{self._fleet.name}/{name}", node_id, how).remote(self._fleet, name, address, threads)
         return _Actor(node_id, address, handle)
 
     def _hear(self, name: str, actor: _Actor, now_s: float) -> None:
@@ -341,29 +326,31 @@ def _knock(address: str) -> None:
 def start(fleet: FleetSettings, layout: Layout) -> Any:
     """The fleet's placer on this machine: the one that is there, or a new one. Raises ConfigError."""
     ray = _ray()
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
     if layout.kind == "gpu" and not ray.cluster_resources().get("GPU"):
         raise ConfigError(
             "--rigs gpu: no machine of this cluster has a GPU that Ray knows; take --rigs cpu, or add one"
         )
     here = ray.get_runtime_context().get_node_id()
-    placer = (
-        ray.remote(PlacerActor)
-        .options(
-            name=f"{fleet.name}/{PLACER}",
-            namespace=NAMESPACE,
-            lifetime="detached",
-            get_if_exists=True,
-            max_restarts=-1,
-            max_concurrency=4,
-            num_cpus=0,
-            scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=False),
-        )
-        .remote(fleet, layout)
-    )
+    how = {"max_concurrency": 4, "num_cpus": 0}
+    placer = _actor(PlacerActor, f"{fleet.name}/{PLACER}", here, how).remote(fleet, layout)
     asked(placer.address)
     return placer
+
+
+def _actor(kind: type, name: str, node_id: str, how: Mapping[str, Any]) -> Any:
+    """A named actor class on one node, which outlives us and is restarted whenever it dies; the one that is there."""
+    ray = _ray()
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    return ray.remote(kind).options(
+        name=name,
+        namespace=NAMESPACE,
+        lifetime="detached",
+        get_if_exists=True,
+        max_restarts=-1,
+        scheduling_strategy=NodeAffinitySchedulingStrategy(node_id, soft=False),
+        **how,
+    )
 
 
 def placer_of(fleet: str) -> Any:

@@ -72,6 +72,7 @@ class _Rig:
     restarts: int = 0
     draining: bool = False
     refusal: str = ""
+    heard: RigReport | None = None  # the last whose notes were told
     orders: dict[str, Order] = field(default_factory=dict)
 
 
@@ -208,8 +209,10 @@ class Placer:
                 self._adopt(rig, known, report, now_s)
                 known.life = report.life
             self._refuse(rig, known, report)
-            for note in report.notes:
-                self.note(f"{rig}: {note}")
+            if report is not known.heard:  # a rig that is slow or away has told its last one already
+                known.heard = report
+                for note in report.notes:
+                    self.note(f"{rig}: {note}")
         for name, camera in self._cameras.items():
             self._hear(name, camera, now_s)
         for rig in set(self._known) - set(self._seen):

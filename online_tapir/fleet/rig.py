@@ -13,6 +13,7 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 from online_tapir.errors import ConfigError, OnlineTapirError, StateError
 from online_tapir.fleet.load import Load
@@ -181,10 +182,9 @@ class RigRun:
 
     def _place(self, name: str, epoch: int) -> Path:
         """Where a camera's points are saved on this machine, before they are copied to the storage."""
-        folder = self._scratch / f"{uuid.uuid5(uuid.NAMESPACE_OID, name).hex}-{epoch}"
+        folder = self._scratch / quote(name, safe="")
         folder.mkdir(exist_ok=True)
-        (folder / "camera").write_text(name, encoding="utf-8")
-        return folder / "points.state"
+        return folder / f"{epoch}.state"
 
     def _saved(self, name: str, epoch: int) -> Path | None:
         """A local copy of the newest points that an earlier placement saved."""
@@ -194,6 +194,6 @@ class RigRun:
     def _write(self, path: Path, state: SavedState) -> None:
         """Saves a camera's points on this machine, then in the storage; called in the keeper's thread."""
         state_file.write(path, state)
-        name = (path.parent / "camera").read_text(encoding="utf-8")
-        self._storage.keep(name, int(path.parent.name.rpartition("-")[2]), path)
+        name = unquote(path.parent.name)
+        self._storage.keep(name, int(path.stem), path)
         self._storage.tidy(name)

@@ -1,7 +1,6 @@
 """One camera's stream in a run: its capture, its points and its newest frame. Not thread-safe."""
 
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -76,7 +75,6 @@ class Stream:
         self.health = Health("streaming", self._clock.monotonic_ns())  # of the source, as last seen
         self._submitted = 0  # frames
         self._collected = 0
-        self._dropped: deque[int] = deque()  # frames dropped before each one in flight
         self._named: list[tuple[int, Queries]] = []  # with the number of the first frame that has their tracks
         self._awaited = inspect  # a point to inspect once it exists
         self._announced = False  # whether that was reported
@@ -144,7 +142,6 @@ class Stream:
             self._finder.begin(self.tracker)
             self._hold()
         self._follow_inspected()
-        self._dropped.append(frame.id - self._submitted)  # as frames are numbered when they are grabbed
         self.tracker.submit(frame)
         self._submitted += 1
 
@@ -154,9 +151,9 @@ class Stream:
         tracks = self.tracker.collect()
         named = [queries for number, queries in self._named if number <= self._collected]
         self._named = [(number, queries) for number, queries in self._named if number > self._collected]
+        dropped = frame.id - self._collected  # as frames are numbered when they are grabbed
         self._collected += 1
         times = replace(tracks.times, publish=self._publish_ns)
-        dropped = self._dropped.popleft()
         tracks = self._finder.sift(tracks, self.tracker)
         if self._objects is not None:
             tracks = with_objects(tracks, self._objects.follow(tracks))

@@ -29,6 +29,10 @@ def directory_address(fleet: str) -> str:
     return fleet if "://" in fleet else f"tcp://{fleet}"
 
 
+def _no_directory(address: str, timeout_ms: int | None) -> str:
+    return f"no directory from {address} in {timeout_ms} ms; is a fleet up there?"
+
+
 class Fence:
     """Lets the messages of a camera's newest placement pass, and none of an older one.
 
@@ -68,7 +72,7 @@ class DirectoryReader(ClientSockets):
 
     def __next__(self) -> Directory:
         if not self._socket.poll(self.timeout_ms):
-            raise TimeoutError(f"no directory from {self.address} in {self.timeout_ms} ms; is a fleet up there?")
+            raise TimeoutError(_no_directory(self.address, self.timeout_ms))
         return wire_directory.decode(self._socket.recv())
 
 
@@ -119,7 +123,7 @@ class FleetRaw(ClientSockets):
 
     def _silence(self, timeout_ms: int | None) -> str:
         if self.directory is None:
-            return f"no directory from {self.address} in {timeout_ms} ms; is a fleet up there?"
+            return _no_directory(self.address, timeout_ms)
         states = ", ".join(f"{one.name} is {one.state}" for one in self.directory.cameras[:8]) or "it has no cameras"
         return f"nothing from the fleet {self.directory.fleet!r} in {timeout_ms} ms: {states}"
 
@@ -166,9 +170,7 @@ class FleetSubscription(FleetRaw, Generic[Message]):
         except KeyboardInterrupt:
             self.close()
             raise
-        message = self._ready.popleft()
-        decode = wire.decode if message.startswith(wire.TOPIC) else wire.decode_heartbeat
-        return cast(Message, decode(message))
+        return cast(Message, wire.decode_any(self._ready.popleft()))
 
     def _replace(self, message: bytes) -> None:
         """Keeps this in place of an older message of the same topic."""

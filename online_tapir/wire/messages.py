@@ -200,6 +200,11 @@ def decode_heartbeat(message: bytes) -> Heartbeat:
     )
 
 
+def decode_any(message: bytes) -> Tracks | Heartbeat:
+    """Decodes tracks or a heartbeat, by its topic. Raises `WireError` for any other message."""
+    return decode_heartbeat(message) if message.startswith(HEARTBEAT_TOPIC) else decode(message)
+
+
 def placement(message: bytes) -> tuple[str, int]:
     """The camera and the epoch of tracks or a heartbeat. Raises `WireError` for any other message."""
     tracks = message.startswith(TOPIC)

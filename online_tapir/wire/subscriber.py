@@ -135,5 +135,4 @@ class Subscription(ClientSockets, Generic[Message]):
         except KeyboardInterrupt:
             self.close()
             raise
-        decode = wire.decode if ready[0] is self._sockets[0] else wire.decode_heartbeat
-        return cast(Message, decode(message))
+        return cast(Message, wire.decode_any(message))

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from online_tapir.errors import ConfigError, StateError
 from online_tapir.fleet.orders import FleetSettings
-from online_tapir.fleet.placer import AWAY_S, GATHER_S, LEAVE_S, RETRY_S, Placer
+from online_tapir.fleet.placer import AWAY_S, GATHER_S, LEAVE_S, RETRY_S, Placer, RigState
 from online_tapir.fleet.storage import Storage
 from online_tapir.wire.directory import CameraEntry, Directory
 from tests.fleet.fakes import VERSION, FakeRig, FakeRigs
@@ -244,6 +245,13 @@ def test_more_cameras_than_lanes_wait_and_say_what_would_fit(hall: Hall) -> None
     now = hall.ticks()
     (waiting,) = [camera for camera in now.cameras if camera.state == "waiting"]
     assert "all 8 lanes of 2 rigs are taken" in waiting.reason
+
+
+def test_what_a_rig_tells_is_told_once_though_its_report_stays_the_last(hall: Hall) -> None:
+    report = replace(hall.rigs.rigs["a"].report(), notes=("the door is open",))
+    hall.rigs.look = lambda: {"a": RigState("10.0.0.1", report)}  # type: ignore[method-assign]
+    now = hall.ticks(10)
+    assert [note for note in now.notes if "the door is open" in note] == ["a: the door is open"]
 
 
 def test_a_changed_table_is_a_new_placement(hall: Hall) -> None:
