@@ -260,8 +260,8 @@ class Placer:
     def _rooms(self) -> dict[str, RigRoom]:
         """The rigs that may have cameras.
 
-        A rig that is away gets no new cameras: it counts with as many lanes as it has cameras. After a while these go to
-        others as far as there is room, since opening a camera takes less time than starting a rig; the rest wait for
+        A rig that is away gets no new cameras: it counts with as many lanes as it has cameras. After a while these go
+        to others as far as there is room, since opening a camera takes less time than starting a rig; the rest wait for
         its restart.
         """
         rooms = {}
