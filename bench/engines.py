@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from bench import streaming
 from bench.command import BenchError, Count, JsonFile, PlotFile, pixels, run
 from bench.report import Spread, finish, print_table
-from online_tapir.engines.choose import choose, make
+from online_tapir.engines.choose import choose_for, make
 from online_tapir.evaluation import scores as metrics
 from online_tapir.evaluation.baselines import DenseFlow, LucasKanadeWithRecovery
 from online_tapir.launch.sizes import input_size
@@ -28,7 +28,14 @@ from online_tapir.tracking.tracker import Tracker
 
 WARM_UP = 5  # frames of a clip that are not timed
 EXACT = "torch float32"
-ENGINES = (EXACT, "torch bfloat16", "openvino float32", "openvino bfloat16", "onnxruntime float32")
+ENGINES = (
+    EXACT,
+    "torch bfloat16",
+    "openvino float32",
+    "openvino bfloat16",
+    "openvino int8",
+    "onnxruntime float32",
+)
 PEERS: dict[str, Callable[[], Any]] = {"LK, recovering": LucasKanadeWithRecovery, "DIS flow": DenseFlow}
 TICKS = (10, 20, 33, 50, 100)  # milliseconds
 INTERVAL = (
@@ -112,8 +119,7 @@ def maker(name: str, engine: str, asked: str, settings: Settings) -> Callable[[]
     threads = set_threads(settings.threads)
     in_torch = runtime == "torch"
     model = load_model(name, device="cpu", dtype=precision if in_torch else "float32")
-    choice = choose(runtime, model.config.name, "cpu", precision if in_torch else "float32", precision)
-    made = make(choice, threads, lambda note: None)
+    made = make(choose_for(model, runtime, "auto" if in_torch else precision), threads, lambda note: None)
     size = input_size(asked, pixels(settings.size))
     return lambda: Tracker(model, max_points=settings.points, window=1, input_size=size, engine=made)
 

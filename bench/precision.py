@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from bench import streaming
 from bench.command import Count, JsonFile, pixels, run
 from bench.report import Spread, finish, print_table
-from online_tapir.engines.choose import choose, make
+from online_tapir.engines.choose import choose_for, make
 from online_tapir.evaluation.baselines import DenseFlow, LucasKanadeWithRecovery
 from online_tapir.flow.tracker import FlowTracker
 from online_tapir.launch.pace import largest_input
@@ -77,7 +77,7 @@ def shown(shares: Sequence[float]) -> str:
 def makers(settings: Settings) -> dict[str, Callable[[tuple[int, int]], Any]]:
     """Functions that make each tracker for frames of a size, with the largest input that recordings get."""
     model = load_model("small", device="cpu")
-    engine = make(choose("auto", "small", "cpu", "float32"), set_threads(None))
+    engine = make(choose_for(model, "auto"), set_threads(None))
 
     def alone(size: tuple[int, int]) -> Tracker:
         wanted = largest_input(model, 0.0, size, None)

@@ -18,6 +18,7 @@ from bench.command import Count, JsonFile, run
 from bench.report import MIB, Spread, finish, print_table
 from online_tapir.camera.demo import DemoScene
 from online_tapir.model.checkpoint import load_model
+from online_tapir.model.digest import digest
 from online_tapir.points.placement import Corners
 from online_tapir.tracking import state_file
 from online_tapir.tracking.tracker import Tracker
@@ -64,7 +65,7 @@ def main(
     facts = {
         "copy_of_a_step": round(spreads["copy"].p50 / spreads["step"].p50, 4),
         "file_mib": round(size_mib, 3),
-        "digest_ms": round(timed(partial(state_file.digest, model))[0], 2),
+        "digest_ms": round(timed(partial(digest, model))[0], 2),
     }
     print_table(f"{settings.model}, {settings.points} points; ms", spreads, facts)
     finish("state", settings, {"ms": spreads, **facts}, json, interval=INTERVAL)

@@ -43,7 +43,7 @@ def l2_normalize(x: Tensor) -> Tensor:
 
 def instance_norm_relu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Normalises each channel of x [B, C, H, W] over its pixels, scales by weight [C], adds bias [C]; then ReLU."""
-    if x.device.type != "cpu":
+    if x.device.type != "cpu" or torch.compiler.is_exporting():  # runtimes have an op for it
         return F.relu(F.group_norm(x, x.shape[1], weight, bias, NORM_EPSILON), inplace=True)
     # On a CPU torch sums channels-last pixels sequentially: wrong in the fifth digit, which moves points by 0.001 px.
     single = x.float()

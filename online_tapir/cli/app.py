@@ -25,6 +25,7 @@ from online_tapir.cli.keys import keys_app
 from online_tapir.cli.listen import listen
 from online_tapir.cli.live import live
 from online_tapir.cli.live import run as run_cameras
+from online_tapir.cli.quantize import quantize
 from online_tapir.cli.replay import replay
 from online_tapir.cli.templates import templates_app
 from online_tapir.cli.training import distil, evaluate, scenes, train
@@ -51,7 +52,7 @@ app = App(
     version=_version,
 )
 app.default(live)
-for command in (cameras, info, listen, replay, export, train, distil, scenes):
+for command in (cameras, info, listen, replay, export, quantize, train, distil, scenes):
     app.command(command)
 app.command(evaluate, name="eval")
 for sub_commands in (weights_app, control_app, templates_app, keys_app, fleet_app):

@@ -10,8 +10,6 @@ from online_tapir.errors import ConfigError
 from online_tapir.launch import sizes
 from online_tapir.limits import MOST_POINTS
 
-ROWS = 16  # OpenVINO wants a multiple
-
 
 def export(
     model: Annotated[str, Parameter(help="Preset (small, bootstapir, tapir) or a .safetensors file.")],
@@ -26,7 +24,7 @@ def export(
     input: Annotated[str, Parameter(help="Size that frames are resized to: 512x288, or 384 for a square.")] = "256x256",
 ) -> None:
     """Write a model's encoder, query and step as graph files with fixed slots, to run without torch."""
-    from online_tapir.engines.export import write_folder
+    from online_tapir.engines.export import LEAST_ROWS, write_folder
     from online_tapir.engines.runtimes import ONNXRUNTIME, OPENVINO
     from online_tapir.model.checkpoint import load_model
 
@@ -34,7 +32,7 @@ def export(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out} is there and not empty; name a new folder")
     size = sizes.input_size(input, (1, 1))
-    rows = -(-max_points // ROWS) * ROWS
+    rows = -(-max_points // LEAST_ROWS) * LEAST_ROWS
     manifest = write_folder(load_model(model, weights, device="cpu").at(size), size, rows, out, format)
     print(
         f"{rows} points at {size[1]}x{size[0]}: {', '.join(manifest['graphs'])} in {out}; see docs/examples/exported.py"

@@ -118,13 +118,14 @@ def engines() -> Iterable[EngineInfo]:
     """What `--engine auto` and `--input auto` take for every preset on the CPU and on the first GPU."""
     import torch
 
+    from online_tapir.engines import quantized
     from online_tapir.engines.choose import choose
     from online_tapir.launch.pace import FREE_INPUT, SIDES
     from online_tapir.model.config import PRESETS
 
     for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
         for name, config in PRESETS.items():
-            found = choose("auto", name, device, "float32")
+            found = choose("auto", name, device, "float32", calibrated=quantized.embedded(name))
             height, width = config.initial_resolution
             free = name in FREE_INPUT and device == "cpu"
             size = f"what keeps up, to {SIDES[0]}" if free else f"{width}x{height}"

@@ -37,6 +37,9 @@ class ReplayConfig:
     engine: Annotated[
         Literal["auto", "torch", "openvino", "onnxruntime"] | None, Parameter(help="What computes the model on a CPU.")
     ] = None
+    precision: Annotated[
+        Literal["auto", "float32", "bfloat16", "int8"] | None, Parameter(help="Of an engine's encoder.")
+    ] = None
     threads: Annotated[int | None, Parameter(help="CPU threads of the model.", validator=Number(gte=1))] = None
     frames: Annotated[int | None, Parameter(help="Stop after this many frames.", validator=Number(gte=1))] = None
     json: Annotated[bool, Parameter(help="Print the comparison as a JSON object.", negative=())] = False
@@ -93,6 +96,7 @@ def _settings(recorded: "Settings", config: ReplayConfig) -> "Settings":
         resolution=config.resolution,
         input=config.input,
         engine=config.engine,
+        precision=config.precision,
         threads=check_threads(config.threads),
     )
     if settings.threads is None:
@@ -101,7 +105,7 @@ def _settings(recorded: "Settings", config: ReplayConfig) -> "Settings":
 
 
 def _tracker(settings: "Settings", device: str, frame: tuple[int, int]) -> "Tracker":
-    from online_tapir.engines.choose import choose, make
+    from online_tapir.engines.choose import choose_for, make
     from online_tapir.model.checkpoint import load_model
     from online_tapir.tracking.tracker import Tracker
 
@@ -115,14 +119,15 @@ def _tracker(settings: "Settings", device: str, frame: tuple[int, int]) -> "Trac
         visible_above=settings.visible_above,
     )
     where = str(next(model.parameters()).device)
-    engine = "torch" if settings.resolution is not None or where != "cpu" else settings.engine
+    in_torch = settings.resolution is not None or where != "cpu"
+    engine, precision = ("torch", "auto") if in_torch else (settings.engine, settings.precision)
     return Tracker(
         model,
         settings.max_points,
         settings.window,
         sizes.resolution(settings.resolution),
         input_size=None if settings.input is None else sizes.input_size(settings.input, frame),
-        engine=make(choose(engine, model.config.name, where, settings.dtype), threads, print),
+        engine=make(choose_for(model, engine, precision), threads, print),
     )
 
 

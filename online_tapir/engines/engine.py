@@ -5,13 +5,16 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from online_tapir.engines import export
+from online_tapir.engines import export, quantized
 from online_tapir.engines.runtimes import Array, Runtime, Session
+from online_tapir.errors import ConfigError
 from online_tapir.model.coordinates import Size
+from online_tapir.model.digest import digest as digest_of_weights
 from online_tapir.model.graphs import CHANGING
 from online_tapir.model.grids import Grids
 from online_tapir.model.state import TrackState
@@ -19,7 +22,11 @@ from online_tapir.model.tapir import FeaturePyramid, Tapir
 from online_tapir.model.weights_store import cache_folder
 
 ROWS = 64  # of a step; more points take several steps, fewer leave rows empty
-GRAPHS = "2"  # raise it whenever the graphs change in a way that the model's weights do not show
+GRAPHS = "3"  # raise it whenever the graphs change in a way that the model's weights do not show
+
+UNCALIBRATED = (
+    "there is no int8 encoder of these weights; make one with `online-tapir quantize`, or leave out --precision int8"
+)
 
 logger = logging.getLogger(__name__)
 Report = Callable[[str], None]
@@ -30,7 +37,7 @@ class Engine:
     """How a model's stages are run on a CPU. One engine serves any number of trackers, one at a time."""
 
     runtime: Runtime
-    precision: str  # of the encoder; the step, which positions come from, is computed in float32
+    precision: str  # of the encoder; the step, which positions come from, is always computed in float32
     threads: int
     report: Report = logger.info
     _compiled: dict[tuple[str, Size], "Compiled"] = field(default_factory=dict)
@@ -55,18 +62,28 @@ class Engine:
     def _sessions(self, model: Tapir, size: Size, key: str) -> tuple[Session, Session]:
         folder = cache_folder() / "engines" / f"{self.runtime.name}-{key}"
         encoder, step = (folder / f"{stage}{self.runtime.suffix}" for stage in ("encoder", "step"))
-        if not (encoder.is_file() and step.is_file()):
+        missing = [path.stem for path in self._exported(encoder, step) if not path.is_file()]
+        if missing:
             self.report(
                 f"preparing {model.config.name} at {size[1]}x{size[0]} for {self.runtime.name}; kept in {folder}"
             )
             folder.mkdir(parents=True, exist_ok=True)
             for stage in export.stages(model, size, ROWS):
-                if stage.name != "query":
+                if stage.name in missing:
                     export.write(stage, folder / f"{stage.name}{self.runtime.suffix}")
-        return (
-            self.runtime.open(encoder, self.precision, self.threads),
-            self.runtime.open(step, "float32", self.threads),
-        )
+        return self._encoder(model, size, encoder), self.runtime.open(step, "float32", self.threads, None)
+
+    def _exported(self, encoder: Path, step: Path) -> tuple[Path, ...]:
+        """The files that are exported here; an encoder in int8 was calibrated before."""
+        return (step,) if self.precision == "int8" else (encoder, step)
+
+    def _encoder(self, model: Tapir, size: Size, exported: Path) -> Session:
+        if self.precision != "int8":
+            return self.runtime.open(exported, self.precision, self.threads, None)
+        calibrated = quantized.find(model)
+        if calibrated is None:
+            raise ConfigError(UNCALIBRATED)
+        return self.runtime.open(calibrated, self.precision, self.threads, size)
 
 
 class Compiled:
@@ -115,8 +132,5 @@ def _oldest_first(phase: int) -> list[int]:
 
 def digest(model: Tapir, size: Size) -> str:
     """What the graph files of a model at a size depend on, as a short hexadecimal digest."""
-    found = hashlib.sha256(f"{GRAPHS} {version('torch')} {size} {ROWS} {model.config}".encode())
-    for name, tensor in model.state_dict().items():
-        found.update(name.encode())
-        found.update(tensor.detach().float().contiguous().numpy().tobytes())
-    return found.hexdigest()[:16]
+    told = f"{GRAPHS} {version('torch')} {size} {ROWS} {model.config} {digest_of_weights(model)}"
+    return hashlib.sha256(told.encode()).hexdigest()[:16]

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from online_tapir.engines.runtimes import openvino
 from online_tapir.files import replacing
 from online_tapir.model.coordinates import Size
 from online_tapir.model.graphs import CHANGING, EncoderGraph, QueryGraph, StepGraph
@@ -18,6 +20,7 @@ from online_tapir.model.state import TrackState
 from online_tapir.model.tapir import Tapir
 
 OPSET = 18
+LEAST_ROWS = 16  # of a step: OpenVINO 2026.4 crashes while it compiles graphs of fewer
 VERSION = 1  # of the manifest
 # How a point's slot begins, by the names of the step's inputs; N is the slot. What is not named stays as it is.
 BEGIN = {
@@ -111,18 +114,35 @@ def write(stage: Stage, path: Path) -> None:
 
 
 def _write_openvino(stage: Stage, path: Path) -> None:
-    import openvino
-
     program = torch.export.export(stage.graph, stage.examples, strict=False)
-    found = openvino.convert_model(program)
+    found = openvino().convert_model(program)
+    _plain_norms(found)
     found.reshape({index: list(example.shape) for index, example in enumerate(stage.examples)})
     _name(found.inputs, stage.inputs)
     _name(found.outputs, stage.outputs)
+    save(found, path)
+
+
+def save(graph: Any, path: Path) -> None:
+    """Writes OpenVINO's graph as FILE.xml with FILE.bin; replaces them when they are whole."""
     weights = path.with_suffix(".bin")  # written first: a graph without its weights cannot be opened
     partial = path.with_name(f"partial-{path.name}")
-    openvino.save_model(found, str(partial), compress_to_fp16=False)
+    openvino().save_model(graph, str(partial), compress_to_fp16=False)
     partial.with_suffix(".bin").replace(weights)
     partial.replace(path)
+
+
+def _plain_norms(graph: Any) -> None:
+    """Makes instance norms what OpenVINO computes in one pass: it reorders pixels around a norm over groups."""
+    ops = openvino().opset13
+    for norm in [node for node in graph.get_ops() if node.get_type_name() == "GroupNormalization"]:
+        x, weight, bias = (norm.input_value(index) for index in range(3))
+        channels = weight.get_shape()[0]
+        told = norm.get_attributes()
+        assert told["num_groups"] == channels, "a norm over groups of channels"
+        scale, shift = (ops.reshape(part, np.array([1, channels, 1, 1]), False) for part in (weight, bias))
+        plain = ops.mvn(x, np.array([2, 3]), True, told["epsilon"], "inside_sqrt")
+        norm.output(0).replace(ops.add(ops.multiply(plain, scale), shift).output(0))
 
 
 def _name(ports: Sequence[Any], names: Sequence[str]) -> None:

@@ -1,6 +1,7 @@
 """The runtimes that can run an exported graph: what each is called, whether it is here, and how it is opened."""
 
 import importlib.util
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -10,9 +11,13 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from online_tapir.errors import ConfigError
+from online_tapir.model.coordinates import Size
 
 Array = NDArray[Any]
-BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # of /proc/cpuinfo, on x86 and Arm
+# Of /proc/cpuinfo, on x86 and Arm.
+BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
+TILES = {"amx_bf16"}  # with them bfloat16 is as fast as int8
+INT8_FLAGS = {"avx512_vnni", "avx_vnni"}
 
 
 class Session(Protocol):
@@ -32,12 +37,12 @@ class Runtime:
     install: str  # what installs them
     suffix: str  # of a graph's file
     precisions: tuple[str, ...]  # that an encoder may be computed in
-    open: Callable[[Path, str, int], Session]  # file, precision, threads
+    open: Callable[[Path, str, int, Size | None], Session]  # file, precision, threads, another size of its picture
 
     @property
     def missing(self) -> list[str]:
         """The packages that are not installed."""
-        return [name for name in self.packages if importlib.util.find_spec(name) is None]
+        return missing(self.packages)
 
     def require(self, what: str | None = None) -> None:
         """ConfigError, with the line that installs it, unless it is here. `what` needs it: its engine, by default."""
@@ -45,17 +50,32 @@ class Runtime:
             raise ConfigError(f"{what or f'--engine {self.name}'} needs {' and '.join(self.missing)}; {self.install}")
 
 
-class _OpenVino:
-    def __init__(self, path: Path, precision: str, threads: int) -> None:
-        import openvino
+def missing(packages: Sequence[str]) -> list[str]:
+    """Those that are not installed."""
+    return [name for name in packages if importlib.util.find_spec(name) is None]
 
+
+def openvino() -> Any:
+    """The package, without the one that tells OpenVINO's makers of every import: this program reports to nobody."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]  # as if it were not installed
+    import openvino as package
+
+    return package
+
+
+class _OpenVino:
+    def __init__(self, path: Path, precision: str, threads: int, size: Size | None) -> None:
         hints = {
-            "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision],
+            "INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32",  # int8: what is not quantised
             "INFERENCE_NUM_THREADS": threads,
             "PERFORMANCE_HINT": "LATENCY",
             "ENABLE_CPU_PINNING": False,  # flow and the sinks use the same cores
         }
-        compiled = openvino.Core().compile_model(str(path), "CPU", hints)
+        core = openvino().Core()
+        graph = core.read_model(str(path))
+        if size is not None:
+            graph.reshape([1, 3, *size])
+        compiled = core.compile_model(graph, "CPU", hints)
         self._request = compiled.create_infer_request()
         self._outputs = compiled.outputs
 
@@ -65,7 +85,7 @@ class _OpenVino:
 
 
 class _OnnxRuntime:
-    def __init__(self, path: Path, precision: str, threads: int) -> None:
+    def __init__(self, path: Path, precision: str, threads: int, size: Size | None) -> None:
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -79,7 +99,7 @@ class _OnnxRuntime:
 
 
 OPENVINO = Runtime(
-    "openvino", ("openvino",), "pip install openvino", ".xml", ("float32", "bfloat16"), _OpenVino
+    "openvino", ("openvino",), "pip install openvino", ".xml", ("float32", "bfloat16", "int8"), _OpenVino
 )  # fmt: skip
 ONNXRUNTIME = Runtime(
     "onnxruntime",
@@ -93,10 +113,9 @@ RUNTIMES = {runtime.name: runtime for runtime in (OPENVINO, ONNXRUNTIME)}
 
 
 @cache
-def has_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16 numbers itself; elsewhere they are slower than float32."""
+def processor_flags() -> frozenset[str]:
+    """What this processor has, as Linux names it; empty elsewhere."""
     try:
-        words = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
+        return frozenset(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
     except OSError:  # not Linux
-        return False
-    return bool(words & BFLOAT16_FLAGS)
+        return frozenset()

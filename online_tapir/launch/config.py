@@ -179,6 +179,13 @@ class ModelConfig:
             "says which and why. The first run of a model at a size prepares it for some seconds."
         ),
     ] = "auto"
+    precision: Annotated[
+        Literal["auto", "float32", "bfloat16", "int8"],
+        Parameter(
+            help="Of an engine's encoder. auto: what this processor is fastest at, for small; float32 for the public "
+            "models. int8 is calibrated with `online-tapir quantize`, for small in the package."
+        ),
+    ] = "auto"
     threads: Annotated[
         int | None,
         Parameter(

@@ -144,6 +144,7 @@ def _recording(config: LiveConfig, report: Report, folder: Path) -> WriterSink:
         visible_above=model.visible_above,
         resolution=model.resolution,
         engine=model.engine,
+        precision=model.precision,
         max_points=config.points.max_points,
         window=config.points.window_frames,
         threads=model.threads,

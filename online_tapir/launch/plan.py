@@ -4,7 +4,7 @@ import threading
 from contextlib import ExitStack
 from dataclasses import dataclass
 
-from online_tapir.engines.choose import choose, make
+from online_tapir.engines.choose import choose_for, make
 from online_tapir.engines.engine import Engine
 from online_tapir.errors import ConfigError
 from online_tapir.launch import pace, sizes
@@ -103,11 +103,11 @@ def planned(
     `resumed`.
     """
     device = str(next(loaded.parameters()).device)
-    choice = choose(model.engine, loaded.config.name, device, model.dtype)
+    choice = choose_for(loaded, model.engine, model.precision)
     if model.resolution is not None and choice.runtime is not None:
         if model.engine != "auto":
             raise ConfigError(f"--engine {model.engine} refines at the input size only; leave out --resolution")
-        choice = choose("torch", loaded.config.name, device, model.dtype)
+        choice = choose_for(loaded, "torch", model.precision)
     engine = make(choice, set_threads(model.threads), report)
     rows = min(points.max_points, WARM_UP_POINTS)
     wanted = resumed

@@ -82,6 +82,7 @@ class Settings:
     resolution: str | None = None
     input: str | None = None  # width x height that was chosen; None: the model's own
     engine: str = "torch"
+    precision: str = "auto"
     max_points: int = 256
     window: int = 32
     threads: int | None = None

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 import tapir_kernels
 from online_tapir.clock import Stopwatch, SystemClock
-from online_tapir.engines.choose import choose, make
+from online_tapir.engines.choose import choose_for, make
 from online_tapir.engines.engine import Engine
 from online_tapir.errors import ConfigError
 from online_tapir.limits import DEFAULT_MAX_POINTS, DEFAULT_WINDOW
@@ -186,8 +186,7 @@ class Lanes:
 
     def _usable(self, engine: Engine | str | None) -> Engine | None:
         if isinstance(engine, str):
-            choice = choose(engine, self.model.config.name, str(self.device), str(self.dtype).removeprefix("torch."))
-            engine = make(choice, torch.get_num_threads())
+            engine = make(choose_for(self.model, engine), torch.get_num_threads())
         if engine is not None and (self.device.type != "cpu" or self.dtype != torch.float32):
             raise ConfigError(f"engine {engine.name} runs a float32 model on a CPU, not {self.dtype} on {self.device}")
         if engine is not None and self._resolution is not None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from online_tapir.model.coordinates import Size
+from online_tapir.model.digest import digest
 from online_tapir.model.state import TrackState
 from online_tapir.model.tapir import Tapir
 from online_tapir.tracking import state_file
@@ -21,7 +22,7 @@ class Persistence:
 
     @cached_property
     def _digest(self) -> str:
-        return state_file.digest(self._model)
+        return digest(self._model)
 
     def origin(self, resolutions: tuple[Size, ...] | None) -> Origin:
         """The origin of states refined at `resolutions` (height, width); None before they are known."""

@@ -18,7 +18,6 @@ import time
 import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +33,8 @@ from online_tapir.files import beside, replacing
 from online_tapir.limits import LEAST_INPUT, MOST_INPUT
 from online_tapir.model.config import TapirConfig
 from online_tapir.model.coordinates import Size
+from online_tapir.model.digest import content
 from online_tapir.model.state import TrackState
-from online_tapir.model.tapir import Tapir
 from online_tapir.records import Label
 
 FORMAT, VERSION = "online-tapir/state", "1"
@@ -49,7 +48,7 @@ class Origin:
     """The model and settings that made a state; it can only be resumed with the same."""
 
     config: TapirConfig
-    weights: str  # SHA-256, see `digest`
+    weights: str  # SHA-256, see `model.digest`
     dtype: str
     resolutions: tuple[Size, ...] | None  # to refine points at; None: not known before the first frame
 
@@ -78,15 +77,6 @@ class SavedState:
         """All tensors, by their names in the file."""
         own = {"ids": self.ids, "waiting_ids": self.waiting_ids, "waiting_xy": self.waiting_xy}
         return {**self.state.tensors, **{name: torch.from_numpy(array) for name, array in own.items()}}
-
-
-def digest(model: Tapir) -> str:
-    """SHA-256 of the weights in the dtype they compute in, the same on every device."""
-    found = sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        found.update(name.encode())
-        found.update(_bytes(tensor))
-    return found.hexdigest()
 
 
 def write(path: Path, saved: SavedState) -> None:
@@ -262,14 +252,8 @@ def _is_state(path: Path) -> bool:
 def _checksum(run: str, tensors: Mapping[str, Tensor]) -> str:
     found = zlib.crc32(run.encode())
     for name in sorted(tensors):
-        found = zlib.crc32(_bytes(tensors[name]), found)
+        found = zlib.crc32(content(tensors[name]), found)
     return f"{found:08x}"
-
-
-def _bytes(tensor: Tensor) -> memoryview:
-    """A tensor's bytes, in row-major order."""
-    flat = tensor.detach().cpu().contiguous().flatten()
-    return flat.view(torch.uint8).numpy().data if len(flat) else memoryview(b"")
 
 
 def _whole(value: Any) -> int:

@@ -24,10 +24,10 @@ from safetensors.numpy import load, save
 
 from online_tapir.errors import QueryError, TemplateError
 from online_tapir.files import replacing
+from online_tapir.model.digest import digest
 from online_tapir.model.tapir import Tapir
 from online_tapir.records import Label
 from online_tapir.tracking.looks import Looks
-from online_tapir.tracking.state_file import digest
 
 FORMAT, VERSION = "online-tapir/templates", "1"
 PATCH = 48  # pixels, the side of a picture around a point
