@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from online_tapir.errors import OnlineTapirError
     from online_tapir.model.checkpoint import load_model
     from online_tapir.records import Frame, Label, Tracks
+    from online_tapir.tracking.exported import ExportedTracker
     from online_tapir.tracking.rig import Rig
     from online_tapir.tracking.tracker import Tracker
     from online_tapir.wire.messages import Heartbeat
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ControlError",
     "Controller",
+    "ExportedTracker",
     "Frame",
     "Heartbeat",
     "Label",
@@ -34,6 +36,7 @@ __all__ = [
 _HOMES = {
     "ControlError": "online_tapir.control.protocol",
     "Controller": "online_tapir.control.client",
+    "ExportedTracker": "online_tapir.tracking.exported",
     "Frame": "online_tapir.records",
     "Heartbeat": "online_tapir.wire.messages",
     "Label": "online_tapir.records",

@@ -24,6 +24,7 @@ def test_the_public_names_are_these() -> None:
     assert sorted(online_tapir.__all__) == [
         "ControlError",
         "Controller",
+        "ExportedTracker",
         "Frame",
         "Heartbeat",
         "Label",

@@ -13,7 +13,7 @@ from torch import Tensor
 from online_tapir.engines import export, quantized
 from online_tapir.engines.runtimes import Array, Runtime, Session
 from online_tapir.errors import ConfigError
-from online_tapir.model.coordinates import Size
+from online_tapir.model.config import Size
 from online_tapir.model.digest import digest as digest_of_weights
 from online_tapir.model.graphs import CHANGING
 from online_tapir.model.grids import Grids

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from online_tapir.engines.runtimes import openvino
 from online_tapir.files import replacing
-from online_tapir.model.coordinates import Size
+from online_tapir.model.config import Size
 from online_tapir.model.graphs import CHANGING, EncoderGraph, QueryGraph, StepGraph
 from online_tapir.model.state import TrackState
 from online_tapir.model.tapir import Tapir

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from online_tapir.errors import ConfigError
-from online_tapir.model.coordinates import Size
+from online_tapir.model.config import Size
 
 Array = NDArray[Any]
 # Of /proc/cpuinfo, on x86 and Arm.

@@ -13,7 +13,7 @@ import numpy as np
 from online_tapir.engines.engine import Engine
 from online_tapir.flow.tracker import KEEPS_UP
 from online_tapir.launch.sizes import input_size
-from online_tapir.model.coordinates import Size
+from online_tapir.model.config import Size
 from online_tapir.model.tapir import Tapir
 from online_tapir.tracking.tracker import Tracker
 

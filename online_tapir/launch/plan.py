@@ -11,7 +11,7 @@ from online_tapir.launch import pace, sizes
 from online_tapir.launch.config import ModelConfig, PointsConfig
 from online_tapir.launch.outputs import Report
 from online_tapir.launch.threads import set_threads, usable_cpus
-from online_tapir.model.coordinates import Size
+from online_tapir.model.config import Size
 from online_tapir.model.tapir import Tapir
 from online_tapir.tracking.rig import Rig
 from online_tapir.tracking.tracker import Resolution, Tracker, warm_up

@@ -30,7 +30,7 @@ from online_tapir.live.state_keeper import StateKeeper
 from online_tapir.live.status import Status
 from online_tapir.live.stream import Stream
 from online_tapir.live.truth import DemoTruth
-from online_tapir.model.coordinates import Size
+from online_tapir.model.config import Size
 from online_tapir.model.tapir import Tapir
 from online_tapir.points import calibration, pose
 from online_tapir.points.objects import Objects

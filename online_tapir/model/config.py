@@ -4,6 +4,8 @@ from dataclasses import dataclass, replace
 
 from online_tapir.errors import ConfigError
 
+Size = tuple[int, int]  # height, width
+
 GROUP_STRIDES = (1, 2, 2, 1)
 LOWRES_GROUP = 3
 LOWRES_STRIDE = 8

@@ -9,7 +9,7 @@ import math
 import torch
 from torch import Tensor
 
-Size = tuple[int, int]  # height, width
+from online_tapir.model.config import Size
 
 
 def rescale(xy: Tensor, source: Size, target: Size) -> Tensor:

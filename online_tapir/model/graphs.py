@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from online_tapir.model.coordinates import Size
+from online_tapir.model.config import Size
 from online_tapir.model.estimate import packed
 from online_tapir.model.grids import Grids, describe
 from online_tapir.model.state import TrackState

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from online_tapir.model import coordinates
-from online_tapir.model.coordinates import Size
+from online_tapir.model.config import Size
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,7 @@ from typing import NamedTuple
 import torch
 
 from online_tapir.errors import ConfigError
-from online_tapir.model.config import LOWRES_STRIDE, TapirConfig
-from online_tapir.model.coordinates import Size
+from online_tapir.model.config import LOWRES_STRIDE, Size, TapirConfig
 
 MIB = 2**20
 SHARE = 0.8  # of the free memory that a tracker may use; the rest is for allocator overhead and images

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from online_tapir.model import coordinates
-from online_tapir.model.coordinates import Size
+from online_tapir.model.config import Size
 from online_tapir.model.estimate import Estimate, certainty
 from online_tapir.model.grids import Grids, describe
 

@@ -7,8 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from online_tapir.model import coordinates
-from online_tapir.model.config import TapirConfig
-from online_tapir.model.coordinates import Size
+from online_tapir.model.config import Size, TapirConfig
 from online_tapir.model.estimate import Estimate
 from online_tapir.model.grids import Grids
 from online_tapir.model.mixer import Mixer

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 
 from online_tapir.model import coordinates
 from online_tapir.model.backbone import Backbone
-from online_tapir.model.config import TapirConfig
-from online_tapir.model.coordinates import Size
+from online_tapir.model.config import Size, TapirConfig
 from online_tapir.model.estimate import Estimate
 from online_tapir.model.grids import Grids, describe
 from online_tapir.model.lean import LeanBackbone

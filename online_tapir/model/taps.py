@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from online_tapir.model.coordinates import Size
+from online_tapir.model.config import Size
 from online_tapir.model.estimate import Estimate
 from online_tapir.model.grids import Grids
 from tapir_kernels import PATCH_SAMPLES

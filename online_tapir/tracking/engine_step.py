@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 
 from online_tapir.engines.engine import Compiled
-from online_tapir.model.coordinates import Size
+from online_tapir.model.config import Size
 from online_tapir.model.state import TrackState
 from online_tapir.model.tapir import FeaturePyramid, Tapir
 from online_tapir.model.taps import Sight, Taps

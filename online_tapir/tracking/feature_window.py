@@ -4,26 +4,14 @@ Buffers are allocated once, at the first frame, for all lanes, and reused as rin
 view of them.
 """
 
-from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from online_tapir.errors import QueryError
-from online_tapir.model.coordinates import Size
 from online_tapir.model.grids import Grids
 from online_tapir.model.tapir import FeaturePyramid
-
-
-@dataclass(frozen=True, slots=True)
-class RememberedFrame:
-    """One frame of the window: its id, how many frames came before it, and its size in image pixels."""
-
-    id: int
-    number: int
-    size: Size
+from online_tapir.tracking.window import RememberedFrame, Window
 
 
 class FeatureRings:
@@ -81,33 +69,19 @@ class FeatureRings:
             yield from zip(rings, grids.levels, strict=True)
 
 
-class FeatureWindow:
+class FeatureWindow(Window):
     """The frames of one lane whose features are in the rings."""
 
     def __init__(self, rings: FeatureRings, lane: int = 0) -> None:
-        self.capacity = rings.capacity
+        super().__init__(rings.capacity)
         self._rings = rings
         self._lane = lane
-        self._frames: deque[RememberedFrame] = deque(maxlen=rings.capacity)
-
-    @property
-    def ids(self) -> list[int]:
-        """The ids of the frames that a query may name, oldest first."""
-        return [frame.id for frame in self._frames]
 
     def push(self, frame: RememberedFrame, pyramid: FeaturePyramid) -> FeaturePyramid:
         """Stores a frame over the oldest one; returns its pyramid as a view of the window."""
         self._rings.put(self.slot(frame), pyramid)
         self.remember(frame)
         return self.pyramid(frame)
-
-    def remember(self, frame: RememberedFrame) -> None:
-        """Records that the frame's slot holds its features; the oldest frame leaves a full window."""
-        self._frames.append(frame)
-
-    def forget(self) -> None:
-        """Empties the window."""
-        self._frames.clear()
 
     def slot(self, frame: RememberedFrame) -> int:
         """The index of the frame's features in the rings."""
@@ -116,23 +90,3 @@ class FeatureWindow:
     def pyramid(self, frame: RememberedFrame) -> FeaturePyramid:
         """The features of a frame in the window, as views that are valid until the frame leaves it."""
         return self._rings.pyramid(self.slot(frame))
-
-    def find(self, frame_id: int) -> RememberedFrame:
-        """The frame with id `frame_id`; QueryError, listing the frames that a query may name, if there is none."""
-        for frame in self._frames:
-            if frame.id == frame_id:
-                return frame
-        if not self._frames:
-            raise QueryError(f"frame {frame_id} was named before any frame was tracked; omit it for the next frame")
-        oldest, newest = self._frames[0].id, self._frames[-1].id
-        if frame_id < oldest:
-            why = f"has left the window of {self.capacity}"
-        elif frame_id > newest:
-            why = "has not been tracked yet"
-        else:
-            why = "was dropped by the source"
-        raise QueryError(f"frame {frame_id} {why}; a query may name frames {oldest} (the oldest) to {newest}")
-
-    def since(self, frame: RememberedFrame) -> list[RememberedFrame]:
-        """The frames from `frame` to the newest, in order."""
-        return [other for other in self._frames if other.number >= frame.number]

@@ -8,16 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from online_tapir.clock import SystemClock
-from online_tapir.errors import FrameError
-from online_tapir.model.config import TapirConfig
-from online_tapir.model.coordinates import Size
+from online_tapir.model.config import Size, TapirConfig
 from online_tapir.model.state import TrackState
-from online_tapir.picture import rgb_to_rgb8
 from online_tapir.records import Frame, Tracks
-from online_tapir.tracking.answers import answers, inspection
-from online_tapir.tracking.feature_window import FeatureRings, FeatureWindow, RememberedFrame
+from online_tapir.tracking.answers import answers
+from online_tapir.tracking.feature_window import FeatureRings, FeatureWindow
+from online_tapir.tracking.frames import accepted
+from online_tapir.tracking.inspection import inspection
 from online_tapir.tracking.ledger import Ledger
 from online_tapir.tracking.step import Picture, Reading, Wanted
+from online_tapir.tracking.window import RememberedFrame
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,13 +73,7 @@ class Lane:
         Raises FrameError for what is no picture or out of order, QueryError if a query for this frame is outside it,
         which is then dropped.
         """
-        last = self.last_frame.id if self.last_frame is not None else -1
-        if not isinstance(rgb, Frame):
-            frame = Frame(last + 1, self._clock.monotonic_ns(), self._clock.unix_ns(), rgb_to_rgb8(rgb))
-        elif rgb.id <= last:
-            raise FrameError(f"frame {rgb.id} came after frame {last}; give frames in the order of their ids")
-        else:
-            frame = Frame(rgb.id, rgb.captured_ns, rgb.captured_unix_ns, rgb_to_rgb8(rgb.rgb))
+        frame = accepted(rgb, self.last_frame, self._clock)
         height, width = frame.rgb.shape[:2]
         self.points.refuse_outside(width, height)
         return frame
@@ -118,7 +112,7 @@ class Lane:
             width=asked.size[1],
             height=asked.size[0],
             ids=asked.ids[order],
-            **answers(reading.values[order], config, asked.size)._asdict(),
+            **answers(reading.values[order], config.initial_resolution, config.visible_above, asked.size)._asdict(),
             model=config.name,
             input="{1}x{0}".format(*config.initial_resolution),
             times=replace(times, capture=asked.age_ns, match=times.match + asked.late_ns),

@@ -15,8 +15,7 @@ from online_tapir.engines.engine import Engine
 from online_tapir.errors import ConfigError
 from online_tapir.limits import DEFAULT_MAX_POINTS, DEFAULT_WINDOW
 from online_tapir.model import coordinates
-from online_tapir.model.config import LOWRES_STRIDE
-from online_tapir.model.coordinates import Size
+from online_tapir.model.config import LOWRES_STRIDE, Size
 from online_tapir.model.memory import (
     WORK_PER_POINT,
     Need,
@@ -30,7 +29,7 @@ from online_tapir.model.tapir import Tapir
 from online_tapir.records import Frame
 from online_tapir.tracking import state_file
 from online_tapir.tracking.engine_step import EngineStep
-from online_tapir.tracking.feature_window import FeatureRings, RememberedFrame
+from online_tapir.tracking.feature_window import FeatureRings
 from online_tapir.tracking.graphed import IN_FLIGHT, GraphedStep
 from online_tapir.tracking.lane import Lane
 from online_tapir.tracking.ledger import Query
@@ -39,6 +38,7 @@ from online_tapir.tracking.persistence import Persistence
 from online_tapir.tracking.state_file import SavedState
 from online_tapir.tracking.static import StaticStages
 from online_tapir.tracking.step import BatchStep, EagerStep, Step, match_frugally, refine_all
+from online_tapir.tracking.window import RememberedFrame
 from tapir_kernels import KernelsUnavailableError
 
 Resolution = Size | str | None  # (height, width), "frame", or None
@@ -151,7 +151,7 @@ class Lanes:
         with memory_errors(self.ran_out):
             places = torch.from_numpy(xy).to(self.device)
             match, refine, _ = self.model.describe(lane.window.pyramid(frame), places, frame.size)
-            return Looks.of(match, refine)
+            return Looks(match.float().cpu().numpy(), refine.float().cpu().numpy())
 
     @torch.inference_mode()
     def saved_state(self, lane: Lane) -> SavedState:

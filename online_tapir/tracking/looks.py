@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from online_tapir.errors import QueryError
@@ -32,10 +31,6 @@ class Looks:
         return cls(
             np.concatenate([part.match for part in parts]), np.concatenate([part.refine for part in parts], axis=1)
         )
-
-    @classmethod
-    def of(cls, match: torch.Tensor, refine: torch.Tensor) -> "Looks":
-        return cls(match.float().cpu().numpy(), refine.float().cpu().numpy())
 
     def check(self, config: TapirConfig) -> None:
         """QueryError unless a model of this configuration can track points by these features."""

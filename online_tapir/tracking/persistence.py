@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from online_tapir.model.coordinates import Size
+from online_tapir.model.config import Size
 from online_tapir.model.digest import digest
 from online_tapir.model.state import TrackState
 from online_tapir.model.tapir import Tapir

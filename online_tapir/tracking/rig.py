@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from online_tapir.engines.engine import Engine
 from online_tapir.errors import ConfigError
 from online_tapir.limits import DEFAULT_MAX_POINTS, DEFAULT_WINDOW
-from online_tapir.model.coordinates import Size
+from online_tapir.model.config import Size
 from online_tapir.model.tapir import Tapir
 from online_tapir.records import Frame, Tracks
 from online_tapir.tracking.lanes import Lanes

@@ -31,8 +31,7 @@ from torch import Tensor
 from online_tapir.errors import StateError
 from online_tapir.files import beside, replacing
 from online_tapir.limits import LEAST_INPUT, MOST_INPUT
-from online_tapir.model.config import TapirConfig
-from online_tapir.model.coordinates import Size
+from online_tapir.model.config import Size, TapirConfig
 from online_tapir.model.digest import content
 from online_tapir.model.state import TrackState
 from online_tapir.records import Label

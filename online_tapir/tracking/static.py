@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from online_tapir.model.coordinates import Size
+from online_tapir.model.config import Size
 from online_tapir.model.estimate import Estimate, packed
 from online_tapir.model.state import TrackState
 from online_tapir.model.tapir import FeaturePyramid, Tapir

@@ -16,15 +16,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from online_tapir.clock import Stopwatch, SystemClock
-from online_tapir.model.coordinates import Size
+from online_tapir.model.config import Size
 from online_tapir.model.estimate import Estimate, packed
 from online_tapir.model.memory import ran_out
 from online_tapir.model.state import TrackState
 from online_tapir.model.tapir import FeaturePyramid, Tapir, phase_of
 from online_tapir.model.taps import LaneTaps, Sight, Taps
 from online_tapir.records import StageTimes
-from online_tapir.tracking.feature_window import FeatureWindow, RememberedFrame
+from online_tapir.tracking.feature_window import FeatureWindow
 from online_tapir.tracking.static import StaticStages
+from online_tapir.tracking.window import RememberedFrame
 from tapir_kernels import resize_rgb8
 
 # Limits on the output of a stage's widest layer on a CPU, in bytes. Larger ones fall out of the cache, and malloc maps

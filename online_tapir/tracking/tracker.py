@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from online_tapir.engines.engine import Engine
 from online_tapir.errors import QueryError, StateError
 from online_tapir.limits import DEFAULT_MAX_POINTS, DEFAULT_WINDOW
-from online_tapir.model.coordinates import Size
+from online_tapir.model.config import Size
 from online_tapir.model.memory import memory_errors
 from online_tapir.model.tapir import Tapir
 from online_tapir.picture import MIN_SIDE

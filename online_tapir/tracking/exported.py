@@ -1,0 +1,312 @@
+"""A tracker of an exported model, without torch: for machines that do not have gigabytes for it.
+
+`online-tapir export` writes the graphs on another machine. They are run by ONNX Runtime or OpenVINO; the state of the
+points is held in numpy.
+"""
+
+import json
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Self
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from online_tapir.clock import Stopwatch, SystemClock
+from online_tapir.engines.runtimes import RUNTIMES, Array, Session, missing
+from online_tapir.errors import ConfigError, QueryError
+from online_tapir.limits import DEFAULT_WINDOW
+from online_tapir.model.config import Size
+from online_tapir.points.placement import check_inside
+from online_tapir.records import Frame, StageTimes, Tracks
+from online_tapir.tracking.answers import answers
+from online_tapir.tracking.frames import accepted
+from online_tapir.tracking.ledger import Labelled, Ledger, Query, labels_of
+from online_tapir.tracking.looks import Looks
+from online_tapir.tracking.window import RememberedFrame, Window
+
+MANIFEST = "manifest.json"
+FORMAT, VERSION = "online-tapir/graphs", 1
+IN_FLIGHT = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What the manifest of an exported folder says."""
+
+    folder: Path
+    model: str
+    graphs: dict[str, str]  # file by stage
+    size: Size  # of the input
+    points: int  # slots
+    visible_above: float
+    state: dict[str, tuple[int, ...]]  # shapes of the step's inputs, without the grids
+    following: tuple[str, ...]  # of the state, what a step returns
+    begin: dict[str, str]  # what a slot begins as
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Raises ConfigError for a folder that `online-tapir export` did not write, or of another version."""
+        path = folder / MANIFEST
+        try:
+            told = json.loads(path.read_text(encoding="utf-8"))
+            found = (told["format"], told["version"])
+            if found != (FORMAT, VERSION):
+                raise ConfigError(
+                    f"{path} is {found[0]!r} of version {found[1]!r}, not {FORMAT} {VERSION}; export anew"
+                )
+            step = told["tensors"]["step"]
+            shapes = {name: tuple(shape) for name, shape in step["inputs"].items() if name in told["begin"]}
+            lacking = [name for name in told["graphs"].values() if not (folder / name).is_file()]
+            if lacking:
+                raise ConfigError(f"{folder} has no {lacking[0]}; export anew")
+            return cls(
+                folder,
+                told["model"],
+                told["graphs"],
+                (told["input"]["height"], told["input"]["width"]),
+                told["points"],
+                told["visible_above"],
+                shapes,
+                tuple(name.removeprefix("next.") for name in list(step["outputs"])[1:]),
+                told["begin"],
+            )
+        except OSError as error:
+            raise ConfigError(f"{folder} is no exported model: {path} cannot be read ({error.strerror})") from error
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ConfigError(f"{path} is damaged: {type(error).__name__} {error}; export anew") from error
+
+    def open(self, stage: str, threads: int) -> Session:
+        """One of its graphs. ConfigError if the runtime for its format is not installed."""
+        path = self.folder / self.graphs[stage]
+        runtime = next((one for one in RUNTIMES.values() if one.suffix == path.suffix), None)
+        if runtime is None:
+            raise ConfigError(f"no runtime here opens {path.name}; export as onnx or openvino")
+        if missing([runtime.name]):
+            raise ConfigError(f"{path.name} needs {runtime.name}; pip install {runtime.name}")
+        return runtime.open(path, "float32", threads, None)
+
+
+class ExportedTracker(Labelled):
+    """Tracks points through the frames given to `step`, like `Tracker`, with what `online-tapir export` wrote.
+
+    There is room for as many points as the folder has slots, and the input has the folder's size. Points are added on
+    the next frame or on one of the last `window`, named and removed at any time. Points cannot be searched for or
+    inspected, and their state is not saved: that takes the whole model. `threads` are the runtime's. Not thread-safe.
+    Raises ConfigError for a folder that is no exported model, and where its runtime is not installed.
+    """
+
+    overlaps = False
+    device = "cpu"
+
+    def __init__(self, folder: str | Path, window: int = DEFAULT_WINDOW, threads: int = 2) -> None:
+        if window < 1:
+            raise ConfigError(f"window={window} frames is too short; give at least 1")
+        self._exported = Exported.read(Path(folder))
+        self._encoder, self._query, self._step = (
+            self._exported.open(stage, threads) for stage in ("encoder", "query", "step")
+        )
+        self._state = {name: np.zeros(shape, np.float32) for name, shape in self._exported.state.items()}
+        self._points = Ledger(self._exported.points)
+        self._window = Window(window)
+        self._grids: deque[list[Array]] = deque(maxlen=window)  # of the frames of the window
+        self._last: RememberedFrame | None = None
+        self._done: deque[Tracks] = deque()  # submitted and not collected
+        self._frames: deque[Frame] = deque()
+        self._answer: Tracks | None = None
+        self._clock = SystemClock()
+
+    @property
+    def name(self) -> str:
+        """The model's."""
+        return self._exported.model
+
+    @property
+    def max_points(self) -> int:
+        return self._points.capacity
+
+    @property
+    def window(self) -> int:
+        """How many frames' features are kept."""
+        return self._window.capacity
+
+    @property
+    def ids(self) -> NDArray[np.int32]:
+        """The points that live or wait for the next step, ascending."""
+        return self._points.ids
+
+    @property
+    def frame_ids(self) -> list[int]:
+        """The frames that a query may name, oldest first."""
+        return self._window.ids
+
+    @property
+    def answer(self) -> Tracks | None:
+        """The newest answer; None before the first."""
+        return self._answer
+
+    @property
+    def inspected(self) -> int | None:
+        return None
+
+    def add(
+        self, xy: ArrayLike, frame_id: int | None = None, *, names: Sequence[str] = (), group: str = ""
+    ) -> NDArray[np.int32]:
+        """As `Tracker.add`, with the same errors."""
+        points = np.asarray(xy, np.float32)
+        if points.ndim != 2 or points.shape[1] != 2:
+            raise QueryError(f"points come as [P, 2], x before y; these are {list(points.shape)}")
+        where = self._last if frame_id is None else self._window.find(frame_id)
+        if where is not None:
+            check_inside(points, where.size[1], where.size[0])
+        return self._points.add(points, frame_id, labels_of(names, group, len(points)))
+
+    def adopt(
+        self, ids: NDArray[np.int32], xy: NDArray[np.float32], frame_id: int | None = None, looks: Looks | None = None
+    ) -> None:
+        """Queues points under ids [P] that another ledger assigned; they must be above all earlier ids."""
+        if looks is not None:
+            raise QueryError("an exported model cannot search for points; use the model itself")
+        self._points.adopt(ids, np.asarray(xy, np.float32), frame_id)
+
+    def inspect(self, id: int | None) -> None:
+        """Raises QueryError unless `id` is None: the graphs do not tell what the model saw."""
+        if id is not None:
+            raise QueryError("points of an exported model cannot be inspected; use the model itself")
+
+    def remove(self, ids: ArrayLike) -> None:
+        """Removes points. Raises QueryError, and removes none, if one of them does not exist."""
+        for source, target in self._points.remove(np.unique(np.asarray(ids, np.int32))):
+            for name, tensor in self._state.items():
+                _rows(name, tensor, slice(target, target + 1))[...] = _rows(name, tensor, slice(source, source + 1))
+
+    def clear(self) -> None:
+        """Removes every point; keeps the window of frames."""
+        self._points.clear()
+
+    def step(self, rgb: NDArray[np.uint8] | Frame) -> Tracks:
+        """As `Tracker.step`: the points on the next frame, uint8 RGB [H, W, 3] or a Frame. The same errors."""
+        if self.in_flight:
+            raise RuntimeError(f"{self.in_flight} submitted frames were not collected; collect them, then step")
+        self.submit(rgb)
+        return self.collect()
+
+    @property
+    def in_flight(self) -> int:
+        """Frames that were submitted and not collected."""
+        return len(self._done)
+
+    @property
+    def oldest_in_flight(self) -> Frame:
+        """The frame that `collect` will give the tracks of. RuntimeError where none was submitted."""
+        if not self._frames:
+            raise RuntimeError("no frame is in flight; submit one first")
+        return self._frames[0]
+
+    def submit(self, rgb: NDArray[np.uint8] | Frame) -> None:
+        """The first half of `step`, with the same errors; the frame is tracked at once."""
+        if self.in_flight == IN_FLIGHT:
+            raise RuntimeError(f"{IN_FLIGHT} submitted frames are under way; collect one before you submit another")
+        frame = accepted(rgb, self._last, self._clock)
+        self._points.refuse_outside(frame.rgb.shape[1], frame.rgb.shape[0])
+        self._done.append(self._tracked(frame))
+        self._frames.append(frame)
+
+    def collect(self) -> Tracks:
+        """The second half of `step`. Raises RuntimeError if no frame was submitted."""
+        if not self._done:
+            raise RuntimeError("no frame was submitted whose tracks could be collected; submit one first")
+        self._frames.popleft()
+        self._answer = replace(self._done.popleft(), labels=self._points.labels)
+        return self._answer
+
+    def _tracked(self, frame: Frame) -> Tracks:
+        age_ns = max(0, self._clock.monotonic_ns() - frame.captured_ns)
+        watch = Stopwatch(self._clock)
+        self._catch_up()
+        late_ns = watch.lap()
+        size = (frame.rgb.shape[0], frame.rgb.shape[1])
+        image = self._resized(frame.rgb)
+        upload_ns = watch.lap()
+        grids = [np.array(level) for level in self._encoder([image])]  # a runtime may reuse its outputs
+        number = 0 if self._last is None else self._last.number + 1
+        self._last = RememberedFrame(frame.id, number, size)
+        self._window.remember(self._last)
+        self._grids.append(grids)
+        encode_ns = watch.lap()
+        self._begin(self._points.waiting(), self._last)
+        match_ns = watch.lap()
+        values = self._advance(grids, slice(0, self._points.live))
+        rows = self._points.rows
+        order = np.argsort(rows)
+        return Tracks(
+            frame_id=frame.id,
+            model_frame_id=frame.id,
+            captured_ns=frame.captured_ns,
+            captured_unix_ns=frame.captured_unix_ns,
+            width=size[1],
+            height=size[0],
+            ids=rows[order],
+            **answers(values[order], self._exported.size, self._exported.visible_above, size)._asdict(),
+            model=self.name,
+            input="{1}x{0}".format(*self._exported.size),
+            times=StageTimes(age_ns, upload_ns, encode_ns, match_ns + late_ns, watch.lap()),
+        )
+
+    def _resized(self, rgb: NDArray[np.uint8]) -> Array:
+        """[1, 3, H, W] in [-1, 1]: bilinear, without antialiasing, as the model was trained."""
+        height, width = self._exported.size
+        image = rgb.astype(np.float32) * np.float32(2 / 255) - 1
+        if image.shape[:2] != (height, width):
+            image = np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR))
+        return np.ascontiguousarray(image.transpose(2, 0, 1)[None])
+
+    def _catch_up(self) -> None:
+        """Starts the points on past frames and tracks them through the window up to its newest frame."""
+        for frame_id, queries in self._points.late():
+            frame = self._window.find(frame_id)
+            start = self._points.live
+            self._begin(queries, frame)
+            for since in self._window.since(frame):
+                self._advance(self._grids_of(since), slice(start, self._points.live))
+
+    def _grids_of(self, frame: RememberedFrame) -> list[Array]:
+        assert self._last is not None
+        return self._grids[frame.number - self._last.number - 1]
+
+    def _begin(self, queries: Sequence[Query], frame: RememberedFrame) -> None:
+        """Starts points on a frame of the window, in the rows after the live ones."""
+        if not queries:
+            return
+        xy = np.concatenate([query.xy for query in queries])
+        height, width = self._exported.size
+        scaled = xy * np.array([width / frame.size[1], height / frame.size[0]], np.float32)
+        slots = np.full((self.max_points, 2), 8, np.float32)
+        slots[: len(xy)] = scaled
+        match, refine = self._query([slots, *self._grids_of(frame)])
+        values: dict[str, Any] = {
+            "query.match_queries": match[: len(xy)],
+            "query.refine_queries": refine[:, : len(xy)],
+            "its position": scaled,
+            "0": 0.0,
+            "NaN": np.nan,
+        }
+        rows = slice(self._points.live, self._points.live + len(xy))
+        for name, tensor in self._state.items():
+            _rows(name, tensor, rows)[...] = values[self._exported.begin[name]]
+        self._points.seat(queries)
+
+    def _advance(self, grids: Sequence[Array], rows: slice) -> NDArray[np.float32]:
+        """Tracks these rows on one frame; returns their estimates [N, 4]."""
+        estimates, *changed = self._step([*grids, *self._state.values()])
+        for name, tensor in zip(self._exported.following, changed, strict=True):
+            _rows(name, self._state[name], rows)[...] = _rows(name, tensor, rows)
+        return np.array(estimates[rows])
+
+
+def _rows(name: str, tensor: Array, rows: slice) -> Array:
+    """A view of some points of one of the state's tensors."""
+    return tensor[..., rows] if name == "recent.age" else tensor[..., rows, :]
