@@ -20,11 +20,12 @@ from online_tapir.fleet.load import Load
 from online_tapir.fleet.orders import CameraReport, FleetSettings, Order, RigReport
 from online_tapir.fleet.storage import Storage
 from online_tapir.flow.model_thread import ModelThread
-from online_tapir.launch.build import check, loaded
+from online_tapir.launch.build import check
 from online_tapir.launch.config import LiveConfig
 from online_tapir.launch.streams import Streams
 from online_tapir.launch.tables import joining
 from online_tapir.launch.threads import set_threads
+from online_tapir.launch.trackers import trackers
 from online_tapir.live.roster import Member, Roster
 from online_tapir.live.run import Run
 from online_tapir.model.weights_store import cache_folder
@@ -65,13 +66,13 @@ class RigRun:
         shutil.rmtree(self._scratch, ignore_errors=True)  # of an earlier life, which was killed
         self._scratch.mkdir(parents=True)
         set_threads(threads)
-        model = loaded(joining({**fleet.settings, "camera": "0"}).model)
+        made = trackers(joining({**fleet.settings, "camera": "0"}).model)
         keys = None if fleet.keys is None else load_keys(fleet.keys)
         self._publisher = ZmqPublisher(f"tcp://{host}:0", access=Access(keys, fleet.insecure, self._notes.append))
         self._load = Load(self._notes.append)
         self._roster = Roster(self._open, self._notes.append, stays=True)
         self._models = ModelThread()
-        self._streams = Streams(model, self._models, self._load, self._stop, [self._publisher], write_state=self._write)
+        self._streams = Streams(made, self._models, self._load, self._stop, [self._publisher], write_state=self._write)
         self._thread = threading.Thread(target=self._go, name="rig", daemon=True)
         self._thread.start()
 

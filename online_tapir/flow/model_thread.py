@@ -7,10 +7,13 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from online_tapir.records import Frame, Tracks
-from online_tapir.tracking.tracker import Tracker, step_together
+
+if TYPE_CHECKING:
+    from online_tapir.tracking.exported import ExportedTracker
+    from online_tapir.tracking.tracker import Tracker
 
 CLOSE_SECONDS = 5.0
 
@@ -23,7 +26,7 @@ class Work:
     """What a lane wants done now: something first, then perhaps a frame tracked, then something with its tracks."""
 
     first: Callable[[], None] = _nothing
-    frame: tuple[Tracker, Frame] | None = None
+    frame: "tuple[Tracker | ExportedTracker, Frame] | None" = None
     then: Callable[[Tracks | None], None] = lambda tracks: None
 
 
@@ -95,9 +98,9 @@ class ModelThread:
 
     def _do(self, found: list[tuple[Served, Work]]) -> None:
         ready = [(served, work) for served, work in found if self._tried(served, work.first)]
-        frames = [work.frame for _, work in ready if work.frame is not None]
+        frames: list[Any] = [work.frame for _, work in ready if work.frame is not None]  # of one batch, so of one kind
         try:
-            answers = iter(step_together(frames) if frames else [])
+            answers = iter(frames[0][0].together(frames) if frames else [])
         except BaseException as error:
             for served, _ in ready:
                 self._fail(served, error)

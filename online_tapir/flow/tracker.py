@@ -11,22 +11,24 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 
 from online_tapir.errors import FrameError, QueryError, StateError
 from online_tapir.flow.fusion import REMEMBERED, Fusion
 from online_tapir.flow.model_thread import CLOSE_SECONDS, ModelThread, Work
-from online_tapir.model.tapir import Tapir
 from online_tapir.points.placement import check_inside
 from online_tapir.records import Frame, Label, Tracks
 from online_tapir.tracking.ledger import Labelled, Ledger, Query, labels_of
 from online_tapir.tracking.looks import Looks
-from online_tapir.tracking.state_file import SavedState
-from online_tapir.tracking.tracker import Tracker
+
+if TYPE_CHECKING:
+    from online_tapir.model.tapir import Tapir
+    from online_tapir.tracking.exported import ExportedTracker
+    from online_tapir.tracking.state_file import SavedState
+    from online_tapir.tracking.tracker import Tracker
 
 T = TypeVar("T")
 
@@ -74,7 +76,7 @@ class FlowTracker(Labelled):
 
     def __init__(
         self,
-        tracker: Tracker,
+        tracker: "Tracker | ExportedTracker",
         fusion: Fusion | None = None,
         *,
         waits: bool = False,
@@ -111,11 +113,11 @@ class FlowTracker(Labelled):
         self._model_thread.join(self)
 
     @property
-    def model(self) -> Tapir:
+    def model(self) -> "Tapir":
         return self._tracker.model
 
     @property
-    def device(self) -> torch.device:
+    def device(self) -> object:
         return self._tracker.device
 
     @property
@@ -244,7 +246,7 @@ class FlowTracker(Labelled):
         self._raise_error()
         self._take_in_answers()
         height, width = frame.rgb.shape[:2]
-        blank = self._template or _blank(self.model.config.name)
+        blank = self._template or _blank(self._tracker.name)
         inspection = blank.inspection if blank.inspection and blank.inspection.id == self.inspected else None
         tracks = replace(
             blank,
@@ -259,7 +261,7 @@ class FlowTracker(Labelled):
         )
         return self._fusion.now(tracks)
 
-    def saved_state(self) -> SavedState:
+    def saved_state(self) -> "SavedState":
         """As `Tracker.saved_state`; waits until the model has taken the frame on offer, with the new points."""
         self._raise_error()
         with self._changed:
@@ -275,7 +277,7 @@ class FlowTracker(Labelled):
             waiting_xy=np.concatenate([saved.waiting_xy, *places]),
         )
 
-    def load_state(self, path: str | Path) -> SavedState:
+    def load_state(self, path: str | Path) -> "SavedState":
         """As `Tracker.load_state`. The points appear with the model's first answer."""
         if self._last is not None or self._points.next_id:
             raise StateError(
@@ -378,7 +380,7 @@ class FlowTracker(Labelled):
     @property
     def batch(self) -> object:
         """For the model's thread: trackers of one rig that runs its lanes as a batch are served together."""
-        return self._tracker.lanes if self._tracker.lanes.batches else self
+        return self._tracker.batch
 
     def next_work(self) -> Work | None:
         """For the model's thread: the queued tasks, in order, and then the newest frame."""

@@ -11,15 +11,14 @@ from typing import Any
 from online_tapir.errors import ConfigError
 from online_tapir.files import refuse_overwriting
 from online_tapir.flow.model_thread import ModelThread
-from online_tapir.launch.config import LiveConfig, ModelConfig
+from online_tapir.launch.config import LiveConfig
 from online_tapir.launch.outputs import open_sinks, open_window, rerun_mode, shows_web
 from online_tapir.launch.streams import Streams
 from online_tapir.launch.threads import check_threads
+from online_tapir.launch.trackers import trackers
 from online_tapir.live.roster import Member, Roster
 from online_tapir.live.run import Run
 from online_tapir.live.status import Status
-from online_tapir.model.checkpoint import load_model
-from online_tapir.model.tapir import Tapir
 
 Configure = Callable[[Mapping[str, Any]], LiveConfig]
 
@@ -48,7 +47,7 @@ def opened(
         sinks = [held.enter_context(closing(sink)) for sink in open_sinks(first, roster, report)]
         window = open_window(first.viewer)
         thread = held.enter_context(closing(ModelThread()))
-        streams = Streams(loaded(first.model), thread, status, stop, sinks)
+        streams = Streams(trackers(first.model), thread, status, stop, sinks)
         members: list[Member] = []
         with ExitStack() as opening:
             for config in configs:
@@ -114,18 +113,6 @@ def check(config: LiveConfig) -> None:
             "--weights": config.model.weights,
         },
         overwrite=True,  # a state replaces the one before; `state_file` refuses to replace any other file
-    )
-
-
-def loaded(model: ModelConfig) -> Tapir:
-    """The model of a configuration. Raises WeightsError."""
-    return load_model(
-        model.model,
-        weights=model.weights,
-        device=model.device,
-        dtype=model.dtype,
-        iterations=model.iterations,
-        visible_above=model.visible_above,
     )
 
 

@@ -7,15 +7,18 @@ its period; so the input is the largest at which the model keeps up, and flow th
 
 import time
 from statistics import median
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from online_tapir.engines.engine import Engine
 from online_tapir.flow.tracker import KEEPS_UP
 from online_tapir.launch.sizes import input_size
 from online_tapir.model.config import Size
-from online_tapir.model.tapir import Tapir
-from online_tapir.tracking.tracker import Tracker
+
+if TYPE_CHECKING:
+    from online_tapir.model.tapir import Tapir
+    from online_tapir.tracking.exported import ExportedTracker
+    from online_tapir.tracking.tracker import Tracker
 
 FREE_INPUT = ("small",)  # models for any input size; the public ones are exact at their own
 SIDES = (512, 448, 384, 320)  # longer sides of an input that weights were trained for or measured at, best first
@@ -26,11 +29,10 @@ TRIALS = 5  # timed steps at most
 LONGEST_S = 1.0  # that a slow model is timed, after its first two steps
 
 
-def step_ms(model: Tapir, engine: Engine | None, points: int) -> float:
-    """The median time of a step of `model` at its input size, on noise of the same size."""
-    height, width = model.config.initial_resolution
+def step_ms(tracker: "Tracker | ExportedTracker", size: Size, points: int) -> float:
+    """The median time of a step of a new tracker with so many points, on noise of its input's size."""
+    height, width = size
     noise = np.random.default_rng(0).integers(0, 255, (height, width, 3), np.uint8)
-    tracker = Tracker(model, max_points=points, window=1, engine=engine)
     tracker.add(np.full((points, 2), min(height, width) / 2))
     for _ in range(2):
         tracker.step(noise)
@@ -42,7 +44,7 @@ def step_ms(model: Tapir, engine: Engine | None, points: int) -> float:
     return median(taken)
 
 
-def largest_input(model: Tapir, measured_ms: float, frame: tuple[int, int], fps: float | None) -> Size | None:
+def largest_input(model: "Tapir", measured_ms: float, frame: tuple[int, int], fps: float | None) -> Size | None:
     """The largest input in the aspect of `frame` (width, height) that keeps up with `fps`; None for the model's own.
 
     `measured_ms` is what a step takes at the model's own size. `fps` is None for frames that wait to be read.

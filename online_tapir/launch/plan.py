@@ -3,17 +3,21 @@
 import threading
 from contextlib import ExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 from online_tapir.engines.choose import choose_for, make
 from online_tapir.engines.engine import Engine
 from online_tapir.errors import ConfigError
 from online_tapir.launch import pace, sizes
-from online_tapir.launch.config import ModelConfig, PointsConfig
+from online_tapir.launch.config import LiveConfig, ModelConfig, PointsConfig
 from online_tapir.launch.outputs import Report
 from online_tapir.launch.threads import set_threads, usable_cpus
+from online_tapir.model.checkpoint import load_model
 from online_tapir.model.config import Size
 from online_tapir.model.tapir import Tapir
 from online_tapir.tracking.rig import Rig
+from online_tapir.tracking.state_file import input_of
+from online_tapir.tracking.templates import Templates
 from online_tapir.tracking.tracker import Resolution, Tracker, warm_up
 
 WARM_UP_POINTS = 64
@@ -60,14 +64,45 @@ class Plan:
         )
 
 
-class Rigs:
-    """The rigs of a run: cameras with the same input size and room share one where a batch saves time, on a GPU."""
+class ModelTrackers:
+    """Makes the trackers of a run's cameras on one model (`trackers.Trackers`).
 
-    def __init__(self) -> None:
+    Cameras with the same input size and room share a rig where a batch saves time, on a GPU.
+    """
+
+    def __init__(self, model: Tapir) -> None:
+        self.model = model
         self._rigs: list[Rig] = []
         self._lock = threading.Lock()
 
-    def tracker(self, plan: Plan, cameras: int, held: ExitStack) -> Tracker:
+    def check(self, found: Templates) -> None:
+        found.check(self.model)
+
+    def make(
+        self,
+        config: LiveConfig,
+        frame: tuple[int, int],
+        *,
+        fps: float | None,
+        flows: bool,
+        resumed: Path | None,
+        cameras: int,
+        held: ExitStack,
+        report: Report,
+    ) -> Tracker:
+        plan = planned(
+            self.model,
+            config.model,
+            config.points,
+            frame,
+            fps=fps,
+            paced=flows and fps is not None,
+            resumed=None if resumed is None else input_of(resumed),
+            report=report,
+        )
+        return self.on(plan, cameras, held) if flows else plan.tracker()
+
+    def on(self, plan: Plan, cameras: int, held: ExitStack) -> Tracker:
         """The tracker of one of `cameras` cameras; its lane is given back with what is `held`."""
         if not plan.shares:
             return plan.tracker()
@@ -83,6 +118,18 @@ class Rigs:
     def _give_back(self, rig: Rig, tracker: Tracker) -> None:
         with self._lock:
             rig.give_back(tracker)
+
+
+def loaded(model: ModelConfig) -> Tapir:
+    """The model of a configuration. Raises WeightsError."""
+    return load_model(
+        model.model,
+        weights=model.weights,
+        device=model.device,
+        dtype=model.dtype,
+        iterations=model.iterations,
+        visible_above=model.visible_above,
+    )
 
 
 def planned(
@@ -116,11 +163,11 @@ def planned(
     free = device == "cpu" and model.resolution is None and loaded.config.name in pace.FREE_INPUT
     measured_ms = None
     if free and wanted is None and model.input == "auto":
-        measured_ms = pace.step_ms(loaded, engine, rows)
+        measured_ms = _step_ms(loaded, engine, rows)
         wanted = pace.largest_input(loaded, measured_ms, frame, fps)
     sized = loaded if wanted is None else loaded.at(wanted)
     if measured_ms is None or sized is not loaded:
-        measured_ms = pace.step_ms(sized, engine, rows)  # this also warms up
+        measured_ms = _step_ms(sized, engine, rows)  # this also warms up
     if paced and model.threads is None and device == "cpu" and not pace.keeps_up(measured_ms, fps or 0):
         threads = set_threads(max(1, usable_cpus() - 1))
         if engine is not None:
@@ -139,3 +186,8 @@ def planned(
         require_kernels=model.require_kernels,
         engine=engine,
     )
+
+
+def _step_ms(model: Tapir, engine: Engine | None, points: int) -> float:
+    tracker = Tracker(model, max_points=points, window=1, engine=engine)
+    return pace.step_ms(tracker, model.config.initial_resolution, points)

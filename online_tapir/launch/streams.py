@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from online_tapir.camera import Awaited, Camera, Capture, Reconnect, can_come_back, open_camera
 from online_tapir.camera.base import free_name
@@ -23,37 +24,39 @@ from online_tapir.launch.config import (
     SourceConfig,
 )
 from online_tapir.launch.outputs import Report, open_recorder, open_writers
-from online_tapir.launch.plan import Rigs, planned
+from online_tapir.launch.trackers import Trackers
 from online_tapir.live.roster import Member
 from online_tapir.live.sink import Sink
-from online_tapir.live.state_keeper import StateKeeper
 from online_tapir.live.status import Status
 from online_tapir.live.stream import Stream
 from online_tapir.live.truth import DemoTruth
-from online_tapir.model.config import Size
-from online_tapir.model.tapir import Tapir
 from online_tapir.points import calibration, pose
 from online_tapir.points.objects import Objects
 from online_tapir.points.placement import NOWHERE, Corners, MaskPoints, PointSource, parse_points
-from online_tapir.tracking import state_file, templates
+from online_tapir.tracking import templates
 from online_tapir.tracking.finder import Finder
-from online_tapir.tracking.state_file import SavedState, input_of
-from online_tapir.tracking.tracker import Tracker
+
+if TYPE_CHECKING:
+    from online_tapir.live.state_keeper import StateKeeper
+    from online_tapir.tracking.exported import ExportedTracker
+    from online_tapir.tracking.state_file import SavedState
+    from online_tapir.tracking.tracker import Tracker
+
+WriteState = Callable[[Path, "SavedState"], None]
 
 
 @dataclass(slots=True)
 class Streams:
     """Opens cameras that share one model, the thread that runs it, and the sinks of a run. Thread-safe."""
 
-    model: Tapir
+    trackers: Trackers
     thread: ModelThread
     status: Status
     stop: threading.Event
     sinks: Sequence[Sink]  # those of the run
     names: set[str] = field(default_factory=set)  # of the cameras that are open
-    rigs: Rigs = field(default_factory=Rigs)
     planning: threading.Lock = field(default_factory=threading.Lock)
-    write_state: Callable[[Path, SavedState], None] = state_file.write
+    write_state: WriteState | None = None  # None: into the file itself
 
     def open(self, config: LiveConfig, cameras: int, shown_by: Sequence[Sink] = ()) -> Member:
         """One camera of several (`cameras` share the processor), and the sinks of its own, `shown_by` among them.
@@ -76,7 +79,7 @@ class Streams:
             with self.planning:  # sources take seconds to open, each in a thread; what follows is shared
                 open_source = self._named(camera, config.source, open_source)
                 held.callback(self.names.discard, camera.name)
-                tracker = self._tracker(config, camera, cameras, None if saved is None else input_of(saved), held)
+                tracker = self._tracker(config, camera, cameras, saved, held)
             _resume(tracker, saved, config.output, report)
             keeper = _keeper(config.output, tracker, report, self.write_state)
             if keeper is not None:
@@ -90,7 +93,7 @@ class Streams:
                 tracker,
                 self.stop,
                 points=points,
-                finder=_finder(config.points, self.model),
+                finder=_finder(config.points, self.trackers),
                 objects=objects,
                 replenish=config.points.replenish,
                 heartbeat_s=config.network.heartbeat,
@@ -115,23 +118,22 @@ class Streams:
         return open_source
 
     def _tracker(
-        self, config: LiveConfig, camera: Camera, cameras: int, resumed: Size | None, held: ExitStack
-    ) -> Tracker | FlowTracker:
+        self, config: LiveConfig, camera: Camera, cameras: int, resumed: Path | None, held: ExitStack
+    ) -> "Tracker | FlowTracker | ExportedTracker":
         flows = config.model.flow == "on" or (config.model.flow == "auto" and camera.live)
         timed = camera.live or config.source.realtime
-        plan = planned(
-            self.model,
-            config.model,
-            config.points,
+        model_alone = self.trackers.make(
+            config,
             camera.size,
             fps=cameras * (camera.fps or pace.USUAL_FPS) if timed else None,
-            paced=flows and timed,
+            flows=flows,
             resumed=resumed,
+            cameras=cameras,
+            held=held,
             report=self.status.note,
         )
         if not flows:
-            return plan.tracker()
-        model_alone = self.rigs.tracker(plan, cameras, held)
+            return model_alone
         return held.enter_context(_running(with_flow(model_alone, timed, self.thread)))
 
 
@@ -143,7 +145,7 @@ def _running(tracker: FlowTracker) -> Iterator[FlowTracker]:
     tracker.raise_error()
 
 
-def with_flow(tracker: Tracker, paced: bool, thread: ModelThread | None = None) -> FlowTracker:
+def with_flow(tracker: "Tracker | ExportedTracker", paced: bool, thread: ModelThread | None = None) -> FlowTracker:
     """`tracker` with optical flow between its answers; frames that are not `paced` by a clock wait for the model's.
 
     The models of several trackers share a `thread`.
@@ -209,11 +211,11 @@ def _objects(points: PointsConfig) -> Objects | None:
     return Objects(points.objects, lens, pose.parse_sizes(points.object_size))
 
 
-def _finder(points: PointsConfig, model: Tapir) -> Finder:
+def _finder(points: PointsConfig, trackers: Trackers) -> Finder:
     if points.templates is None:
         return Finder()
     found = templates.read(points.templates)
-    found.check(model)
+    trackers.check(found)
     return Finder(found.templates)
 
 
@@ -224,7 +226,9 @@ def _state_to_resume(output: OutputConfig) -> Path | None:
     return output.resume
 
 
-def _resume(tracker: Tracker | FlowTracker, saved: Path | None, output: OutputConfig, report: Report) -> None:
+def _resume(
+    tracker: "Tracker | FlowTracker | ExportedTracker", saved: Path | None, output: OutputConfig, report: Report
+) -> None:
     if saved is not None:
         state = tracker.load_state(saved)
         when = datetime.fromtimestamp(state.saved_unix_ns / 1e9).astimezone().isoformat(" ", "seconds")
@@ -234,8 +238,10 @@ def _resume(tracker: Tracker | FlowTracker, saved: Path | None, output: OutputCo
 
 
 def _keeper(
-    output: OutputConfig, tracker: Tracker | FlowTracker, report: Report, write: Callable[[Path, SavedState], None]
-) -> StateKeeper | None:
+    output: OutputConfig, tracker: "Tracker | FlowTracker | ExportedTracker", report: Report, write: WriteState | None
+) -> "StateKeeper | None":
     if output.save_state is None:
         return None
+    from online_tapir.live.state_keeper import StateKeeper
+
     return StateKeeper(output.save_state, tracker, every_s=output.save_state_every, report=report, write=write)

@@ -1,9 +1,10 @@
 """What a stream is asked to write: a copy of its points, and how its writing ended; a recording."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from online_tapir.tracking.state_file import SavedState
+if TYPE_CHECKING:
+    from online_tapir.tracking.state_file import SavedState
 
 
 @dataclass(frozen=True, slots=True)
@@ -11,7 +12,7 @@ class Save:
     """The `number`-th copy of the points taken in this run."""
 
     number: int
-    state: SavedState
+    state: "SavedState"
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from online_tapir.live.sink import Sink
 from online_tapir.mailbox import Closed, Mailbox
 from online_tapir.records import Tracks
 from online_tapir.tracking import state_file
+from online_tapir.tracking.exported import ExportedTracker
 from online_tapir.tracking.state_file import SavedState
 from online_tapir.tracking.tracker import Tracker
 
@@ -38,12 +39,12 @@ class StateKeeper(Sink):
     def __init__(
         self,
         path: Path,
-        tracker: Tracker | FlowTracker,
+        tracker: Tracker | FlowTracker | ExportedTracker,
         *,
         every_s: float | None = None,
         report: Callable[[str], None] = print,
         monotonic_ns: Callable[[], int] = time.monotonic_ns,
-        write: Callable[[Path, SavedState], None] = state_file.write,
+        write: Callable[[Path, SavedState], None] | None = None,
     ) -> None:
         state_file.check_place(path)
         self.outcome = Outcome()
@@ -52,7 +53,7 @@ class StateKeeper(Sink):
         self._every_ns = None if every_s is None else int(every_s * 1e9)
         self._report = report
         self._monotonic_ns = monotonic_ns
-        self._write = write
+        self._write = write or state_file.write
         self._asked = 0
         self._last: Tracks | None = None  # the tracks at the last save that was due
         self._due_ns = monotonic_ns() + (self._every_ns or 0)

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +22,11 @@ from online_tapir.points.returning import Returns
 from online_tapir.records import Frame, Queries, Tracks
 from online_tapir.tracking.finder import Finder
 from online_tapir.tracking.templates import Templates, patches_of
-from online_tapir.tracking.tracker import Tracker
 from online_tapir.wire.messages import Heartbeat, State
+
+if TYPE_CHECKING:
+    from online_tapir.tracking.exported import ExportedTracker
+    from online_tapir.tracking.tracker import Tracker
 
 
 class Stream:
@@ -35,7 +39,7 @@ class Stream:
     def __init__(
         self,
         capture: Capture,
-        tracker: Tracker | FlowTracker,
+        tracker: "Tracker | FlowTracker | ExportedTracker",
         stop: threading.Event,
         *,
         points: PointSource = NOWHERE,

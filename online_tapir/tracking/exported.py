@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import cv2
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from online_tapir.clock import Stopwatch, SystemClock
 from online_tapir.engines.runtimes import RUNTIMES, Array, Session, missing
-from online_tapir.errors import ConfigError, QueryError
+from online_tapir.errors import ConfigError, QueryError, StateError
 from online_tapir.limits import DEFAULT_WINDOW
 from online_tapir.model.config import Size
 from online_tapir.points.placement import check_inside
@@ -27,6 +27,9 @@ from online_tapir.tracking.frames import accepted
 from online_tapir.tracking.ledger import Labelled, Ledger, Query, labels_of
 from online_tapir.tracking.looks import Looks
 from online_tapir.tracking.window import RememberedFrame, Window
+
+if TYPE_CHECKING:
+    from online_tapir.records import Label
 
 MANIFEST = "manifest.json"
 FORMAT, VERSION = "online-tapir/graphs", 1
@@ -95,17 +98,25 @@ class ExportedTracker(Labelled):
 
     There is room for as many points as the folder has slots, and the input has the folder's size. Points are added on
     the next frame or on one of the last `window`, named and removed at any time. Points cannot be searched for or
-    inspected, and their state is not saved: that takes the whole model. `threads` are the runtime's. Not thread-safe.
-    Raises ConfigError for a folder that is no exported model, and where its runtime is not installed.
+    inspected, and their state is not saved: that takes the whole model. `threads` are the runtime's; `visible_above`
+    replaces the folder's threshold. Not thread-safe. Raises ConfigError for a folder that is no exported model, and
+    where its runtime is not installed.
     """
 
     overlaps = False
     device = "cpu"
 
-    def __init__(self, folder: str | Path, window: int = DEFAULT_WINDOW, threads: int = 2) -> None:
+    def __init__(
+        self,
+        folder: "str | Path | Exported",
+        window: int = DEFAULT_WINDOW,
+        threads: int = 2,
+        visible_above: float | None = None,
+    ) -> None:
         if window < 1:
             raise ConfigError(f"window={window} frames is too short; give at least 1")
-        self._exported = Exported.read(Path(folder))
+        exported = folder if isinstance(folder, Exported) else Exported.read(Path(folder))
+        self._exported = exported if visible_above is None else replace(exported, visible_above=visible_above)
         self._encoder, self._query, self._step = (
             self._exported.open(stage, threads) for stage in ("encoder", "query", "step")
         )
@@ -171,6 +182,37 @@ class ExportedTracker(Labelled):
         if looks is not None:
             raise QueryError("an exported model cannot search for points; use the model itself")
         self._points.adopt(ids, np.asarray(xy, np.float32), frame_id)
+
+    @property
+    def batch(self) -> object:
+        """It runs alone."""
+        return self
+
+    @staticmethod
+    def together(frames: "Sequence[tuple[ExportedTracker, NDArray[np.uint8] | Frame]]") -> list[Tracks]:
+        """Tracks the next frame of each of some trackers, in turn."""
+        return [tracker.step(rgb) for tracker, rgb in frames]
+
+    @property
+    def model(self) -> NoReturn:
+        """Raises QueryError: the model itself is not here, and nothing that needs it."""
+        raise QueryError("an exported model has no weights to compare; use the model itself")
+
+    def search(self, looks: Looks, labels: "Sequence[Label]" = ()) -> NoReturn:
+        """Raises QueryError: an exported model cannot search."""
+        raise QueryError("an exported model cannot search for points; use the model itself")
+
+    def looks(self, xy: ArrayLike, frame_id: int | None = None) -> NoReturn:
+        """Raises QueryError: the looks of points belong to the model itself."""
+        raise QueryError("an exported model does not tell what points look like; use the model itself")
+
+    def saved_state(self) -> NoReturn:
+        """Raises StateError: states belong to the model itself."""
+        raise StateError("the points of an exported model are not saved; use the model itself")
+
+    def load_state(self, path: str | Path) -> NoReturn:
+        """Raises StateError: states belong to the model itself."""
+        raise StateError("an exported model continues no saved points; use the model itself")
 
     def inspect(self, id: int | None) -> None:
         """Raises QueryError unless `id` is None: the graphs do not tell what the model saw."""

@@ -12,7 +12,7 @@ from online_tapir.model.config import Size
 from online_tapir.model.tapir import Tapir
 from online_tapir.records import Frame, Tracks
 from online_tapir.tracking.lanes import Lanes
-from online_tapir.tracking.tracker import Tracker, step_together
+from online_tapir.tracking.tracker import Tracker
 
 
 class Rig:
@@ -78,4 +78,4 @@ class Rig:
 
         Raises what `Tracker.step` raises; if a frame is refused, none has been tracked.
         """
-        return dict(zip(frames, step_together(list(frames.items())), strict=True)) if frames else {}
+        return dict(zip(frames, Tracker.together(list(frames.items())), strict=True)) if frames else {}

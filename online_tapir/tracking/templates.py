@@ -14,7 +14,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -24,10 +24,11 @@ from safetensors.numpy import load, save
 
 from online_tapir.errors import QueryError, TemplateError
 from online_tapir.files import replacing
-from online_tapir.model.digest import digest
-from online_tapir.model.tapir import Tapir
 from online_tapir.records import Label
 from online_tapir.tracking.looks import Looks
+
+if TYPE_CHECKING:
+    from online_tapir.model.tapir import Tapir
 
 FORMAT, VERSION = "online-tapir/templates", "1"
 PATCH = 48  # pixels, the side of a picture around a point
@@ -73,10 +74,10 @@ class Templates:
                 raise TemplateError(f"two templates are called {name!r}; names are given once")
 
     @classmethod
-    def made(cls, model: Tapir, labels: Sequence[Label], looks: Looks, patches: Patches) -> "Templates":
+    def made(cls, model: "Tapir", labels: Sequence[Label], looks: Looks, patches: Patches) -> "Templates":
         """Templates of one view each. Raises TemplateError for a name that is missing or given twice."""
         each = [Template(label, looks.taken([row]), patches[row : row + 1]) for row, label in enumerate(labels)]
-        return cls(model.config.name, digest(model), tuple(each))
+        return cls(model.config.name, _digest(model), tuple(each))
 
     def with_views(self, more: "Templates") -> "Templates":
         """These, with the views of `more` added to the templates of the same name, and its other templates.
@@ -94,9 +95,9 @@ class Templates:
             own[template.name] = template
         return replace(self, templates=tuple(own.values()))
 
-    def check(self, model: Tapir) -> None:
+    def check(self, model: "Tapir") -> None:
         """Raises TemplateError unless the model can find points by them."""
-        self._check(model.config.name, digest(model))
+        self._check(model.config.name, _digest(model))
         for template in self.templates:
             try:
                 template.looks.check(model.config)
@@ -207,3 +208,9 @@ def contact_sheet(templates: Templates) -> NDArray[np.uint8]:
         for column, patch in enumerate(template.patches):
             sheet[row * PATCH : (row + 1) * PATCH, column * PATCH : (column + 1) * PATCH] = patch
     return sheet
+
+
+def _digest(model: "Tapir") -> str:
+    from online_tapir.model.digest import digest  # loads torch, which a reader of templates does not need
+
+    return digest(model)

@@ -81,6 +81,16 @@ class Tracker(Labelled):
         return self.lanes.model
 
     @property
+    def name(self) -> str:
+        """The model's."""
+        return self.model.config.name
+
+    @property
+    def batch(self) -> object:
+        """Trackers with the same one are best stepped `together`."""
+        return self.lanes if self.lanes.batches else self
+
+    @property
     def max_points(self) -> int:
         return self.lanes.max_points
 
@@ -209,8 +219,21 @@ class Tracker(Labelled):
         outside it (all points of that `add` are dropped, the others wait), ConfigError if the device's memory is too
         small, RuntimeError if submitted frames have not been collected.
         """
-        (tracks,) = step_together([(self, rgb)])
+        (tracks,) = self.together([(self, rgb)])
         return tracks
+
+    @staticmethod
+    def together(frames: "Sequence[tuple[Tracker, NDArray[np.uint8] | Frame]]") -> list[Tracks]:
+        """Tracks the next frame of each of some trackers on lanes that share a model, as one batch on a GPU.
+
+        Raises what `step` raises; if a frame is refused, none has been tracked.
+        """
+        for tracker, _ in frames:
+            if tracker.in_flight:
+                raise RuntimeError(f"{tracker.in_flight} submitted frames were not collected; collect them, then step")
+        lanes = frames[0][0].lanes
+        lanes.submit([(tracker._lane, tracker._lane.accept(rgb)) for tracker, rgb in frames])
+        return [tracker.collect() for tracker, _ in frames]
 
     @property
     def in_flight(self) -> int:
@@ -281,19 +304,6 @@ class Tracker(Labelled):
             )
             self.lanes.load(self._lane, saved, rows)
         return saved
-
-
-def step_together(frames: Sequence[tuple[Tracker, NDArray[np.uint8] | Frame]]) -> list[Tracks]:
-    """Tracks the next frame of each of some trackers on lanes of their own that share a model, as one batch on a GPU.
-
-    Raises what `Tracker.step` raises; if a frame is refused, none has been tracked.
-    """
-    for tracker, _ in frames:
-        if tracker.in_flight:
-            raise RuntimeError(f"{tracker.in_flight} submitted frames were not collected; collect them, then step")
-    lanes = frames[0][0].lanes
-    lanes.submit([(tracker._lane, tracker._lane.accept(rgb)) for tracker, rgb in frames])
-    return [tracker.collect() for tracker, _ in frames]
 
 
 def warm_up(model: Tapir, points: int, engine: Engine | None = None) -> None:

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from online_tapir.errors import ConfigError
-from online_tapir.launch import build
 from online_tapir.launch.config import ModelConfig
 from online_tapir.launch.pace import keeps_up, largest_input, step_ms
+from online_tapir.launch.plan import loaded
 from online_tapir.launch.sizes import input_size
 from online_tapir.model.config import PRESETS
 from online_tapir.model.tapir import Tapir
@@ -76,7 +76,10 @@ def test_a_camera_that_does_not_say_its_rate_is_taken_for_a_usual_one() -> None:
 
 
 def test_a_step_is_timed_at_the_models_input() -> None:
-    assert step_ms(tiny_model(), None, 3) > 0
+    tracker = Tracker(tiny_model(), max_points=3, window=1)
+    assert step_ms(tracker, tracker.model.config.initial_resolution, 3) > 0
+    assert tracker.answer is not None
+    assert tracker.answer.width == tracker.model.config.initial_resolution[1]
 
 
 def test_a_model_at_another_size_shares_its_weights_and_keeps_its_own_size() -> None:
@@ -96,7 +99,7 @@ def test_a_model_at_another_size_shares_its_weights_and_keeps_its_own_size() -> 
 def test_a_lower_threshold_shows_more_points() -> None:
     shown = []
     for above in (0.0, 0.5, 0.999):
-        model = build.loaded(ModelConfig(visible_above=above))
+        model = loaded(ModelConfig(visible_above=above))
         assert model.config.visible_above == above
         tracker = Tracker(model, max_points=64)
         tracker.add(np.random.default_rng(0).uniform(5, 60, (64, 2)))

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from online_tapir.launch.plan import Plan, Rigs
+from online_tapir.launch.plan import ModelTrackers, Plan
 from online_tapir.model.tapir import Tapir
 
 
@@ -16,9 +16,9 @@ def plan(make_model: Callable[..., Tapir]) -> Plan:
 
 
 def test_on_a_cpu_every_camera_has_a_tracker_of_its_own(plan: Plan) -> None:
-    rigs = Rigs()
+    rigs = ModelTrackers(plan.model)
     with ExitStack() as held:
-        one, other = (rigs.tracker(plan, 2, held) for _ in range(2))
+        one, other = (rigs.on(plan, 2, held) for _ in range(2))
     assert one.lanes is not other.lanes
     assert not plan.shares
 
@@ -27,24 +27,24 @@ def test_cameras_of_one_input_size_share_a_rig_and_lanes_are_used_again(
     plan: Plan, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Plan, "shares", True)
-    rigs, wide = Rigs(), replace(plan, model=plan.model.at((64, 128)))
+    rigs, wide = ModelTrackers(plan.model), replace(plan, model=plan.model.at((64, 128)))
     with ExitStack() as held, ExitStack() as leaving:
-        one, other = rigs.tracker(plan, 3, held), rigs.tracker(plan, 3, leaving)
-        apart = rigs.tracker(wide, 3, held)
+        one, other = rigs.on(plan, 3, held), rigs.on(plan, 3, leaving)
+        apart = rigs.on(wide, 3, held)
         assert one.lanes is other.lanes
         assert apart.lanes is not one.lanes
         assert (len(one.lanes.lanes), len(apart.lanes.lanes)) == (3, 1)
         leaving.close()
-        comes = rigs.tracker(plan, 3, held)
+        comes = rigs.on(plan, 3, held)
         assert comes is other
 
 
 def test_a_camera_that_joins_a_full_rig_gets_another(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Plan, "shares", True)
-    rigs = Rigs()
+    rigs = ModelTrackers(plan.model)
     with ExitStack() as held:
-        first, second = (rigs.tracker(plan, 2, held) for _ in range(2))
-        joins = rigs.tracker(plan, 3, held)
+        first, second = (rigs.on(plan, 2, held) for _ in range(2))
+        joins = rigs.on(plan, 3, held)
         assert first.lanes is second.lanes
         assert joins.lanes is not first.lanes
         assert len(joins.lanes.lanes) == 1
