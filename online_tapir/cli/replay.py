@@ -18,8 +18,8 @@ from online_tapir.launch import sizes
 from online_tapir.launch.threads import check_threads, set_threads, usable_cpus
 
 if TYPE_CHECKING:
+    from online_tapir.recording.steps import Writer
     from online_tapir.recording.tables import Settings
-    from online_tapir.recording.writer import Writer
     from online_tapir.tracking.tracker import Tracker
 
 

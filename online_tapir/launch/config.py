@@ -153,7 +153,7 @@ class ModelConfig:
         float | None,
         Parameter(
             help="Certainty above which a point counts as visible, 0 to 1: lower shows more, and more wrong ones. "
-            "[default: as trained; 0.4 for small]",
+            "[default: 0.3 for small, 0.5 for the public models]",
             validator=Number(gte=0, lt=1),
         ),
     ] = None

@@ -13,10 +13,7 @@ from online_tapir.errors import ConfigError
 from online_tapir.launch.config import LiveConfig, ViewerConfig
 from online_tapir.live.roster import Roster
 from online_tapir.live.sink import Sink
-from online_tapir.recording.tables import Settings
-from online_tapir.recording.writer import RecordingWriter
 from online_tapir.sinks.background import WriterSink
-from online_tapir.sinks.painted_video import PaintedVideo
 from online_tapir.sinks.recorder import Recorder
 from online_tapir.sinks.rerun.mode import RerunMode, default_mode, parse_rerun_mode
 from online_tapir.sinks.rerun.viewer import RerunViewer
@@ -135,6 +132,9 @@ def open_recorder(config: LiveConfig, report: Report) -> Recorder:
 
 
 def _recording(config: LiveConfig, report: Report, folder: Path) -> WriterSink:
+    from online_tapir.recording.tables import Settings  # pyarrow and av: a run that writes nothing needs neither
+    from online_tapir.recording.writer import RecordingWriter
+
     model = config.model
     settings = Settings(
         model=model.model,
@@ -157,6 +157,8 @@ def open_writers(config: LiveConfig, report: Report) -> Iterator[Sink]:
     """Opens what else is written of one camera."""
     output = config.output
     if output.save_video is not None:
+        from online_tapir.sinks.painted_video import PaintedVideo
+
         video = PaintedVideo(output.save_video, config.viewer.color)
         yield WriterSink(video, f"the video {output.save_video}", report=report)
     if output.save_csv is not None:

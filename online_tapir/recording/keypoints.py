@@ -16,8 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from online_tapir.errors import ConfigError, PublishError
-from online_tapir.recording.tables import Source
-from online_tapir.recording.writer import TrackedFrame
+from online_tapir.recording.steps import Source, TrackedFrame
 from online_tapir.records import Label
 
 if TYPE_CHECKING:

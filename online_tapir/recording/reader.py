@@ -12,9 +12,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from online_tapir.errors import ConfigError
+from online_tapir.recording.steps import TrackedFrame
 from online_tapir.recording.tables import TABLES, Manifest, batches, is_whole, read_table, table_path
 from online_tapir.recording.video import LOSSLESS, VIDEO, read_video
-from online_tapir.recording.writer import TrackedFrame
 from online_tapir.records import Frame, Label, Queries, Tracks
 
 

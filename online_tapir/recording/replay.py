@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from online_tapir.errors import PublishError
 from online_tapir.recording.reader import RecordedStep, Recording
+from online_tapir.recording.steps import TrackedFrame, Writer
 from online_tapir.recording.tables import table_path
 from online_tapir.recording.video import LOSSLESS, VIDEO
-from online_tapir.recording.writer import TrackedFrame, Writer
 from online_tapir.records import Tracks
 from online_tapir.tracking.tracker import Tracker
 

@@ -17,7 +17,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ import pyarrow as pa
 
 from online_tapir.errors import ConfigError
 from online_tapir.files import replacing
+from online_tapir.recording.steps import Source
 
 FORMAT, VERSION = "online-tapir/recording", 1
 MANIFEST = "manifest.json"
@@ -94,23 +95,13 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
-    """The recorded source. `name` and `description` contain no secrets; `fps` is 0 if it has no fixed rate."""
-
-    name: str = ""
-    description: str = ""
-    live: bool = False
-    fps: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
 class Manifest:
     """What was recorded, and how."""
 
     settings: Settings
     codec: str
     program: str = ""  # version of online-tapir
-    camera: Source = Source()
+    camera: Source = field(default_factory=Source)
     model: str = ""  # the model's own name
     width: int = 0
     height: int = 0

@@ -1,57 +1,20 @@
 """Records a run, one step of the tracker after another; slow, so it runs behind a `WriterSink`."""
 
-import shutil
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
 from online_tapir.errors import PublishError
 from online_tapir.recording.codecs import DEFAULT_CODEC, CodecName
-from online_tapir.recording.tables import TABLES, Manifest, Settings, Source, TableWriter, table_path
+from online_tapir.recording.steps import NOMINAL_FPS, Source, TrackedFrame, free_bytes, leave_room
+from online_tapir.recording.tables import TABLES, Manifest, Settings, TableWriter, table_path
 from online_tapir.recording.video import VIDEO, VideoWriter
-from online_tapir.records import Frame, Label, Queries, Tracks
-
-RESERVE = 64 << 20  # bytes of the disk that a recording leaves free
-NOMINAL_FPS = 30.0  # video rate for a source without one; the tables have the true times
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class TrackedFrame:
-    """One step of the tracker: its input and its output."""
-
-    frame: Frame
-    tracks: Tracks
-    named: Sequence[Queries] = ()  # points whose first tracks are on this frame
-    unrecorded: int = 0  # steps dropped so far
-
-
-class Writer(Protocol):
-    """Writes steps; use it from one thread. Raises OSError or PublishError if it cannot continue."""
-
-    def begin(self, source: Source) -> None:
-        """Takes the source, before the first step."""
-
-    def write(self, step: TrackedFrame) -> None: ...
-
-    def close(self, end: str, unrecorded: int = 0) -> None:
-        """`end` is the reason; `unrecorded` steps were dropped in total."""
-
-
-def free_bytes(folder: Path) -> int:
-    return shutil.disk_usage(folder).free
-
-
-def leave_room(folder: Path, size: int, free_bytes: Callable[[Path], int] = free_bytes) -> None:
-    """Raises PublishError if `size` more bytes nearly fill the disk: a full one harms others, unseen by OpenCV."""
-    free = free_bytes(folder)
-    if free < size + RESERVE:
-        raise PublishError(f"the disk is all but full ({free >> 20} MiB are free)")
+from online_tapir.records import Label, Queries, Tracks
 
 
 class RecordingWriter:

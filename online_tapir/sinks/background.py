@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 from online_tapir.live.sink import Sink
 from online_tapir.mailbox import Backlog, Closed
-from online_tapir.recording.tables import Source
-from online_tapir.recording.writer import TrackedFrame, Writer
+from online_tapir.recording.steps import Source, TrackedFrame, Writer
 from online_tapir.records import Frame, Queries, Tracks
 
 if TYPE_CHECKING:

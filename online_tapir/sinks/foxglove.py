@@ -20,8 +20,7 @@ from online_tapir.drawing.look import DEFAULT_COLOR, ColorMode
 from online_tapir.drawing.painting import Palette
 from online_tapir.errors import ConfigError, PublishError
 from online_tapir.picture import to_jpeg
-from online_tapir.recording.tables import Source
-from online_tapir.recording.writer import TrackedFrame, leave_room
+from online_tapir.recording.steps import Source, TrackedFrame, leave_room
 from online_tapir.records import Tracks
 from online_tapir.wire.security import THIS_MACHINE, Access, is_local
 

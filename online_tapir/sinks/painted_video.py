@@ -14,9 +14,8 @@ from online_tapir.drawing.look import DEFAULT_COLOR, ColorMode
 from online_tapir.drawing.painting import Palette, Trails, paint_tracks
 from online_tapir.errors import ConfigError, PublishError
 from online_tapir.recording.mp4 import Mp4Writer
-from online_tapir.recording.tables import Source
+from online_tapir.recording.steps import NOMINAL_FPS, Source, TrackedFrame, leave_room
 from online_tapir.recording.video import Picture
-from online_tapir.recording.writer import NOMINAL_FPS, TrackedFrame, leave_room
 from online_tapir.records import Tracks
 
 LONGEST_STILL_S = 5.0  # longer gaps are shortened to this

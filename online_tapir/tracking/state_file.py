@@ -169,7 +169,8 @@ def _check_origin(path: Path, run: Mapping[str, Any], wanted: Origin) -> Origin:
     """`wanted`, with the resolutions of the file. Raises StateError naming the first difference."""
     ours, usual = (json.loads(json.dumps(asdict(config))) for config in (wanted.config, TapirConfig()))
     theirs = {**usual, **run["config"]}  # settings that are newer than the file had their defaults
-    differing = sorted(name for name in {*ours, *theirs} if ours.get(name) != theirs.get(name))
+    compared = {*ours, *theirs} - {"visible_above"}  # says what is reported of a state, and changes nothing in it
+    differing = sorted(name for name in compared if ours.get(name) != theirs.get(name))
     if "name" in differing:
         what = f"model {_shown(theirs['name'])}, but this is {_shown(ours['name'])}"
     elif differing:

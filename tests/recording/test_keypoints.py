@@ -8,7 +8,7 @@ import pytest
 
 from online_tapir.errors import ConfigError, PublishError
 from online_tapir.recording.keypoints import KeypointTable, columns_of
-from online_tapir.recording.writer import TrackedFrame
+from online_tapir.recording.steps import TrackedFrame
 from online_tapir.records import Frame, Label, Tracks
 from online_tapir.testing import make_tracks
 

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from online_tapir.errors import ConfigError, PublishError
 from online_tapir.recording.codecs import CodecName
 from online_tapir.recording.reader import Recording
-from online_tapir.recording.tables import Settings, Source, read_table, table_path
+from online_tapir.recording.steps import RESERVE, Source, TrackedFrame
+from online_tapir.recording.tables import Settings, read_table, table_path
 from online_tapir.recording.video import VIDEO
-from online_tapir.recording.writer import RESERVE, RecordingWriter, TrackedFrame
+from online_tapir.recording.writer import RecordingWriter
 from online_tapir.records import Frame, Queries
 from online_tapir.sinks.background import WriterSink
 from online_tapir.testing import make_tracks

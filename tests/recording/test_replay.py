@@ -25,9 +25,10 @@ from online_tapir.points.placement import Grid
 from online_tapir.recording.codecs import CodecName
 from online_tapir.recording.reader import RecordedStep, Recording
 from online_tapir.recording.replay import Comparer, replay
+from online_tapir.recording.steps import TrackedFrame
 from online_tapir.recording.tables import Settings, table_path
 from online_tapir.recording.video import VIDEO
-from online_tapir.recording.writer import RecordingWriter, TrackedFrame
+from online_tapir.recording.writer import RecordingWriter
 from online_tapir.records import Frame, Tracks
 from online_tapir.sinks.background import WriterSink
 from online_tapir.testing import make_tracks, run

@@ -9,8 +9,7 @@ import pytest
 
 from online_tapir.camera import Capture, SyntheticCamera
 from online_tapir.live.stream import Stream
-from online_tapir.recording.tables import Source
-from online_tapir.recording.writer import TrackedFrame
+from online_tapir.recording.steps import Source, TrackedFrame
 from online_tapir.records import Frame, Queries
 from online_tapir.sinks.background import LEAST_BACKLOG, WriterSink
 from online_tapir.testing import FakeTracker, make_tracks

@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 from online_tapir.errors import ConfigError, PublishError
-from online_tapir.recording.tables import Source
-from online_tapir.recording.writer import TrackedFrame
+from online_tapir.recording.steps import Source, TrackedFrame
 from online_tapir.records import Frame, Label, TrackedObject
 from online_tapir.testing import make_tracks, sliding_pictures
 

@@ -9,9 +9,8 @@ from numpy.typing import NDArray
 
 from online_tapir.drawing.painting import Palette
 from online_tapir.errors import ConfigError, PublishError
-from online_tapir.recording.tables import Source
+from online_tapir.recording.steps import Source, TrackedFrame
 from online_tapir.recording.video import read_video
-from online_tapir.recording.writer import TrackedFrame
 from online_tapir.records import Frame
 from online_tapir.sinks.painted_video import LONGEST_STILL_S, PaintedVideo
 from online_tapir.testing import make_tracks
