@@ -34,6 +34,15 @@ from online_tapir.errors import ConfigError, OnlineTapirError
 from online_tapir.launch.config import LiveConfig
 from online_tapir.streams import Forgiving, Watched, open_standard_streams, settle
 
+# What a light install leaves out (requirements-light.txt), by the name that is imported.
+LEFT_OUT = {
+    "torch": "torch",
+    "rerun": "rerun-sdk",
+    "av": "av",
+    "pyarrow": "pyarrow",
+    "prometheus_client": "prometheus-client",
+    "openvino": "openvino",
+}
 USER_ERROR = 2
 INTERRUPTED = 130
 
@@ -95,6 +104,12 @@ def _run(words: list[str]) -> int:
         if debug:
             traceback.print_exc()
         _complain(_suggestion(error, words) or str(error))
+        return USER_ERROR
+    except ModuleNotFoundError as error:
+        if debug or error.name not in LEFT_OUT:
+            raise
+        package = LEFT_OUT[error.name]
+        _complain(f"this needs {error.name}, which is not installed: pip install {package}")
         return USER_ERROR
     except KeyboardInterrupt:
         if debug:

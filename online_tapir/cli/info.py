@@ -13,6 +13,8 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 from rich.console import Console
 
+from online_tapir.engines.runtimes import missing
+
 PACKAGES = (
     *("online-tapir", "torch", "triton", "numpy", "opencv-python", "safetensors"),
     *("openvino", "onnxruntime", "msgpack", "pyzmq", "rerun-sdk", "cyclopts", "rich"),
@@ -69,14 +71,15 @@ class Info:
 
 
 def gather() -> Info:
-    """Queries every device, which launches a small kernel on each GPU."""
+    """Queries every device, which launches a small kernel on each GPU; without torch, there are only versions."""
+    with_torch = not missing(["torch"])
     return Info(
         platform.python_version(),
         f"{platform.system()} {platform.release()} {platform.machine()}",
         {name: _version(name) for name in PACKAGES},
-        list(devices()),
-        list(presets()),
-        list(engines()),
+        list(devices()) if with_torch else [],
+        list(presets()) if with_torch else [],
+        list(engines()) if with_torch else [],
     )
 
 
@@ -133,13 +136,17 @@ def engines() -> Iterable[EngineInfo]:
 
 
 def show(info: Info, console: "Console") -> None:
-    """Prints four tables: packages, devices, models, and what `auto` takes."""
+    """Prints four tables: packages, devices, models, and what `auto` takes; without torch, the first alone."""
     from rich.table import Table
 
     packages = Table("", "version", title="installed", title_justify="left")
     packages.add_row("python", f"{info.python}, {info.system}")
     for name, found in info.versions.items():
         packages.add_row(name, found or "not installed")
+    if not info.devices:
+        console.print(packages)
+        console.print("without torch, --model takes a folder that `online-tapir export` wrote on another machine")
+        return
     devices = Table("device", "", "memory, GiB", "kernels", "why", title="devices", title_justify="left")
     for device in info.devices:
         memory = "" if device.memory_gib is None else f"{device.free_gib} of {device.memory_gib} free"

@@ -63,6 +63,26 @@ def test_a_run_on_an_exported_model_needs_no_torch(folder: Path, frames: Path, t
     assert np.isfinite(tracks["x"]).all()
 
 
+@pytest.mark.parametrize(("words", "package"), [(("--record", "OUT"), "pyarrow"), (("--save-video", "OUT.mp4"), "av")])
+def test_what_is_not_installed_is_named(
+    folder: Path, frames: Path, tmp_path: Path, words: tuple[str, str], package: str
+) -> None:
+    flag, out = words
+    asked = [flag, str(tmp_path / out), "--rerun", "off", "--publish", "off", "--control", "off"]
+    lacking = WITHOUT_TORCH + f"sys.modules[{package!r}] = None\n"
+    ran = run(lacking, "--model", str(folder), "--camera", str(frames), *asked)
+    assert ran.returncode == 2
+    assert f"pip install {package}" in ran.stderr
+    assert "Traceback" not in ran.stderr
+
+
+def test_without_torch_info_tells_what_can_be_run() -> None:
+    code = "from online_tapir.engines import runtimes\nruntimes.missing = lambda names: list(names)\n"
+    ran = run(WITHOUT_TORCH + code, "info")
+    assert ran.returncode == 0, ran.stderr
+    assert "online-tapir export" in " ".join(ran.stdout.split())
+
+
 def test_the_model_itself_without_torch_is_refused_with_the_way_out(frames: Path) -> None:
     ran = run(WITHOUT_TORCH, "--model", "small", "--camera", str(frames), "--rerun", "off", "--publish", "off")
     assert ran.returncode == 2
