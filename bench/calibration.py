@@ -235,6 +235,8 @@ def on_video(settings: Settings, path: Path) -> dict[str, dict[str, float]]:
         sure, on_it = np.concatenate(certain), np.concatenate(inside)
         for above in THRESHOLDS:
             says = sure > above
+            if not says.any():
+                continue  # nothing is reported, so no share of it is right or wrong
             found[f"{asked}, above {above:g}"] = {
                 "reported": round(100 * float(says.mean()), 1),
                 "of these on it": round(100 * float(on_it[says].mean()), 1),

@@ -182,13 +182,18 @@ def draw(rows: Sequence[dict[str, Any]], ms: Mapping[str, float], path: Path) ->
             groups.setdefault(group, []).append((ms[row["name"]], row["jaccard"][kind], size))
         for group, places in groups.items():
             axes.plot([x for x, _, _ in places], [y for _, y, _ in places], marker="o", label=group)
-            for x, y, size in places:
-                axes.annotate(size, (x, y), fontsize=7, xytext=(3, 3), textcoords="offset points")
+        for x, y, size in _named_once([place for places in groups.values() for place in places]):
+            axes.annotate(size, (x, y), fontsize=7, xytext=(-4, 4), textcoords="offset points", ha="right")
         axes.axvline(1000 / 30, color="grey", linewidth=0.8, linestyle=":")
         axes.set_xticks(TICKS, [f"{tick:g}" for tick in TICKS])
         axes.grid(alpha=0.3)
         axes.legend(fontsize=7)
     figure.savefig(path, metadata={"Date": None})
+
+
+def _named_once(places: Sequence[tuple[float, float, str]]) -> list[tuple[float, float, str]]:
+    """For every size the fastest place that has it."""
+    return [min(place for place in places if place[2] == size) for size in sorted({size for *_, size in places} - {""})]
 
 
 if __name__ == "__main__":
