@@ -160,8 +160,9 @@ class ModelConfig:
     resolution: Annotated[
         str | None,
         Parameter(
-            help="Resolution to refine points at: 512x384 (multiples of 8), or `frame`: in steps up to the frame's own "
-            "size. [default: the model's own 256x256]"
+            help="Resolution to refine points at, for the public models: 512x384 (multiples of 8), or `frame`: in "
+            "steps up to the frame's own size. For small a larger --input is better and faster. "
+            "[default: the input's]"
         ),
     ] = None
     input: Annotated[

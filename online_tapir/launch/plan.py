@@ -155,6 +155,8 @@ def planned(
         if model.engine != "auto":
             raise ConfigError(f"--engine {model.engine} refines at the input size only; leave out --resolution")
         choice = choose_for(loaded, "torch", model.precision)
+    if model.precision not in ("auto", choice.precision):
+        report(f"--precision {model.precision} is {choice.precision} here: {choice.why}")
     engine = make(choice, set_threads(model.threads), report)
     rows = min(points.max_points, WARM_UP_POINTS)
     wanted = resumed

@@ -6,7 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from online_tapir.launch.plan import ModelTrackers, Plan
+from online_tapir.engines.choose import Choice
+from online_tapir.launch import plan as planning
+from online_tapir.launch.config import ModelConfig, PointsConfig
+from online_tapir.launch.plan import ModelTrackers, Plan, planned
 from online_tapir.model.tapir import Tapir
 
 
@@ -48,3 +51,14 @@ def test_a_camera_that_joins_a_full_rig_gets_another(plan: Plan, monkeypatch: py
         assert first.lanes is second.lanes
         assert joins.lanes is not first.lanes
         assert len(joins.lanes.lanes) == 1
+
+
+def test_a_precision_that_is_not_to_be_had_is_told_once(
+    make_model: Callable[..., Tapir], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planning, "choose_for", lambda *_: Choice(None, "float32", "this processor has no bfloat16"))
+    notes: list[str] = []
+    wanted = ModelConfig(precision="bfloat16")
+    planned(make_model(), wanted, PointsConfig(max_points=4), (96, 64), report=notes.append)
+    assert notes[0] == "--precision bfloat16 is float32 here: this processor has no bfloat16"
+    assert len(notes) == 2
