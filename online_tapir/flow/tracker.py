@@ -21,7 +21,7 @@ from online_tapir.flow.fusion import REMEMBERED, Fusion
 from online_tapir.flow.model_thread import CLOSE_SECONDS, ModelThread, Work
 from online_tapir.points.placement import check_inside
 from online_tapir.records import Frame, Label, Tracks
-from online_tapir.tracking.ledger import Labelled, Ledger, Query, labels_of
+from online_tapir.tracking.ledger import Labelled, Ledger, Query, labels_of, points_of
 from online_tapir.tracking.looks import Looks
 
 if TYPE_CHECKING:
@@ -153,9 +153,7 @@ class FlowTracker(Labelled):
         self, xy: ArrayLike, frame_id: int | None = None, *, names: Sequence[str] = (), group: str = ""
     ) -> NDArray[np.int32]:
         """As `Tracker.add`: the next `collect` includes the points; flow carries them from a past frame to now."""
-        points = np.asarray(xy, np.float32)
-        if points.ndim != 2 or points.shape[1] != 2:
-            raise QueryError(f"points come as [P, 2], x before y; these are {list(points.shape)}")
+        points = points_of(xy)
         if frame_id is not None and frame_id not in self._seen:
             known = f"{self._seen[0]} to {self._seen[-1]}" if self._seen else "none yet"
             raise QueryError(f"frame {frame_id} has left the window; name one of those that came: {known}")

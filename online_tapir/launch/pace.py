@@ -6,6 +6,8 @@ its period; so the input is the largest at which the model keeps up, and flow th
 """
 
 import time
+from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
@@ -27,6 +29,22 @@ FIXED = 0.4  # share of a step at 256x256 that more pixels do not lengthen (`pyt
 FLOW_MS = 5.0  # of a frame for flow and the sinks
 TRIALS = 5  # timed steps at most
 LONGEST_S = 1.0  # that a slow model is timed, after its first two steps
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a camera asks of its tracker."""
+
+    frame: tuple[int, int]  # width, height of its frames; 0 for one that is waited for
+    fps: float | None = None  # of all frames that do not wait, 0 if it is unknown; None if they do wait
+    flows: bool = False  # optical flow runs beside it
+    resumed: Path | None = None  # a state to go on with, at its input size
+    cameras: int = 1  # that share the machine
+
+    @property
+    def paced(self) -> bool:
+        """Whether a model that is too slow has to leave time for flow."""
+        return self.flows and self.fps is not None
 
 
 def step_ms(tracker: "Tracker | ExportedTracker", size: Size, points: int) -> float:

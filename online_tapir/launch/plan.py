@@ -3,7 +3,6 @@
 import threading
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 
 from online_tapir.engines.choose import choose_for, make
 from online_tapir.engines.engine import Engine
@@ -11,6 +10,7 @@ from online_tapir.errors import ConfigError
 from online_tapir.launch import pace, sizes
 from online_tapir.launch.config import LiveConfig, ModelConfig, PointsConfig
 from online_tapir.launch.outputs import Report
+from online_tapir.launch.pace import Needs
 from online_tapir.launch.threads import set_threads, usable_cpus
 from online_tapir.model.checkpoint import load_model
 from online_tapir.model.config import Size
@@ -78,29 +78,18 @@ class ModelTrackers:
     def check(self, found: Templates) -> None:
         found.check(self.model)
 
-    def make(
-        self,
-        config: LiveConfig,
-        frame: tuple[int, int],
-        *,
-        fps: float | None,
-        flows: bool,
-        resumed: Path | None,
-        cameras: int,
-        held: ExitStack,
-        report: Report,
-    ) -> Tracker:
+    def make(self, config: LiveConfig, needs: Needs, held: ExitStack, report: Report) -> Tracker:
         plan = planned(
             self.model,
             config.model,
             config.points,
-            frame,
-            fps=fps,
-            paced=flows and fps is not None,
-            resumed=None if resumed is None else input_of(resumed),
+            needs.frame,
+            fps=needs.fps,
+            paced=needs.paced,
+            resumed=None if needs.resumed is None else input_of(needs.resumed),
             report=report,
         )
-        return self.on(plan, cameras, held) if flows else plan.tracker()
+        return self.on(plan, needs.cameras, held) if needs.flows else plan.tracker()
 
     def on(self, plan: Plan, cameras: int, held: ExitStack) -> Tracker:
         """The tracker of one of `cameras` cameras; its lane is given back with what is `held`."""

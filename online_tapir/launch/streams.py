@@ -122,16 +122,9 @@ class Streams:
     ) -> "Tracker | FlowTracker | ExportedTracker":
         flows = config.model.flow == "on" or (config.model.flow == "auto" and camera.live)
         timed = camera.live or config.source.realtime
-        model_alone = self.trackers.make(
-            config,
-            camera.size,
-            fps=cameras * (camera.fps or pace.USUAL_FPS) if timed else None,
-            flows=flows,
-            resumed=resumed,
-            cameras=cameras,
-            held=held,
-            report=self.status.note,
-        )
+        fps = cameras * (camera.fps or pace.USUAL_FPS) if timed else None
+        needs = pace.Needs(camera.size, fps, flows, resumed, cameras)
+        model_alone = self.trackers.make(config, needs, held, self.status.note)
         if not flows:
             return model_alone
         return held.enter_context(_running(with_flow(model_alone, timed, self.thread)))

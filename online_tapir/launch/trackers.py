@@ -9,6 +9,7 @@ from online_tapir.errors import ConfigError
 from online_tapir.launch import pace
 from online_tapir.launch.config import LiveConfig, ModelConfig
 from online_tapir.launch.outputs import Report
+from online_tapir.launch.pace import Needs
 from online_tapir.launch.threads import usable_cpus
 from online_tapir.tracking.exported import MANIFEST, Exported, ExportedTracker
 from online_tapir.tracking.templates import Templates
@@ -24,23 +25,10 @@ class Trackers(Protocol):
         """Raises an error unless points can be found by these templates."""
         ...
 
-    def make(
-        self,
-        config: LiveConfig,
-        frame: tuple[int, int],
-        *,
-        fps: float | None,
-        flows: bool,
-        resumed: Path | None,
-        cameras: int,
-        held: ExitStack,
-        report: Report,
-    ) -> "Tracker | ExportedTracker":
-        """The tracker of a camera whose frames have the size `frame` (width, height), warmed up.
+    def make(self, config: LiveConfig, needs: Needs, held: ExitStack, report: Report) -> "Tracker | ExportedTracker":
+        """The tracker of a camera, warmed up; what it holds is given back with what is `held`.
 
-        `fps` is the rate of all frames that do not wait, 0 if it is unknown, None if they do wait. With `flows`,
-        optical flow runs beside it. A run that is `resumed` from a file goes on with its input. What the tracker holds
-        is given back with what is `held`. Raises ConfigError for settings that do not go together.
+        Raises ConfigError for settings that do not go together.
         """
         ...
 
@@ -71,24 +59,13 @@ class ExportedTrackers:
     def check(self, found: Templates) -> None:
         raise ConfigError("--templates needs the model itself, not an exported one")
 
-    def make(
-        self,
-        config: LiveConfig,
-        frame: tuple[int, int],
-        *,
-        fps: float | None,
-        flows: bool,
-        resumed: Path | None,
-        cameras: int,
-        held: ExitStack,
-        report: Report,
-    ) -> ExportedTracker:
+    def make(self, config: LiveConfig, needs: Needs, held: ExitStack, report: Report) -> ExportedTracker:
         if given := _given(config):
             raise ConfigError(f"{given[0]} needs the model itself, not an exported one; leave it out")
         (height, width), points = self.exported.size, self.exported.points
         threads = config.model.threads or usable_cpus()
         ms = pace.step_ms(self._tracker(config, threads), self.exported.size, points)
-        if flows and fps is not None and config.model.threads is None and not pace.keeps_up(ms, fps):
+        if needs.paced and config.model.threads is None and not pace.keeps_up(ms, needs.fps or 0):
             threads = max(1, usable_cpus() - 1)
         name = f"{self.exported.model} at {width}x{height} from {self.exported.folder}"
         report(f"model {name}: {ms:.0f} ms for {points} points")

@@ -24,7 +24,7 @@ from online_tapir.points.placement import check_inside
 from online_tapir.records import Frame, StageTimes, Tracks
 from online_tapir.tracking.answers import answers
 from online_tapir.tracking.frames import accepted
-from online_tapir.tracking.ledger import Labelled, Ledger, Query, labels_of
+from online_tapir.tracking.ledger import Labelled, Ledger, Query, labels_of, points_of
 from online_tapir.tracking.looks import Looks
 from online_tapir.tracking.window import RememberedFrame, Window
 
@@ -167,9 +167,7 @@ class ExportedTracker(Labelled):
         self, xy: ArrayLike, frame_id: int | None = None, *, names: Sequence[str] = (), group: str = ""
     ) -> NDArray[np.int32]:
         """As `Tracker.add`, with the same errors."""
-        points = np.asarray(xy, np.float32)
-        if points.ndim != 2 or points.shape[1] != 2:
-            raise QueryError(f"points come as [P, 2], x before y; these are {list(points.shape)}")
+        points = points_of(xy)
         where = self._last if frame_id is None else self._window.find(frame_id)
         if where is not None:
             check_inside(points, where.size[1], where.size[0])

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from online_tapir.errors import QueryError
 from online_tapir.limits import LONGEST_NAME
@@ -30,6 +30,14 @@ class Query:
         return Query(
             self.ids[keep], self.xy[keep], self.frame_id, None if self.looks is None else self.looks.taken(keep)
         )
+
+
+def points_of(xy: ArrayLike) -> NDArray[np.float32]:
+    """Points as they are added: float32 [P, 2]. QueryError for any other shape."""
+    points = np.asarray(xy, np.float32)
+    if points.ndim != 2 or points.shape[1] != 2:
+        raise QueryError(f"points come as [P, 2], x before y; these are {list(points.shape)}")
+    return points
 
 
 def check_label(label: Label, taken: Collection[str]) -> None:

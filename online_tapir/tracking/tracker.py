@@ -25,7 +25,7 @@ from online_tapir.tracking import state_file
 from online_tapir.tracking.graphed import IN_FLIGHT
 from online_tapir.tracking.lane import Lane
 from online_tapir.tracking.lanes import Lanes
-from online_tapir.tracking.ledger import Labelled, labels_of
+from online_tapir.tracking.ledger import Labelled, labels_of, points_of
 from online_tapir.tracking.looks import Looks
 from online_tapir.tracking.state_file import SavedState
 
@@ -143,9 +143,7 @@ class Tracker(Labelled):
         each, "" for none, and a `group` is shared by them all. Raises QueryError if a point is outside the frame, there
         is no room, the frame has left the window, or a name is taken.
         """
-        points = np.asarray(xy, np.float32)
-        if points.ndim != 2 or points.shape[1] != 2:
-            raise QueryError(f"points come as [P, 2], x before y; these are {list(points.shape)}")
+        points = points_of(xy)
         where = self._lane.last_frame if frame_id is None else self._lane.window.find(frame_id)
         if where is not None:
             check_inside(points, where.size[1], where.size[0])

@@ -13,6 +13,7 @@ import pytest
 from online_tapir.engines.export import write_folder
 from online_tapir.errors import ConfigError
 from online_tapir.launch.config import LiveConfig, ModelConfig, OutputConfig, PointsConfig
+from online_tapir.launch.pace import Needs
 from online_tapir.launch.trackers import ExportedTrackers, trackers
 from online_tapir.testing import sliding_pictures, tiny_model
 from online_tapir.tracking.exported import ExportedTracker
@@ -104,7 +105,7 @@ def test_the_model_itself_without_torch_is_refused_with_the_way_out(frames: Path
 def test_what_only_the_model_itself_can_do_is_refused_by_name(folder: Path, config: LiveConfig, flag: str) -> None:
     made = trackers(ModelConfig(model=str(folder)))
     with ExitStack() as held, pytest.raises(ConfigError, match=f"^{flag} needs the model itself"):
-        made.make(config, (96, 64), fps=None, flows=False, resumed=None, cameras=1, held=held, report=print)
+        made.make(config, Needs((96, 64)), held, print)
 
 
 def test_the_threshold_of_the_run_replaces_the_folders(folder: Path) -> None:
@@ -114,9 +115,7 @@ def test_the_threshold_of_the_run_replaces_the_folders(folder: Path) -> None:
     def shown(above: float | None) -> int:
         config = LiveConfig(model=ModelConfig(visible_above=above))
         with ExitStack() as held:
-            tracker = made.make(
-                config, (96, 64), fps=30, flows=True, resumed=None, cameras=1, held=held, report=lambda note: None
-            )
+            tracker = made.make(config, Needs((96, 64), fps=30, flows=True), held, lambda note: None)
         assert isinstance(tracker, ExportedTracker)
         tracker.add(np.random.default_rng(0).uniform(5, 60, (16, 2)))
         return int([tracker.step(np.ascontiguousarray(rgb)) for rgb in sliding_pictures(3, *SIZE)][-1].visible.sum())
