@@ -186,6 +186,19 @@ def validation_videos(
     return _rendered("scene", config, _textures(photos), count)
 
 
+def hard_videos(
+    photos: Path | None, count: int = 8, frames: int = 48, size: int = 256, points: int = 64
+) -> Iterator[Video]:
+    """Harder scenes: all of them turn by any angle and grow or shrink, and most points are hidden for a while.
+
+    Arguments and errors as for `validation_videos`.
+    """
+    config = SceneConfig(
+        height=size, width=size, frames=frames, points=points, turned=1.0, max_scale=3.0, hidden_points=0.9
+    )
+    return _rendered("hard", config, _textures(photos), count)
+
+
 def still_videos(
     photos: Path | None, count: int = 4, frames: int = 200, size: int = 256, points: int = 64
 ) -> Iterator[Video]:

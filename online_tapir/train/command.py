@@ -20,6 +20,7 @@ from online_tapir.evaluation.compare import (
     Video,
     as_dict,
     compare,
+    hard_videos,
     report_table,
     still_videos,
     validation_videos,
@@ -62,7 +63,8 @@ def evaluate_models(
 ) -> list[dict[str, Any]]:
     """Scores models and OpenCV's trackers; prints the scores as tables and returns them as plain values.
 
-    Scores on validation scenes: textured with `photos` (if given), procedural, and still. With `dataset`, scores on
+    Scores on validation scenes: textured with `photos` (if given), procedural, hard ones (half as many, twice as long,
+    that turn, grow and hide more), and still. With `dataset`, scores on
     that TAP-Vid file instead, query-first or `strided`. Raises ConfigError for `strided` without `dataset`.
     """
     if strided and dataset is None:
@@ -97,6 +99,9 @@ def _data(
     if photos is not None:
         yield f"photographs, {clips} x {frames} frames", iter(validation_videos(photos, clips, frames))
     yield f"procedural, {clips} x {frames} frames", iter(validation_videos(None, clips, frames))
+    hard = (max(1, clips // 2), 2 * frames)
+    kind = "procedural" if photos is None else "photographs"
+    yield f"hard {kind}, {hard[0]} x {hard[1]} frames", iter(hard_videos(photos, *hard))
     yield f"still, {STILL_CLIPS} x 200 frames", iter(still_videos(photos, STILL_CLIPS))
 
 

@@ -3,7 +3,7 @@
 import io
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from online_tapir.evaluation.compare import (
     compare,
     evaluate,
     follow,
+    hard_videos,
     report_table,
     still_videos,
     validation_videos,
@@ -199,6 +200,27 @@ def test_still_scenes_stand_still_under_noise() -> None:
     assert np.ptp(one.xy, axis=1).max() == 0
     assert one.visible.all()
     assert 0 < np.abs(np.diff(one.frames.astype(int), axis=0)).mean() < 20
+
+
+def test_hard_scenes_turn_grow_and_hide_more_than_the_others() -> None:
+    """Seen in pairs of points that are far apart: how much their distance and direction change."""
+
+    def spread(videos: Iterable[Video]) -> tuple[float, float, float]:
+        growths, turns, hidden = [], [], []
+        for video in videos:
+            between = video.xy[:, None] - video.xy[None]  # [N, N, T, 2]
+            length = np.linalg.norm(between, axis=-1)
+            far = np.triu(length[..., 0] > 20)
+            ratio = np.log(length[far][:, -1] / length[far][:, 0])
+            angle = np.arctan2(between[..., 1], between[..., 0])[far]
+            growths.append(np.median(np.abs(ratio)))
+            turns.append(np.median(np.abs(np.angle(np.exp(1j * (angle[:, -1] - angle[:, 0]))))))
+            hidden.append(1 - video.visible.mean())
+        return float(np.mean(growths)), float(np.mean(turns)), float(np.mean(hidden))
+
+    size = {"count": 4, "frames": 24, "size": 64, "points": 24}
+    easy, hard = spread(validation_videos(None, **size)), spread(hard_videos(None, **size))
+    assert all(more > 1.2 * less for more, less in zip(hard, easy, strict=True)), (easy, hard)
 
 
 def test_photographs_that_are_not_there_are_refused(tmp_path: Path) -> None:
