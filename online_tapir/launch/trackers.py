@@ -81,6 +81,7 @@ def _given(config: LiveConfig) -> list[str]:
     decided = ("weights", "dtype", "iterations", "resolution", "input", "engine", "precision", "require_kernels")
     given = {f"--{name.replace('_', '-')}": getattr(model, name) != getattr(usual, name) for name in decided}
     given |= {
+        "--device": model.device not in ("auto", "cpu"),
         "--templates": config.points.templates is not None,
         "--inspect": config.points.inspect is not None,
         "--save-state": config.output.save_state is not None,

@@ -97,6 +97,7 @@ def test_the_model_itself_without_torch_is_refused_with_the_way_out(frames: Path
         (LiveConfig(model=ModelConfig(input="512")), "--input"),
         (LiveConfig(model=ModelConfig(precision="int8")), "--precision"),
         (LiveConfig(model=ModelConfig(weights=Path("w"))), "--weights"),
+        (LiveConfig(model=ModelConfig(device="cuda")), "--device"),
         (LiveConfig(points=PointsConfig(templates=Path("t"))), "--templates"),
         (LiveConfig(points=PointsConfig(inspect=0)), "--inspect"),
         (LiveConfig(output=OutputConfig(save_state=Path("s"))), "--save-state"),
