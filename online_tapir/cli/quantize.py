@@ -35,13 +35,9 @@ def _pictures(folder: Path, count: int, size: tuple[int, int]) -> "Iterator[NDAr
     import cv2
     import numpy as np
 
-    from online_tapir.errors import ConfigError
-    from online_tapir.scenes.textures import photograph_paths
+    from online_tapir.scenes.textures import photograph_paths, read_bgr
 
     paths = photograph_paths(folder)
     for path in paths[:: max(1, len(paths) // count)][:count]:
-        bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
-        if bgr is None:
-            raise ConfigError(f"{path} is not a picture that can be read; remove it or convert it to jpg or png")
-        small = cv2.resize(bgr, (size[1], size[0]), interpolation=cv2.INTER_AREA)
+        small = cv2.resize(read_bgr(path), (size[1], size[0]), interpolation=cv2.INTER_AREA)
         yield np.asarray(cv2.cvtColor(small, cv2.COLOR_BGR2RGB), np.uint8)

@@ -17,7 +17,7 @@ from online_tapir.model.config import Size
 from online_tapir.model.digest import digest as digest_of_weights
 from online_tapir.model.graphs import CHANGING
 from online_tapir.model.grids import Grids
-from online_tapir.model.state import TrackState
+from online_tapir.model.state import TrackState, row_axis
 from online_tapir.model.tapir import FeaturePyramid, Tapir
 from online_tapir.model.weights_store import cache_folder
 
@@ -61,8 +61,10 @@ class Engine:
 
     def _sessions(self, model: Tapir, size: Size, key: str) -> tuple[Session, Session]:
         folder = cache_folder() / "engines" / f"{self.runtime.name}-{key}"
-        encoder, step = (folder / f"{stage}{self.runtime.suffix}" for stage in ("encoder", "step"))
-        missing = [path.stem for path in self._exported(encoder, step) if not path.is_file()]
+        calibrated = self._calibrated(model)  # refused before anything is prepared
+        names = ["encoder", "step"] if calibrated is None else ["step"]
+        paths = {name: folder / f"{name}{self.runtime.suffix}" for name in names}
+        missing = [name for name, path in paths.items() if not path.is_file()]
         if missing:
             self.report(
                 f"preparing {model.config.name} at {size[1]}x{size[0]} for {self.runtime.name}; kept in {folder}"
@@ -70,20 +72,21 @@ class Engine:
             folder.mkdir(parents=True, exist_ok=True)
             for stage in export.stages(model, size, ROWS):
                 if stage.name in missing:
-                    export.write(stage, folder / f"{stage.name}{self.runtime.suffix}")
-        return self._encoder(model, size, encoder), self.runtime.open(step, "float32", self.threads, None)
-
-    def _exported(self, encoder: Path, step: Path) -> tuple[Path, ...]:
-        """The files that are exported here; an encoder in int8 was calibrated before."""
-        return (step,) if self.precision == "int8" else (encoder, step)
-
-    def _encoder(self, model: Tapir, size: Size, exported: Path) -> Session:
-        if self.precision != "int8":
-            return self.runtime.open(exported, self.precision, self.threads, None)
-        calibrated = quantized.find(model)
+                    export.write(stage, paths[stage.name])
         if calibrated is None:
+            encoder = self.runtime.open(paths["encoder"], self.precision, self.threads, None)
+        else:
+            encoder = self.runtime.open(calibrated, self.precision, self.threads, size)
+        return encoder, self.runtime.open(paths["step"], "float32", self.threads, None)
+
+    def _calibrated(self, model: Tapir) -> Path | None:
+        """The encoder in int8, if that is the precision. Raises ConfigError if there is none of these weights."""
+        if self.precision != "int8":
+            return None
+        found = quantized.find(model)
+        if found is None:
             raise ConfigError(UNCALIBRATED)
-        return self.runtime.open(calibrated, self.precision, self.threads, size)
+        return found
 
 
 class Compiled:
@@ -116,7 +119,7 @@ class Compiled:
         estimates, *changed = map(torch.from_numpy, self._step(inputs))
         mine, theirs = state.tensors, buffer.rows(0, count).tensors
         for name, tensor in zip((name for name in theirs if name in CHANGING), changed, strict=True):
-            kept = tensor.narrow(-1 if name == "recent.age" else -2, 0, count)
+            kept = tensor.narrow(row_axis(name), 0, count)
             if name == "memory":
                 for index, place in enumerate(_oldest_first(1 - phase)):
                     mine[name][:, :, :, place] = kept[:, :, :, index]

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from online_tapir.engines.manifest import FORMAT, MANIFEST, VERSION
 from online_tapir.engines.runtimes import openvino
 from online_tapir.files import replacing
 from online_tapir.model.config import Size
@@ -21,7 +22,6 @@ from online_tapir.model.tapir import Tapir
 
 OPSET = 18
 LEAST_ROWS = 16  # of a step: OpenVINO 2026.4 crashes while it compiles graphs of fewer
-VERSION = 1  # of the manifest
 # How a point's slot begins, by the names of the step's inputs; N is the slot. What is not named stays as it is.
 BEGIN = {
     "match_queries": "query.match_queries",
@@ -77,7 +77,7 @@ def write_folder(model: Tapir, size: Size, rows: int, folder: Path, format: str)
     for stage in made:
         write(stage, folder / f"{stage.name}{suffix}")
     manifest = {
-        "format": "online-tapir/graphs",
+        "format": FORMAT,
         "version": VERSION,
         "model": model.config.name,
         "graphs": {stage.name: f"{stage.name}{suffix}" for stage in made},
@@ -90,7 +90,7 @@ def write_folder(model: Tapir, size: Size, rows: int, folder: Path, format: str)
         "tensors": {stage.name: _tensors(stage) for stage in made},
         "begin": BEGIN,
     }
-    with replacing(folder / "manifest.json") as partial:
+    with replacing(folder / MANIFEST) as partial:
         partial.write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     return manifest
 

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from online_tapir.engines.manifest import MANIFEST, Exported
 from online_tapir.errors import ConfigError
 from online_tapir.launch import pace
 from online_tapir.launch.config import LiveConfig, ModelConfig
 from online_tapir.launch.outputs import Report
 from online_tapir.launch.pace import Needs
 from online_tapir.launch.threads import usable_cpus
-from online_tapir.tracking.exported import MANIFEST, Exported, ExportedTracker
+from online_tapir.tracking.exported import ExportedTracker
 from online_tapir.tracking.templates import Templates
 
 if TYPE_CHECKING:

@@ -64,7 +64,7 @@ class TrackState:
     def taken(self, rows: Tensor, device: torch.device | str) -> "TrackState":
         """A copy of these rows [K] on `device`."""
         return TrackState.of(
-            {name: tensor.index_select(_row_axis(name), rows).to(device) for name, tensor in self.tensors.items()}
+            {name: tensor.index_select(row_axis(name), rows).to(device) for name, tensor in self.tensors.items()}
         )
 
     def sound(self) -> Tensor:
@@ -73,7 +73,7 @@ class TrackState:
         for name, tensor in self.tensors.items():
             if name == "previous_xy":  # NaN is valid there
                 tensor = tensor.nan_to_num(0.0, posinf=torch.inf, neginf=-torch.inf)
-            others = [axis for axis in range(tensor.ndim) if axis != _row_axis(name) % tensor.ndim]
+            others = [axis for axis in range(tensor.ndim) if axis != row_axis(name) % tensor.ndim]
             sound &= (tensor * 0).sum(dim=others) == 0  # 0 times NaN or infinity is NaN
         return sound
 
@@ -86,7 +86,7 @@ class TrackState:
     def rows(self, start: int, stop: int) -> "TrackState":
         """A view of rows start..stop."""
         count = stop - start
-        return TrackState.of({name: t.narrow(_row_axis(name), start, count) for name, t in self.tensors.items()})
+        return TrackState.of({name: t.narrow(row_axis(name), start, count) for name, t in self.tensors.items()})
 
     def begin(self, row: int, match_queries: Tensor, refine_queries: Tensor, xy: Tensor) -> None:
         """Assigns the rows from `row` on to new points and clears their memory.
@@ -109,13 +109,13 @@ class TrackState:
     def move(self, source: int, target: int) -> None:
         """Copies the point in row `source` over the one in row `target`."""
         for name, tensor in self.tensors.items():
-            tensor.select(_row_axis(name), target).copy_(tensor.select(_row_axis(name), source))
+            tensor.select(row_axis(name), target).copy_(tensor.select(row_axis(name), source))
 
     @property
     def bytes_per_point(self) -> int:
         return sum(tensor.nbytes for tensor in self.tensors.values()) // max(1, len(self.match_queries))
 
 
-def _row_axis(name: str) -> int:
+def row_axis(name: str) -> int:
     """The axis that indexes points in one of `tensors`."""
     return -1 if name == f"{_RECENT}age" else -2

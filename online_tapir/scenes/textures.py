@@ -78,11 +78,17 @@ def photograph_paths(folder: Path) -> list[Path]:
     return paths
 
 
-def _read_square(path: Path, size: int) -> NDArray[np.uint8]:
-    """The central square of an image, [3, size, size] RGB."""
+def read_bgr(path: Path) -> NDArray[np.uint8]:
+    """A photograph, BGR [H, W, 3]. Raises ConfigError for a file that is none."""
     bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if bgr is None:
         raise ConfigError(f"{path} is not a picture that can be read; remove it or convert it to jpg or png")
+    return np.asarray(bgr, np.uint8)
+
+
+def _read_square(path: Path, size: int) -> NDArray[np.uint8]:
+    """The central square of an image, [3, size, size] RGB."""
+    bgr = read_bgr(path)
     height, width = bgr.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from online_tapir.errors import ConfigError
-from online_tapir.scenes.textures import photograph_paths
+from online_tapir.scenes.textures import photograph_paths, read_bgr
 
 Array = NDArray[np.float64]
 Picture = NDArray[np.uint8]
@@ -91,9 +91,7 @@ class Photographs:
 
 
 def _read(path: Path) -> Picture:
-    bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if bgr is None:
-        raise ConfigError(f"{path} is not a picture that can be read; remove it or convert it to jpg or png")
+    bgr = read_bgr(path)
     shrink = min(1.0, LONGEST_SIDE / max(bgr.shape[:2]))
     smaller = cv2.resize(bgr, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)
     return np.ascontiguousarray(smaller[..., ::-1])

@@ -4,93 +4,30 @@
 points is held in numpy.
 """
 
-import json
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, Self
+from typing import Any, NoReturn
 
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from online_tapir.clock import Stopwatch, SystemClock
-from online_tapir.engines.runtimes import RUNTIMES, Array, Session, missing
+from online_tapir.engines.manifest import Exported
+from online_tapir.engines.runtimes import Array
 from online_tapir.errors import ConfigError, QueryError, StateError
 from online_tapir.limits import DEFAULT_WINDOW
-from online_tapir.model.config import Size
 from online_tapir.points.placement import check_inside
-from online_tapir.records import Frame, StageTimes, Tracks
+from online_tapir.records import Frame, Label, StageTimes, Tracks
 from online_tapir.tracking.answers import answers
 from online_tapir.tracking.frames import accepted
 from online_tapir.tracking.ledger import Labelled, Ledger, Query, labels_of, points_of
 from online_tapir.tracking.looks import Looks
 from online_tapir.tracking.window import RememberedFrame, Window
 
-if TYPE_CHECKING:
-    from online_tapir.records import Label
-
-MANIFEST = "manifest.json"
-FORMAT, VERSION = "online-tapir/graphs", 1
 IN_FLIGHT = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Exported:
-    """What the manifest of an exported folder says."""
-
-    folder: Path
-    model: str
-    graphs: dict[str, str]  # file by stage
-    size: Size  # of the input
-    points: int  # slots
-    visible_above: float
-    state: dict[str, tuple[int, ...]]  # shapes of the step's inputs, without the grids
-    following: tuple[str, ...]  # of the state, what a step returns
-    begin: dict[str, str]  # what a slot begins as
-
-    @classmethod
-    def read(cls, folder: Path) -> Self:
-        """Raises ConfigError for a folder that `online-tapir export` did not write, or of another version."""
-        path = folder / MANIFEST
-        try:
-            told = json.loads(path.read_text(encoding="utf-8"))
-            found = (told["format"], told["version"])
-            if found != (FORMAT, VERSION):
-                raise ConfigError(
-                    f"{path} is {found[0]!r} of version {found[1]!r}, not {FORMAT} {VERSION}; export anew"
-                )
-            step = told["tensors"]["step"]
-            shapes = {name: tuple(shape) for name, shape in step["inputs"].items() if name in told["begin"]}
-            lacking = [name for name in told["graphs"].values() if not (folder / name).is_file()]
-            if lacking:
-                raise ConfigError(f"{folder} has no {lacking[0]}; export anew")
-            return cls(
-                folder,
-                told["model"],
-                told["graphs"],
-                (told["input"]["height"], told["input"]["width"]),
-                told["points"],
-                told["visible_above"],
-                shapes,
-                tuple(name.removeprefix("next.") for name in list(step["outputs"])[1:]),
-                told["begin"],
-            )
-        except OSError as error:
-            raise ConfigError(f"{folder} is no exported model: {path} cannot be read ({error.strerror})") from error
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ConfigError(f"{path} is damaged: {type(error).__name__} {error}; export anew") from error
-
-    def open(self, stage: str, threads: int) -> Session:
-        """One of its graphs. ConfigError if the runtime for its format is not installed."""
-        path = self.folder / self.graphs[stage]
-        runtime = next((one for one in RUNTIMES.values() if one.suffix == path.suffix), None)
-        if runtime is None:
-            raise ConfigError(f"no runtime here opens {path.name}; export as onnx or openvino")
-        if missing([runtime.name]):
-            raise ConfigError(f"{path.name} needs {runtime.name}; pip install {runtime.name}")
-        return runtime.open(path, "float32", threads, None)
 
 
 class ExportedTracker(Labelled):
@@ -196,7 +133,7 @@ class ExportedTracker(Labelled):
         """Raises QueryError: the model itself is not here, and nothing that needs it."""
         raise QueryError("an exported model has no weights to compare; use the model itself")
 
-    def search(self, looks: Looks, labels: "Sequence[Label]" = ()) -> NoReturn:
+    def search(self, looks: Looks, labels: Sequence[Label] = ()) -> NoReturn:
         """Raises QueryError: an exported model cannot search."""
         raise QueryError("an exported model cannot search for points; use the model itself")
 

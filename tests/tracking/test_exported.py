@@ -139,7 +139,7 @@ def test_a_folder_that_is_none_is_refused_by_name(folder: Path, tmp_path: Path) 
 
 
 def test_a_runtime_that_is_not_installed_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from online_tapir.tracking import exported as module
+    from online_tapir.engines import manifest as module
 
     assert set(RUNTIMES) == {"onnxruntime", "openvino"}
     monkeypatch.setattr(module, "missing", list)
