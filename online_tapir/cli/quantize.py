@@ -20,7 +20,7 @@ def quantize(
     pictures: Annotated[int, Parameter(help="How many of them, at most.", validator=Number(gte=1, lte=1000))] = 60,
     out: Annotated[Path | None, Parameter(help="Folder for the file. [default: where runs look for it]")] = None,
 ) -> None:
-    """Calibrate the encoder in int8, which is faster than float32 on processors with VNNI. It serves every input size."""
+    """Calibrate the encoder in int8, faster than float32 on processors with VNNI; it serves every input size."""
     from online_tapir.engines import quantized
     from online_tapir.model.checkpoint import load_model
 
