@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from bench.command import Count, JsonFile, run
 from bench.report import finish
 from online_tapir.evaluation import scores as metrics
-from online_tapir.evaluation.compare import Video, follow, validation_videos
+from online_tapir.evaluation.following import follow
+from online_tapir.evaluation.videos import Video, validation_videos
 from online_tapir.model.checkpoint import load_model
 from online_tapir.points.returning import HIDDEN, Returns
 from online_tapir.testing import make_tracks
@@ -41,9 +42,9 @@ def measure(*, settings: Annotated[Settings, Parameter(name="*")] = Settings(), 
     model = load_model(settings.model)
     told: dict[str, list[dict[str, Any]]] = {"at once": [], "two in a row": []}
     for video in validation_videos(settings.photographs, settings.clips, settings.frames):
-        xy, visible, _ = follow(lambda: Tracker(model, 256), video)
-        for how, shown in (("at once", visible), ("two in a row", sifted(video, xy, visible))):
-            told[how].append(scored(video, xy, visible, shown))
+        found = follow(lambda: Tracker(model, 256), video)
+        for how, shown in (("at once", found.visible), ("two in a row", sifted(video, found.xy, found.visible))):
+            told[how].append(scored(video, found.xy, found.visible, shown))
     results = {how: summary(some) for how, some in told.items()}
     for how, found in results.items():
         print(f"{how}: {', '.join(f'{name} {value}' for name, value in found.items())}")

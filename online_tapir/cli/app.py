@@ -27,8 +27,9 @@ from online_tapir.cli.live import live
 from online_tapir.cli.live import run as run_cameras
 from online_tapir.cli.quantize import quantize
 from online_tapir.cli.replay import replay
+from online_tapir.cli.scoring import evaluate
 from online_tapir.cli.templates import templates_app
-from online_tapir.cli.training import distil, evaluate, scenes, train
+from online_tapir.cli.training import distil, scenes, train
 from online_tapir.cli.weights import weights_app
 from online_tapir.errors import ConfigError, OnlineTapirError
 from online_tapir.launch.config import LiveConfig

@@ -1,37 +1,12 @@
-"""`online-tapir eval`, `train`, `distil` and `scenes`: score models, train the small one, draw its training clips."""
+"""`online-tapir train`, `distil` and `scenes`: train the small model, draw its training clips."""
 
-from json import dumps
 from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from online_tapir.files import refuse_unwritable
 from online_tapir.train.config import DistilConfig, Share, TrainConfig
-
-
-def evaluate(
-    models: Annotated[list[str] | None, Parameter(help="Presets or .safetensors files. [default: small]")] = None,
-    *,
-    photos: Annotated[Path | None, Parameter(help="Folder of photographs to render validation scenes from.")] = None,
-    dataset: Annotated[Path | None, Parameter(help="A TAP-Vid .pkl or .npz to score on, query-first.")] = None,
-    strided: Annotated[bool, Parameter(help="Query every fifth frame of the data set instead.", negative=())] = False,
-    clips: Annotated[int, Parameter(help="Validation scenes.", validator=Number(gte=1))] = 16,
-    frames: Annotated[int, Parameter(help="Frames per scene.", validator=Number(gte=2))] = 24,
-    device: Annotated[str, Parameter(help="auto, cpu, cuda, ...")] = "auto",
-    json: Annotated[Path | None, Parameter(help="Also write the scores to this file.")] = None,
-) -> None:
-    """Score models next to OpenCV's trackers: Average Jaccard, position and occlusion accuracy, re-detection, time."""
-    from online_tapir.train.command import evaluate_models
-
-    if json is not None:
-        refuse_unwritable("--json", json)
-    reports = evaluate_models(
-        models or ["small"], photos, dataset, strided=strided, clips=clips, frames=frames, device=device
-    )
-    if json is not None:
-        json.write_text(dumps(reports, indent=1) + "\n", encoding="utf-8")
 
 
 def train(

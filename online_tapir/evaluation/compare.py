@@ -1,44 +1,24 @@
-"""Runs streaming point trackers over videos with known truth and reports accuracy, jitter, drift and speed.
+"""Compares streaming point trackers on the same videos: accuracy, offline and in time, jitter, drift and speed.
 
 Everything is causal: a tracker gets each frame once, in order, and only frames after a point's query are scored.
-Videos are this project's scenes, rendered here, or those of a data set (`tapvid`).
 """
 
 import math
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from rich.table import Table
 
 from online_tapir.errors import ConfigError
 from online_tapir.evaluation import scores as metrics
-from online_tapir.evaluation.baselines import PointTracker
-from online_tapir.evaluation.scores import THRESHOLDS_PX, Redetection, TrackScores
+from online_tapir.evaluation.following import Followed, Held, MakeTracker, follow, follow_live
+from online_tapir.evaluation.scores import THRESHOLDS_PX, Positions, Redetection, TrackScores
+from online_tapir.evaluation.videos import Video
 from online_tapir.plain_json import without_nan
-from online_tapir.scenes.clips import SceneConfig, make_clips
-from online_tapir.scenes.textures import TextureBank
 
-MakeTracker = Callable[[], PointTracker]
-
-VALIDATION_SEED = 1_000_000_007  # far above the training seeds, which count up from 0
-PROCEDURAL_TEXTURES = 48
-WARM_UP_STEPS = 2  # of each run, excluded from the times
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Video:
-    """Frames with the true tracks of points on them; each point is tracked from its query frame on."""
-
-    name: str
-    frames: NDArray[np.uint8]  # [T, H, W, 3] RGB
-    xy: NDArray[np.float32]  # [N, T, 2] image pixels
-    visible: NDArray[np.bool_]  # [N, T]
-    query_frame: NDArray[np.int64]  # [N]
+BUDGETS_MS = (10.0, 16.7, 33.3, 66.7, 100.0)  # of a frame: cameras of 100, 60, 30, 15 and 10 frames a second
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +36,9 @@ class Report:
     drift_px: float
     step_ms_p50: float  # over the steps that tracked points, after warm-up
     step_ms_p95: float
+    held_fps: float | None  # the camera's rate in what follows; None if that was not measured
+    held: TrackScores | None  # of the newest answer at the end of every frame's own period, at this machine's speed
+    answered: float  # share of the frames whose own answer came within their period
 
 
 @dataclass(slots=True, eq=False)
@@ -69,21 +52,31 @@ class _Tally:
     jitter: list[float] = field(default_factory=list)
     drift: list[float] = field(default_factory=list)
     step_ns: list[int] = field(default_factory=list)
+    held: list[TrackScores] = field(default_factory=list)
+    answered: int = 0
+    frames: int = 0
 
-    def add(self, video: Video, xy: NDArray[np.float32], visible: NDArray[np.bool_], step_ns: Sequence[int]) -> None:
-        frames, height, width = video.frames.shape[:3]
-        told, truth = metrics.scale_to_256(xy, width, height), metrics.scale_to_256(video.xy, width, height)
-        scored = metrics.frames_after_query(video.query_frame, frames)  # [N, T]
+    def add(self, video: Video, followed: Followed) -> None:
+        told, truth = _at_256(followed.xy, video), _at_256(video.xy, video)
+        visible = followed.visible
+        scored = metrics.frames_after_query(video.query_frame, len(video.frames))  # [N, T]
         self.scores.append(metrics.score(told, visible, truth, video.visible, scored))
-        self.points += len(xy)
+        self.points += len(told)
         self.redetection += metrics.redetection(told, visible, truth, video.visible, video.query_frame)
         after = metrics.frames_after_return(video.visible, video.query_frame)  # [N, T]
         self.returned.append(metrics.score(told, visible, truth, video.visible, after).average_jaccard)
         self.jitter.extend(metrics.jitter(told, truth, video.visible, scored).tolist())
         self.drift.extend(metrics.drift(told, truth, video.visible, scored).tolist())
-        self.step_ns.extend(step_ns)
+        self.step_ns.extend(followed.step_ns)
 
-    def report(self, tracker: str, data: str) -> Report:
+    def add_live(self, video: Video, held: Held) -> None:
+        scored = metrics.frames_after_query(video.query_frame, len(video.frames))  # [N, T]
+        told, truth = _at_256(held.xy, video), _at_256(video.xy, video)
+        self.held.append(metrics.score(told, held.visible, truth, video.visible, scored))
+        self.answered += held.answered
+        self.frames += held.frames
+
+    def report(self, tracker: str, data: str, fps: float | None) -> Report:
         return Report(
             tracker=tracker,
             data=data,
@@ -96,7 +89,15 @@ class _Tally:
             drift_px=_percentile(self.drift, 50),
             step_ms_p50=_percentile(self.step_ns, 50) / 1e6,
             step_ms_p95=_percentile(self.step_ns, 95) / 1e6,
+            held_fps=fps,
+            held=metrics.average(self.held) if self.held else None,
+            answered=self.answered / self.frames if self.frames else math.nan,
         )
+
+
+def _at_256(xy: Positions, video: Video) -> Positions:
+    height, width = video.frames.shape[1:3]
+    return metrics.scale_to_256(xy, width, height)
 
 
 def evaluate(
@@ -105,129 +106,34 @@ def evaluate(
     tracker: str = "",
     data: str = "",
     points_at_once: int = 256,
+    fps: float | None = None,
 ) -> Report:
     """Scores one tracker on `videos`; see `compare`."""
-    return compare({tracker: make_tracker}, videos, data, points_at_once)[0]
+    return compare({tracker: make_tracker}, videos, data, points_at_once, fps)[0]
 
 
 def compare(
-    make_trackers: Mapping[str, MakeTracker], videos: Iterable[Video], data: str = "", points_at_once: int = 256
+    make_trackers: Mapping[str, MakeTracker],
+    videos: Iterable[Video],
+    data: str = "",
+    points_at_once: int = 256,
+    fps: float | None = None,
 ) -> list[Report]:
     """Scores trackers, named by their keys, on the same videos; iterates over `videos` once.
 
     Each video gets a fresh tracker. A video with more than `points_at_once` points is run several times, as a tracker
-    may have a fixed capacity. Times are of `step` alone. Raises ConfigError if there are no videos.
+    may have a fixed capacity. Times are of `step` alone. With `fps`, every video is also played at that rate, to score
+    what is held in time (see `follow_live`). Raises ConfigError if there are no videos.
     """
     tallies = {name: _Tally() for name in make_trackers}
     for video in videos:
         for name, make_tracker in make_trackers.items():
-            tallies[name].add(video, *follow(make_tracker, video, points_at_once))
+            tallies[name].add(video, follow(make_tracker, video, points_at_once))
+            if fps is not None:
+                tallies[name].add_live(video, follow_live(make_tracker, video, fps, points_at_once))
     if not all(tally.scores for tally in tallies.values()):
         raise ConfigError(f"{data or 'the data set'} holds no video to evaluate on; give a data set with at least one")
-    return [tally.report(name, data) for name, tally in tallies.items()]
-
-
-def follow(
-    make_tracker: MakeTracker, video: Video, points_at_once: int = 256
-) -> tuple[NDArray[np.float32], NDArray[np.bool_], list[int]]:
-    """Runs a tracker over a video: its xy [N, T, 2] (image pixels), visible [N, T] and nanoseconds per step.
-
-    Each point is queried on its query frame, at its true position. On earlier frames it is hidden at that position.
-    """
-    count, frames = video.visible.shape
-    if not count:
-        return np.zeros((0, frames, 2), np.float32), np.zeros((0, frames), bool), []
-    groups = np.array_split(np.arange(count), math.ceil(count / points_at_once))
-    runs = [_follow_group(make_tracker(), video, group) for group in groups]
-    xy, visible, step_ns = zip(*runs, strict=True)
-    return np.concatenate(xy), np.concatenate(visible), [ns for times in step_ns for ns in times]
-
-
-def _follow_group(
-    tracker: PointTracker, video: Video, points: NDArray[np.int64]
-) -> tuple[NDArray[np.float32], NDArray[np.bool_], list[int]]:
-    """Like `follow`, for some of the points [n] in one tracker."""
-    query_frame = video.query_frame[points]  # [n]
-    query_xy = _onto_the_frame(video.xy[points, query_frame], video.frames)  # [n, 2]
-    xy = np.repeat(query_xy[:, None], len(video.frames), axis=1)  # [n, T, 2]
-    visible = np.zeros(xy.shape[:2], bool)  # [n, T]
-    row_of: dict[int, int] = {}  # by the tracker's id
-    step_ns = []
-    for t, rgb in enumerate(video.frames):
-        due = np.flatnonzero(query_frame == t)
-        if len(due):
-            row_of.update(zip(tracker.add(query_xy[due]).tolist(), due.tolist(), strict=True))
-        started = time.perf_counter_ns()
-        tracks = tracker.step(rgb)
-        if row_of:
-            step_ns.append(time.perf_counter_ns() - started)
-        rows = [row_of[point] for point in tracks.ids.tolist()]
-        xy[rows, t] = tracks.xy
-        visible[rows, t] = tracks.visible
-    return xy, visible, step_ns[WARM_UP_STEPS:]
-
-
-def _onto_the_frame(xy: NDArray[np.float32], frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Clips positions [n, 2] into the frame: annotations may lie exactly on its far border, which is outside."""
-    far = np.nextafter(np.array(frames.shape[2:0:-1], np.float32), np.float32(0))
-    return np.clip(xy, np.float32(0), far)
-
-
-def validation_videos(
-    photos: Path | None, count: int = 16, frames: int = 24, size: int = 256, points: int = 64
-) -> Iterator[Video]:
-    """This project's validation scenes, rendered one by one; the same arguments always give the same scenes.
-
-    Textures are the photographs in folder `photos`, or procedural ones if it is None. Few points come back from an
-    occlusion within 24 frames: use 64 frames to measure re-detection.
-    Raises ConfigError for a folder that is missing or contains no images.
-    """
-    config = SceneConfig(height=size, width=size, frames=frames, points=points)
-    return _rendered("scene", config, _textures(photos), count)
-
-
-def hard_videos(
-    photos: Path | None, count: int = 8, frames: int = 48, size: int = 256, points: int = 64
-) -> Iterator[Video]:
-    """Harder scenes: all of them turn by any angle and grow or shrink, and most points are hidden for a while.
-
-    Arguments and errors as for `validation_videos`.
-    """
-    config = SceneConfig(
-        height=size, width=size, frames=frames, points=points, turned=1.0, max_scale=3.0, hidden_points=0.9
-    )
-    return _rendered("hard", config, _textures(photos), count)
-
-
-def still_videos(
-    photos: Path | None, count: int = 4, frames: int = 200, size: int = 256, points: int = 64
-) -> Iterator[Video]:
-    """Scenes in which nothing moves, degraded by sensor noise only, to measure drift and jitter.
-
-    Arguments and errors as for `validation_videos`.
-    """
-    config = SceneConfig(height=size, width=size, frames=frames, points=points, still=True).clean()
-    noisy = replace(config, noise=1.0)
-    return _rendered("still", noisy, _textures(photos), count)
-
-
-def _textures(photos: Path | None) -> TextureBank:
-    if photos is None:
-        return TextureBank.procedural(PROCEDURAL_TEXTURES, VALIDATION_SEED)
-    return TextureBank.from_folder(photos)
-
-
-def _rendered(name: str, config: SceneConfig, textures: TextureBank, count: int) -> Iterator[Video]:
-    for i in range(count):
-        clips = make_clips([VALIDATION_SEED + i], config, textures)
-        frames = ((clips.frames[0].permute(0, 2, 3, 1) + 1) * 127.5).round().byte()  # [T, H, W, 3]
-        yield Video(
-            name=f"{name} {i}",
-            frames=frames.numpy(),
-            xy=clips.xy[0].numpy(),
-            visible=clips.visible[0].numpy(),
-            query_frame=clips.query_frame[0].numpy(),
-        )
+    return [tally.report(name, data, fps) for name, tally in tallies.items()]
 
 
 def report_table(reports: Sequence[Report]) -> Table:
@@ -235,7 +141,9 @@ def report_table(reports: Sequence[Report]) -> Table:
     table = Table(title=f"{reports[0].data}: TAP-Vid's metrics at 256x256, frames after the query")
     table.add_column("tracker")
     within = (f"<{threshold}" for threshold in THRESHOLDS_PX)
-    for heading in ("AJ", *within, "OA", "median px", "AJ_RD", "found again", "jitter", "drift", "ms"):
+    fps = reports[0].held_fps
+    live = [] if fps is None else [f"AJ at {fps:g} fps", "in time"]
+    for heading in ("AJ", *within, "OA", "median px", "AJ_RD", "found again", "jitter", "drift", "ms", *live):
         table.add_column(heading, justify="right")
     for report in reports:
         scores = report.scores
@@ -250,8 +158,36 @@ def report_table(reports: Sequence[Report]) -> Table:
             _number(report.jitter_px),
             _number(report.drift_px),
             f"{report.step_ms_p50:.1f}",
+            *([] if report.held is None else [_percent(report.held.average_jaccard), _percent(report.answered)]),
         )
     return table
+
+
+def equal_time_table(choices: Mapping[str, Sequence[Report]]) -> Table:
+    """What every model is worth in the same time: its best report among those that take at most so many milliseconds.
+
+    `choices` are the reports of each model, on the same data, at its inputs; a table of Average Jaccard by budget.
+    """
+    first = next(iter(choices.values()))[0]
+    table = Table(title=f"{first.data}: the best Average Jaccard in a given time of a frame")
+    table.add_column("model")
+    for budget in BUDGETS_MS:
+        table.add_column(f"{budget:g} ms", justify="right")
+    for name, reports in choices.items():
+        cells = [best_within(reports, budget) for budget in BUDGETS_MS]
+        table.add_row(name, *("-" if best is None else _with_name(best, name) for best in cells))
+    return table
+
+
+def best_within(reports: Sequence[Report], ms: float) -> Report | None:
+    """The report with the highest Average Jaccard among those whose median step takes at most `ms`, if any does."""
+    fast = [report for report in reports if report.step_ms_p50 <= ms]
+    return max(fast, key=lambda report: report.scores.average_jaccard, default=None)
+
+
+def _with_name(report: Report, model: str) -> str:
+    """The score, and what in the report's name tells it from others of the same model."""
+    return f"{_percent(report.scores.average_jaccard)} {report.tracker.removeprefix(model).strip()}".strip()
 
 
 def as_dict(report: Report) -> dict[str, Any]:

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from online_tapir.errors import ConfigError
-from online_tapir.evaluation.compare import Video
 from online_tapir.evaluation.scores import SCORED_SIZE
+from online_tapir.evaluation.videos import Video
 from online_tapir.model import safe_pickle
 
 STRIDE = 5  # frames between strided queries

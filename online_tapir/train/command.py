@@ -1,8 +1,6 @@
-"""Runs `online-tapir eval`, `train`, `distil` and `scenes` after their command lines are parsed."""
+"""Runs `online-tapir train`, `distil` and `scenes` after their command lines are parsed."""
 
 import json
-import sys
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -13,19 +11,6 @@ import torch
 from rich.console import Console
 
 from online_tapir.errors import ConfigError
-from online_tapir.evaluation.baselines import DenseFlow, LucasKanade, LucasKanadeWithRecovery
-from online_tapir.evaluation.compare import (
-    MakeTracker,
-    Report,
-    Video,
-    as_dict,
-    compare,
-    hard_videos,
-    report_table,
-    still_videos,
-    validation_videos,
-)
-from online_tapir.evaluation.tapvid import query_first_videos, strided_videos
 from online_tapir.files import make_folder
 from online_tapir.model.checkpoint import choose_device, load_model, save_weights
 from online_tapir.model.config import LEAN_SMALL, PRESETS
@@ -35,7 +20,6 @@ from online_tapir.scenes.clips import SceneConfig, make_clips
 from online_tapir.scenes.contact_sheet import contact_sheet, draw_truth
 from online_tapir.scenes.textures import TextureBank
 from online_tapir.scenes.views import Photographs
-from online_tapir.tracking.tracker import Tracker
 from online_tapir.train.config import DistilConfig, TrainConfig
 from online_tapir.train.distil import distil
 from online_tapir.train.loop import train, validation_clips
@@ -43,66 +27,9 @@ from online_tapir.train.transplant import grown
 
 PROCEDURAL_TEXTURES = 96
 VALIDATION_CLIPS = 12
-STILL_CLIPS = 2
 SCENES_FPS = 10
 SHEET_FRAME = 256  # pixels of a frame's longer side, to which smaller ones are enlarged
 SHEET_QUALITY = 90  # of its JPEG: a PNG of noisy frames is ten times as large
-REPORT_COLUMNS = 120  # of a table printed to a file or pipe
-POINTS_AT_ONCE = 256
-
-
-def evaluate_models(
-    models: list[str],
-    photos: Path | None,
-    dataset: Path | None,
-    *,
-    strided: bool = False,
-    clips: int,
-    frames: int,
-    device: str,
-) -> list[dict[str, Any]]:
-    """Scores models and OpenCV's trackers; prints the scores as tables and returns them as plain values.
-
-    Scores on validation scenes: textured with `photos` (if given), procedural, hard ones (half as many, twice as long,
-    that turn, grow and hide more), and still. With `dataset`, scores on
-    that TAP-Vid file instead, query-first or `strided`. Raises ConfigError for `strided` without `dataset`.
-    """
-    if strided and dataset is None:
-        raise ConfigError("strided queries need a data set; name a TAP-Vid file with --dataset")
-    trackers: dict[str, MakeTracker] = {name: _streaming(load_model(name, device=device)) for name in models}
-    trackers |= {
-        "LK": LucasKanade,
-        "LK, recovering": LucasKanadeWithRecovery,
-        "DIS flow": DenseFlow,
-    }
-    console = Console() if sys.stdout.isatty() else Console(width=REPORT_COLUMNS)
-    reports: list[Report] = []
-    for name, videos in _data(photos, dataset, strided, clips, frames):
-        with console.status(f"scoring on {name}"):
-            found = compare(trackers, videos, data=name, points_at_once=POINTS_AT_ONCE)
-        console.print(report_table(found))
-        reports += found
-    return [as_dict(report) for report in reports]
-
-
-def _streaming(model: Tapir) -> MakeTracker:
-    return lambda: Tracker(model, max_points=POINTS_AT_ONCE, window=1)
-
-
-def _data(
-    photos: Path | None, dataset: Path | None, strided: bool, clips: int, frames: int
-) -> Iterator[tuple[str, Iterator[Video]]]:
-    if dataset is not None:
-        protocol, read = ("strided", strided_videos) if strided else ("query-first", query_first_videos)
-        yield f"{dataset.stem}, {protocol}", read(dataset)
-        return
-    if photos is not None:
-        yield f"photographs, {clips} x {frames} frames", iter(validation_videos(photos, clips, frames))
-    yield f"procedural, {clips} x {frames} frames", iter(validation_videos(None, clips, frames))
-    hard = (max(1, clips // 2), 2 * frames)
-    kind = "procedural" if photos is None else "photographs"
-    yield f"hard {kind}, {hard[0]} x {hard[1]} frames", iter(hard_videos(photos, *hard))
-    yield f"still, {STILL_CLIPS} x 200 frames", iter(still_videos(photos, STILL_CLIPS))
 
 
 def train_model(

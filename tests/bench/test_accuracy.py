@@ -10,6 +10,7 @@ import pytest
 
 from bench import accuracy
 from online_tapir.errors import ConfigError
+from online_tapir.launch.scoring import Scoring
 
 
 def test_the_reports_of_eval_are_the_results(
@@ -17,16 +18,14 @@ def test_the_reports_of_eval_are_the_results(
 ) -> None:
     asked: list[Any] = []
 
-    def evaluate_models(models: list[str], *where: Any, **how: Any) -> list[dict[str, Any]]:
-        asked.append((models, *where, how))
-        return [{"tracker": name, "jitter_px": None} for name in models]
+    def score(settings: Scoring) -> list[dict[str, Any]]:
+        asked.append(settings)
+        return [{"tracker": name, "jitter_px": None} for name in settings.models]
 
-    monkeypatch.setattr(accuracy, "evaluate_models", evaluate_models)
-    settings = accuracy.Settings(models=("small", "mine.safetensors"), photos=tmp_path, clips=7, frames=33)
+    monkeypatch.setattr(accuracy, "score", score)
+    settings = accuracy.Settings(models=("small", "mine.safetensors"), photos=tmp_path, clips=7, frames=33, fps=15)
     accuracy.main(settings, json=tmp_path / "accuracy.json")
-    assert asked == [
-        (["small", "mine.safetensors"], tmp_path, None, {"strided": False, "clips": 7, "frames": 33, "device": "auto"}),
-    ]
+    assert asked == [Scoring(models=("small", "mine.safetensors"), photos=tmp_path, clips=7, frames=33, fps=15)]
     document = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert [report["tracker"] for report in document["results"]["reports"]] == ["small", "mine.safetensors"]
     assert document == json.loads((tmp_path / "accuracy.json").read_text())

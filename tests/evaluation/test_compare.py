@@ -15,17 +15,9 @@ from rich.console import Console
 
 from online_tapir.errors import ConfigError
 from online_tapir.evaluation.baselines import LucasKanade
-from online_tapir.evaluation.compare import (
-    Video,
-    as_dict,
-    compare,
-    evaluate,
-    follow,
-    hard_videos,
-    report_table,
-    still_videos,
-    validation_videos,
-)
+from online_tapir.evaluation.compare import as_dict, best_within, compare, equal_time_table, evaluate, report_table
+from online_tapir.evaluation.following import follow
+from online_tapir.evaluation.videos import Video, hard_videos, still_videos, validation_videos
 from online_tapir.records import Tracks
 from online_tapir.testing import make_tracks
 
@@ -130,18 +122,18 @@ def test_a_real_tracker_on_a_still_scene_is_near_perfect_and_steady() -> None:
 
 def test_what_is_followed_starts_at_the_query_and_not_before() -> None:
     truth = video()
-    xy, visible, step_ns = follow(lambda: Told(truth, oracle), truth)
+    told = follow(lambda: Told(truth, oracle), truth)
     started = np.arange(33) >= truth.query_frame[:, None]
-    assert (visible == (truth.visible & started)).all()
-    assert np.array_equal(xy[started], truth.xy[started])
-    assert len(step_ns) == 33 - truth.query_frame.min() - 2  # the first two are warm-up
+    assert (told.visible == (truth.visible & started)).all()
+    assert np.array_equal(told.xy[started], truth.xy[started])
+    assert len(told.step_ns) == 33 - truth.query_frame.min() - 2  # the first two are warm-up
 
 
 def test_a_query_on_the_far_border_is_moved_onto_the_frame() -> None:
     truth = still()
     xy = truth.xy.copy()
     xy[0] = [96, 48]
-    followed, _, _ = follow(LucasKanade, replace(truth, xy=xy))
+    followed = follow(LucasKanade, replace(truth, xy=xy)).xy
     assert (followed[0, 0] < [96, 48]).all()
     assert np.allclose(followed[0, 0], [96, 48])
 
@@ -180,6 +172,30 @@ def test_reports_become_a_table_and_json() -> None:
     assert plain["thresholds_px"] == [1, 2, 4, 8, 16]
     assert plain["jitter_px"] is None  # no point stood still
     assert plain["redetection"]["returned"] == report.redetection.returned
+
+
+def test_what_is_held_in_time_is_reported_if_a_rate_is_given() -> None:
+    report = evaluate(LucasKanade, [still()], fps=0.5)  # so slow that any machine answers in time
+    assert report.held is not None
+    assert report.held.average_jaccard > 0.999
+    assert report.answered == 1
+    printed = io.StringIO()
+    Console(file=printed, width=240).print(report_table([report]))
+    assert "AJ at 0.5 fps" in printed.getvalue()
+    assert evaluate(LucasKanade, [still()]).held is None
+
+
+def test_equal_time_is_the_best_that_fits_in_it() -> None:
+    one = evaluate(LucasKanade, [still()], "small 256x256", "still")
+    small = replace(one, step_ms_p50=9.0, scores=replace(one.scores, average_jaccard=0.5))
+    large = replace(small, tracker="small 384x384", step_ms_p50=20.0, scores=replace(one.scores, average_jaccard=0.7))
+    worse = replace(large, tracker="small 512x512", step_ms_p50=40.0, scores=replace(one.scores, average_jaccard=0.6))
+    choices = [worse, small, large]
+    assert [best_within(choices, ms) for ms in (8.9, 9.0, 19.9, 20.0, 1000.0)] == [None, small, small, large, large]
+    printed = io.StringIO()
+    Console(file=printed, width=240).print(equal_time_table({"small": choices, "LK": [replace(one, tracker="LK")]}))
+    row = next(line for line in printed.getvalue().splitlines() if "small" in line)
+    assert [cell.strip() for cell in row.split("│")[2:-1]] == ["50.0 256x256"] * 2 + ["70.0 384x384"] * 3
 
 
 def test_validation_scenes_are_always_the_same_and_right_about_their_queries() -> None:

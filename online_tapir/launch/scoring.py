@@ -1,0 +1,102 @@
+"""Runs `online-tapir eval`: models and OpenCV's trackers on the same videos, and the tables that compare them."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from online_tapir.engines.choose import choose_for, make
+from online_tapir.errors import ConfigError
+from online_tapir.evaluation.baselines import DenseFlow, LucasKanade, LucasKanadeWithRecovery
+from online_tapir.evaluation.compare import Report, as_dict, compare, equal_time_table, report_table
+from online_tapir.evaluation.following import MakeTracker
+from online_tapir.evaluation.tapvid import query_first_videos, strided_videos
+from online_tapir.evaluation.videos import Video, hard_videos, still_videos, validation_videos
+from online_tapir.launch.sizes import input_size
+from online_tapir.launch.threads import set_threads
+from online_tapir.model.checkpoint import load_model
+from online_tapir.model.config import Size
+from online_tapir.tracking.tracker import Tracker
+
+STILL_CLIPS = 2
+REPORT_COLUMNS = 140  # of a table printed to a file or pipe
+POINTS_AT_ONCE = 256
+SQUARE = (1, 1)  # what scenes are, and data sets after TAP-Vid's protocol
+CLASSICAL: dict[str, MakeTracker] = {
+    "LK": LucasKanade,
+    "LK, recovering": LucasKanadeWithRecovery,
+    "DIS flow": DenseFlow,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scoring:
+    """What is scored, and on what."""
+
+    models: Sequence[str] = ("small",)  # presets or .safetensors files
+    inputs: Sequence[str] = ()  # sizes as of `--input`, one after the other; none: the model's own
+    engine: str = "torch"
+    photos: Path | None = None  # folder of photographs for the scenes
+    dataset: Path | None = None  # a TAP-Vid file, in place of scenes
+    strided: bool = False
+    clips: int = 16
+    frames: int = 24
+    fps: float | None = None  # also score what is held in time, at this rate of the camera
+    device: str = "auto"
+
+
+def score(settings: Scoring) -> list[dict[str, Any]]:
+    """Scores models and OpenCV's trackers; prints the scores as tables and returns them as plain values.
+
+    Scores on validation scenes: textured with `photos` (if given), procedural, hard ones (half as many, twice as long,
+    that turn, grow and hide more), and still. With `dataset`, scores on that TAP-Vid file instead, query-first or
+    `strided`. With several `inputs`, also says what each model is worth in the same time. Raises ConfigError for
+    `strided` without `dataset` and for what no model, engine, size or file is.
+    """
+    if settings.strided and settings.dataset is None:
+        raise ConfigError("strided queries need a data set; name a TAP-Vid file with --dataset")
+    families = {name: _at_inputs(name, settings) for name in settings.models}
+    families |= {name: {name: maker} for name, maker in CLASSICAL.items()}
+    trackers = {name: maker for family in families.values() for name, maker in family.items()}
+    console = Console() if sys.stdout.isatty() else Console(width=REPORT_COLUMNS)
+    reports: list[Report] = []
+    for name, videos, fps in _data(settings):
+        with console.status(f"scoring on {name}"):
+            found = compare(trackers, videos, name, POINTS_AT_ONCE, fps)
+        console.print(report_table(found))
+        if len(settings.inputs) > 1:
+            of = {report.tracker: report for report in found}
+            console.print(equal_time_table({name: [of[one] for one in family] for name, family in families.items()}))
+        reports += found
+    return [as_dict(report) for report in reports]
+
+
+def _at_inputs(name: str, settings: Scoring) -> dict[str, MakeTracker]:
+    """Trackers of one model at every input size, by what tells them apart."""
+    model = load_model(name, device=settings.device)
+    engine = make(choose_for(model, settings.engine), set_threads(None))
+
+    def maker(size: Size | None) -> MakeTracker:
+        return lambda: Tracker(model, max_points=POINTS_AT_ONCE, window=1, input_size=size, engine=engine)
+
+    sizes = [input_size(text, SQUARE) for text in settings.inputs]
+    return {f"{name} {width}x{height}": maker((height, width)) for height, width in sizes} or {name: maker(None)}
+
+
+def _data(settings: Scoring) -> Iterator[tuple[str, Iterator[Video], float | None]]:
+    """The sets of videos, by name, and the rate that each is played at, if it is."""
+    photos, clips, frames, fps = settings.photos, settings.clips, settings.frames, settings.fps
+    if settings.dataset is not None:
+        protocol, read = ("strided", strided_videos) if settings.strided else ("query-first", query_first_videos)
+        yield f"{settings.dataset.stem}, {protocol}", read(settings.dataset), fps
+        return
+    if photos is not None:
+        yield f"photographs, {clips} x {frames} frames", iter(validation_videos(photos, clips, frames)), fps
+    yield f"procedural, {clips} x {frames} frames", iter(validation_videos(None, clips, frames)), fps
+    hard = (max(1, clips // 2), 2 * frames)
+    kind = "procedural" if photos is None else "photographs"
+    yield f"hard {kind}, {hard[0]} x {hard[1]} frames", iter(hard_videos(photos, *hard)), fps
+    yield f"still, {STILL_CLIPS} x 200 frames", iter(still_videos(photos, STILL_CLIPS)), None
