@@ -51,11 +51,12 @@ int main(int argc, char** argv) {
             places.data<float>()[1] = std::strtof(argv[4], nullptr);
             query.infer();
             const ov::Tensor match = query.get_tensor("match_queries"), refine = query.get_tensor("refine_queries");
+            const ov::Tensor features = query.get_tensor("features");
             auto copy = [&](const ov::Tensor& from, const char* name) {
                 if (state.count(name)) std::copy_n(from.data<const float>(), from.get_size(), state[name].data<float>());
             };
             copy(match, "match_queries"), copy(refine, "refine_queries"), copy(places, "recent.xy");
-            copy(match, "recent.match"), copy(refine, "recent.refine");
+            copy(match, "recent.match"), copy(features, "recent.refine");
         }
         for (auto& [name, tensor] : state) step.set_tensor(name, tensor);
         step.infer();

@@ -29,8 +29,8 @@ while (grabbed := video.read())[0]:
     if number == 0:  # points begin here; a slot can begin on any frame in the same way
         slots = np.zeros((manifest["points"], 2), np.float32)
         slots[: len(xy)] = xy * shrink
-        match, refine = query.run(None, {"xy": slots, **grids})
-        begun = {"recent.match": match[None], "recent.refine": refine[:, None], "recent.xy": slots[None]}
+        match, refine, features = query.run(None, {"xy": slots, **grids})
+        begun = {"recent.match": match[None], "recent.refine": features[:, None], "recent.xy": slots[None]}
         state |= {"match_queries": match, "refine_queries": refine}
         state |= {name: value for name, value in begun.items() if name in state}
     estimates, *following = step.run(None, {**grids, **state})

@@ -156,8 +156,9 @@ def _to_one_channel(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 def local_correlations(features: Tensor, levels: Sequence[Tensor], xy: Tensor, size: tuple[int, int]) -> Tensor:
     """Local correlations with all levels of a pyramid, each [G, H, W, C]: [G, N, 49 L], level after level.
 
-    xy [G, N, 2] is in pixels of a picture of `size` (height, width) that every level covers. Features [G, N, C] hold
+    xy [G, M, 2] is in pixels of a picture of `size` (height, width) that every level covers. Features [G, N, C] hold
     the channels of level 0, then of level 1, and so on; the remaining levels, pooled copies, share the last channels.
+    N is a multiple of M: several looks at the same places, one after another, for which samples are taken once.
     """
     patches = []
     first = 0
@@ -171,37 +172,40 @@ def local_correlations(features: Tensor, levels: Sequence[Tensor], xy: Tensor, s
 
 
 def local_correlation(features: Tensor, grid: Tensor, xy: Tensor) -> Tensor:
-    """Dot products of features [G, N, C] with 7x7 samples of grid [G, H, W, C] around xy [G, N, 2]: [G, N, 49].
+    """Dot products of features [G, N, C] with 7x7 samples of grid [G, H, W, C] around xy [G, M, 2]: [G, N, 49].
 
-    xy is in cells. Samples are bilinear at offsets -3..3, y outer and x inner; the grid is zero outside (TAPIR, section
-    3.2), and a position that is not finite gives NaN. Bilinear sampling is linear, so this takes dot products with the
-    surrounding 8x8 cells and blends those: 64 dot products a point instead of 49 samples of four cells each.
+    xy is in cells; feature n is compared around xy[n % M]. Samples are bilinear at offsets -3..3, y outer and x inner;
+    the grid is zero outside (TAPIR, section 3.2), and a position that is not finite gives NaN. Bilinear sampling is
+    linear, so this takes dot products with the surrounding 8x8 cells and blends those: 64 dot products a point instead
+    of 49 samples of four cells each.
     """
     height, width, channels = grid.shape[1:]
     groups, points = xy.shape[:2]
+    looks = features.shape[1] // max(1, points) or 1
     corner = torch.floor(xy - 0.5)
-    fraction = xy - 0.5 - corner  # [G, N, 2]
+    fraction = xy - 0.5 - corner  # [G, M, 2]
     reach = torch.arange(-PATCH_RADIUS, PATCH_RADIUS + 2, device=xy.device)  # [8]
     start = torch.where(corner.abs() < FAR_CELLS, corner, -FAR_CELLS).long()
-    columns = start[..., 0, None] + reach  # [G, N, 8]
+    columns = start[..., 0, None] + reach  # [G, M, 8]
     rows = start[..., 1, None] + reach
-    inside = _within(rows, height)[..., :, None] & _within(columns, width)[..., None, :]  # [G, N, 8, 8]
+    inside = _within(rows, height)[..., :, None] & _within(columns, width)[..., None, :]  # [G, M, 8, 8]
     cells = rows.clamp(0, height - 1)[..., :, None] * width + columns.clamp(0, width - 1)[..., None, :]
-    cells = cells.flatten(2)  # [G, N, 64]
+    cells = cells.flatten(2)  # [G, M, 64]
     table = grid.flatten(1, 2)  # [G, HW, C]
     if height * width <= DENSE_CELLS:
-        dots = (features @ table.mT).gather(2, cells)
+        dots = (features @ table.mT).gather(2, cells.repeat(1, looks, 1)).unflatten(1, (looks, points))
     else:
         group = torch.arange(groups, device=xy.device)[:, None, None] * (height * width)
-        around = table.flatten(0, 1).index_select(0, (cells + group).flatten())  # [G N 64, C]
-        dots = torch.bmm(
-            around.view(groups * points, cells.shape[2], channels), features.reshape(groups * points, channels, 1)
-        )
-    dots = dots.view(groups, points, 8, 8).to(fraction.dtype) * inside  # blended in the precision of positions
-    across, down = fraction[..., 0, None, None], fraction[..., 1, None, None]
-    dots = torch.lerp(dots[..., :-1], dots[..., 1:], across.expand(groups, points, 8, 7))
-    patch = torch.lerp(dots[..., :-1, :], dots[..., 1:, :], down.expand(groups, points, 7, 7))
-    return patch.flatten(2).to(features.dtype)
+        around = table.flatten(0, 1).index_select(0, (cells + group).flatten())  # [G M 64, C]
+        around = around.view(groups, points, cells.shape[2], channels)
+        dots = around @ features.unflatten(1, (looks, points)).permute(0, 2, 3, 1)  # [G, M, 64, looks]
+        dots = dots.permute(0, 3, 1, 2).contiguous()  # else the lerps below keep an order that OpenVINO cannot read
+    dots = dots.unflatten(-1, (8, 8)).to(fraction.dtype)  # blended in the precision of positions
+    dots = dots * inside[:, None]
+    across, down = fraction[:, None, :, 0, None, None], fraction[:, None, :, 1, None, None]
+    dots = torch.lerp(dots[..., :-1], dots[..., 1:], across.expand(groups, looks, points, 8, 7))
+    patch = torch.lerp(dots[..., :-1, :], dots[..., 1:, :], down.expand(groups, looks, points, 7, 7))
+    return patch.flatten(1, 2).flatten(2).to(features.dtype)
 
 
 def _within(index: Tensor, size: int) -> Tensor:

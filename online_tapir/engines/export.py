@@ -29,7 +29,7 @@ BEGIN = {
     "memory": "0",
     "previous_xy": "NaN",
     "recent.match": "query.match_queries",
-    "recent.refine": "query.refine_queries",
+    "recent.refine": "query.features",
     "recent.xy": "its position",
     "recent.velocity": "0",
     "recent.age": "0",
@@ -59,7 +59,13 @@ def stages(model: Tapir, size: Size, rows: int) -> list[Stage]:
     xy = torch.full((rows, 2), 8.0)
     return [
         Stage("encoder", EncoderGraph(model), (image,), ("image",), grids),
-        Stage("query", QueryGraph(model, size), (xy, *levels), ("xy", *grids), ("match_queries", "refine_queries")),
+        Stage(
+            "query",
+            QueryGraph(model, size),
+            (xy, *levels),
+            ("xy", *grids),
+            ("match_queries", "refine_queries", "features"),
+        ),
         Stage(
             "step",
             StepGraph(model, size, tuple(state)),

@@ -24,6 +24,7 @@ class Exported:
     points: int  # slots
     visible_above: float
     state: dict[str, tuple[int, ...]]  # shapes of the step's inputs, without the grids
+    found: tuple[str, ...]  # what a query returns
     following: tuple[str, ...]  # of the state, what a step returns
     begin: dict[str, str]  # what a slot begins as
 
@@ -51,6 +52,7 @@ class Exported:
                 told["points"],
                 told["visible_above"],
                 shapes,
+                tuple(told["tensors"]["query"]["outputs"]),
                 tuple(name.removeprefix("next.") for name in list(step["outputs"])[1:]),
                 told["begin"],
             )

@@ -19,7 +19,7 @@ from online_tapir.errors import ConfigError, WeightsError
 from online_tapir.files import replacing
 from online_tapir.model import haiku, public, weights_store
 from online_tapir.model.backbone import EXTRA_EXPANSION
-from online_tapir.model.config import PRESETS, TapirConfig, preset
+from online_tapir.model.config import NEIGHBOURS, PRESETS, TapirConfig, preset
 from online_tapir.model.memory import MIB, memory_errors, memory_of, ran_out
 from online_tapir.model.public import Shape
 from online_tapir.model.tapir import Tapir
@@ -370,7 +370,8 @@ def _main_weights(config: TapirConfig) -> int:
     extra = config.extra_convs * 2 * around * EXTRA_EXPANSION * config.lowres_channels**2
     head = around * 2 * config.match_width**2
     mixer = config.mixer_depth * 2 * config.mixer_expansion * config.mixer_width**2
-    around_mixer = config.mixer_width * (2 * config.feature_channels + PATCH_SAMPLES * config.grids)
+    patches = config.grids + NEIGHBOURS * config.neighbour_grids
+    around_mixer = config.mixer_width * (2 * config.feature_channels + PATCH_SAMPLES * patches)
     return convs + extra + head + mixer + around_mixer
 
 

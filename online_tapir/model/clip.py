@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from online_tapir.model.estimate import Estimate
-from online_tapir.model.grids import Grids, describe
+from online_tapir.model.grids import Grids, describe_query
 from online_tapir.model.matching import Match
 from online_tapir.model.mixer import Past
 from online_tapir.model.recent import Recent
@@ -38,7 +38,8 @@ def track_clip(
     if backbone_bf16:
         grids = Grids(grids.size, tuple(level.float() for level in grids.levels), grids.pooled)
     first_frame = torch.arange(batch, device=xy.device)[:, None] * frames
-    queries = describe(grids, (first_frame + query_frame).flatten(), xy.flatten(0, 1), grids.size)
+    named = (first_frame + query_frame).flatten()
+    queries = describe_query(grids, named, xy.flatten(0, 1), grids.size, model.config.neighbour_grids)
     walk = _Walk(model, queries.view(*xy.shape[:2], -1), xy, query_frame)
     steps = [walk.step(frame, number) for number, frame in enumerate(grids.by_frame(frames))]
     matches, refined = zip(*steps, strict=True)
@@ -57,10 +58,10 @@ class _Walk:
     def __init__(self, model: Tapir, queries: Tensor, xy: Tensor, query_frame: Tensor) -> None:
         config = model.config
         self.model = model
-        self.queries = queries  # [B, N, C]
-        self._to_match = queries[..., -config.lowres_channels :]
+        self.queries, self._neighbours = model.split(queries)  # [B, N, C], [B, N, 8 C']
+        self._to_match = self.queries[..., -config.lowres_channels :]
         self._query_frame = query_frame
-        self._recent = Recent.begun(self._to_match, queries[None], xy) if config.recent_inputs else None
+        self._recent = Recent.begun(self._to_match, self.queries[None], xy) if config.recent_inputs else None
         self._past = [model.refiner.mixer.no_past() for _ in range(config.iterations)]
         self._previous_xy = [torch.full_like(xy, torch.nan) for _ in range(config.iterations)]
 
@@ -78,7 +79,9 @@ class _Walk:
             def mix(seen: Tensor, past: list[Past] = past) -> Tensor:
                 return refiner.mixer.frame(seen, alive[..., None].to(seen.dtype), past)
 
-            guess, features = refiner.iterate(grids, guess, features, motion, grids.size, recent, 0, mix)
+            guess, features = refiner.iterate(
+                grids, guess, features, self._neighbours, motion, grids.size, recent, 0, mix
+            )
             estimates.append(guess)
         if recent is not None:
             self._recent = recent.after(guess, grids, (grids,), grids.size).where(alive, recent)

@@ -8,6 +8,7 @@ Size = tuple[int, int]  # height, width
 
 GROUP_STRIDES = (1, 2, 2, 1)
 LOWRES_GROUP = 3
+NEIGHBOURS = 8  # of a query, around it
 LOWRES_STRIDE = 8
 TRUNKS = ("resnet", "lean")
 # By the number of a lean trunk's grids, the ResNet groups that they correspond to: strides 4 and 8, or 2, 4 and 8.
@@ -38,6 +39,7 @@ class TapirConfig:
     peak_inputs: bool = False  # the mixer also sees where each correlation patch peaks
     motion_inputs: bool = False  # the mixer also sees how far the point moved since the last frame
     recent_inputs: bool = False  # matching and mixer also see the point's last appearance and position
+    neighbour_grids: int = 0  # on so many of the finest grids the mixer also sees where a query's neighbours match
 
     def __post_init__(self) -> None:
         height, width = self.initial_resolution
@@ -63,6 +65,10 @@ class TapirConfig:
             )
         if self.iterations < 1:
             raise ConfigError(f"iterations is {self.iterations}; a model refines at least once")
+        if not 0 <= self.neighbour_grids <= len(self.described_by):
+            raise ConfigError(
+                f"neighbour_grids is {self.neighbour_grids}; queries have neighbours on 0 to {len(self.described_by)}"
+            )
 
     def scaled(self, width: float) -> "TapirConfig":
         """The same model with `width` times as many trunk, grid and mixer channels, rounded to multiples of 8."""
@@ -89,6 +95,16 @@ class TapirConfig:
     def feature_channels(self) -> int:
         """Channels of a point's running features, fine to coarse."""
         return sum(self.described_channels)
+
+    @property
+    def neighbour_channels(self) -> int:
+        """Channels of one neighbour of a query, fine to coarse."""
+        return sum(self.described_channels[: self.neighbour_grids])
+
+    @property
+    def query_channels(self) -> int:
+        """Channels of what a point is refined by: its own features, then those of its neighbours."""
+        return self.feature_channels + NEIGHBOURS * self.neighbour_channels
 
     @property
     def described_channels(self) -> list[int]:

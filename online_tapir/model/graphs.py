@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from online_tapir.model.config import Size
 from online_tapir.model.estimate import packed
-from online_tapir.model.grids import Grids, describe
+from online_tapir.model.grids import Grids, describe_query
 from online_tapir.model.state import TrackState
 from online_tapir.model.tapir import Tapir
 
@@ -32,17 +32,23 @@ class EncoderGraph(nn.Module):
 
 
 class QueryGraph(nn.Module):
-    """Levels and points xy [P, 2], in pixels of `size`, to the features [P, C coarse] and [1, P, C fine + coarse]."""
+    """Levels and points xy [P, 2], in pixels of `size`, to what their slots begin with.
+
+    Features to match by [P, C coarse], to refine by [1, P, C fine + coarse and the neighbours'], and the last without
+    the neighbours', which the last sight begins with.
+    """
 
     def __init__(self, model: Tapir, size: Size) -> None:
         super().__init__()
         self.size = size
-        self.pooled, self.coarse = model.config.pyramid_levels, model.config.lowres_channels
+        self.config = model.config
 
-    def forward(self, xy: Tensor, *levels: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, xy: Tensor, *levels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        config, grids = self.config, Grids(self.size, levels, self.config.pyramid_levels)
         frame = torch.zeros(xy.shape[0], dtype=torch.long, device=xy.device)
-        features = describe(Grids(self.size, levels, self.pooled), frame, xy, self.size)
-        return features[:, -self.coarse :], features[None]
+        queries = describe_query(grids, frame, xy, self.size, config.neighbour_grids)
+        features = queries[:, : config.feature_channels]
+        return features[:, -config.lowres_channels :], queries[None], features[None]
 
 
 class StepGraph(nn.Module):
@@ -60,7 +66,7 @@ class StepGraph(nn.Module):
         grids = Grids(self.size, levels, model.config.pyramid_levels)
         state = TrackState.of(dict(zip(self.names, tensors[self.levels :], strict=True)))
         guess = model.matching(state.match_queries[None], grids, state.recent).estimate
-        features = state.refine_queries[0][None]
+        features, neighbours = model.split(state.refine_queries[0][None])
         memories, places = [], []
         for iteration in range(model.config.iterations):
             previous = state.previous_xy[0, iteration]
@@ -68,7 +74,7 @@ class StepGraph(nn.Module):
             if not model.config.motion_inputs:
                 motion = torch.zeros_like(guess.xy)
             places.append(guess.xy[0] if model.config.motion_inputs else previous)
-            seen = model.refiner.inputs(grids, guess, features, motion, self.size, state.recent, 0)
+            seen = model.refiner.inputs(grids, guess, features, neighbours, motion, self.size, state.recent, 0)
             change, memory = model.refiner.mixer.advance(seen[0], state.memory[0, iteration])
             memories.append(memory)
             guess, features = model.refiner.move(guess, features, change[None], grids, self.size)

@@ -8,6 +8,9 @@ from torch import Tensor
 from online_tapir.model import coordinates
 from online_tapir.model.config import Size
 
+APART = 2  # cells from a query to its neighbours
+NEIGHBOUR_OFFSETS = [(x, y) for y in (-APART, 0, APART) for x in (-APART, 0, APART) if x or y]
+
 
 @dataclass(frozen=True, slots=True)
 class Grids:
@@ -41,6 +44,25 @@ def describe(grids: Grids, frame: Tensor, xy: Tensor, size: Size) -> Tensor:
         for level in grids.describing
     ]
     return torch.cat(samples, dim=1)
+
+
+def describe_query(grids: Grids, frame: Tensor, xy: Tensor, size: Size, neighbour_grids: int) -> Tensor:
+    """What points xy [P, 2] are refined by, [P, C + 8 C']: `describe`, then the features of their neighbours.
+
+    The neighbours are two cells to the sides, above and below, on each of the finest `neighbour_grids` grids; row by
+    row, each with its C' channels, fine to coarse. With them a patch of the query is correlated with a patch of a frame
+    (local 4D correlation, LocoTrack, arXiv 2407.15420, section 3.2).
+    """
+    features = describe(grids, frame, xy, size)
+    if not neighbour_grids:
+        return features
+    offsets = torch.tensor(NEIGHBOUR_OFFSETS, device=xy.device, dtype=xy.dtype)  # [8, 2] cells
+    around = []
+    for level in grids.levels[:neighbour_grids]:
+        cells = coordinates.rescale(xy, size, (level.shape[1], level.shape[2]))
+        places = (cells[:, None] + offsets).flatten(0, 1)  # [8 P, 2]
+        around.append(_sample(level, frame.repeat_interleave(len(offsets)), places).view(len(xy), len(offsets), -1))
+    return torch.cat([features, torch.cat(around, dim=2).flatten(1)], dim=1)
 
 
 def _sample(grid: Tensor, frame: Tensor, xy: Tensor) -> Tensor:

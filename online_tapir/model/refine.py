@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from online_tapir.model import coordinates
-from online_tapir.model.config import Size, TapirConfig
+from online_tapir.model.config import NEIGHBOURS, Size, TapirConfig
 from online_tapir.model.estimate import Estimate
 from online_tapir.model.grids import Grids
 from online_tapir.model.mixer import Mixer
@@ -28,6 +28,7 @@ class Refiner(nn.Module):
         source = 4 + config.feature_channels + PATCH_SAMPLES * config.grids + peaks
         if config.recent_inputs:
             source += PATCH_SAMPLES * config.grids + peaks + 3
+        source += NEIGHBOURS * PATCH_SAMPLES * config.neighbour_grids
         self.mixer = Mixer(config, source, 4 + config.feature_channels)
         self.config = config
 
@@ -36,6 +37,7 @@ class Refiner(nn.Module):
         grids: Grids,
         guess: Estimate,
         features: Tensor,
+        neighbours: Tensor,
         motion: Tensor,
         initial: Size,
         recent: Recent | None,
@@ -44,8 +46,9 @@ class Refiner(nn.Module):
     ) -> Tensor:
         """The mixer's input [G, N, D] for a guess (pixels of a picture of `initial` size) and features [G, N, C].
 
-        motion [G, N, 2] is how far the guess moved since the last frame, in pixels of `initial`; `resolution` is the
-        index of the refinement resolution that the grids belong to.
+        neighbours [G, N, 8 C'] are the features of the query's neighbours (`describe_query`). motion [G, N, 2] is how
+        far the guess moved since the last frame, in pixels of `initial`; `resolution` is the index of the refinement
+        resolution that the grids belong to.
         """
         looks = [features] if recent is None else [features, recent.refine[resolution]]
         patches = self._patches(grids, guess.xy, looks, initial)
@@ -56,6 +59,8 @@ class Refiner(nn.Module):
         if recent is not None:
             expected = ((recent.expected_xy - guess.xy) / MOTION_SCALE_PX).clamp(-MOTION_LIMIT, MOTION_LIMIT)
             parts += [*patches[1], expected.to(dtype), recent.trust[..., None].to(dtype)]
+        if self.config.neighbour_grids:
+            parts.append(self.around(grids, guess.xy, neighbours, initial))
         if taps is not None:
             taps.correlated(grids, patches[0][0], None if recent is None else patches[1][0])
         return torch.cat(parts, dim=-1)
@@ -65,6 +70,7 @@ class Refiner(nn.Module):
         grids: Grids,
         guess: Estimate,
         features: Tensor,
+        neighbours: Tensor,
         motion: Tensor,
         initial: Size,
         recent: Recent | None,
@@ -73,7 +79,7 @@ class Refiner(nn.Module):
         taps: Tapping | None = None,
     ) -> tuple[Estimate, Tensor]:
         """One refinement: what `inputs` sees goes through `mix`, one frame of the mixer, and moves the guess."""
-        change = mix(self.inputs(grids, guess, features, motion, initial, recent, resolution, taps))
+        change = mix(self.inputs(grids, guess, features, neighbours, motion, initial, recent, resolution, taps))
         return self.move(guess, features, change, grids, initial)
 
     def _patches(self, grids: Grids, xy: Tensor, looks: list[Tensor], initial: Size) -> list[list[Tensor]]:
@@ -81,12 +87,22 @@ class Refiner(nn.Module):
 
         With `peak_inputs` also each patch's peak [G, N, 2 L].
         """
-        patches = local_correlations(torch.cat(looks, dim=1), grids.levels, xy.repeat(1, len(looks), 1), initial)
+        patches = local_correlations(torch.cat(looks, dim=1), grids.levels, xy, initial)
         parts = [patches]
         if self.config.peak_inputs:
             by_level = patches.view(*patches.shape[:2], len(grids.levels), PATCH_SAMPLES)
             parts.append(_peak(by_level, self.config.softmax_temperature).flatten(-2))
         return [list(of_look) for of_look in zip(*(part.chunk(len(looks), dim=1) for part in parts), strict=True)]
+
+    def around(self, grids: Grids, xy: Tensor, neighbours: Tensor, initial: Size) -> Tensor:
+        """Correlations of each neighbour [G, N, 8 C'] of a query around xy, [G, N, 8 * 49 L], L the neighbours' levels.
+
+        With the query's own they correlate a patch with a patch: local 4D correlation (LocoTrack, section 3.2).
+        """
+        groups, points = xy.shape[:2]
+        looks = neighbours.view(groups, points, NEIGHBOURS, -1).transpose(1, 2).flatten(1, 2)  # [G, 8 N, C']
+        found = local_correlations(looks, grids.levels[: self.config.neighbour_grids], xy, initial)
+        return found.view(groups, NEIGHBOURS, points, -1).transpose(1, 2).flatten(2)
 
     def move(
         self, guess: Estimate, features: Tensor, change: Tensor, grids: Grids, initial: Size

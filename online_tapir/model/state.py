@@ -19,7 +19,7 @@ class TrackState:
     """Query features and refinement memory of `capacity` points. Row n of every tensor belongs to one point."""
 
     match_queries: Tensor  # [N, C coarse]
-    refine_queries: Tensor  # [R, N, C fine + coarse], R refinement resolutions
+    refine_queries: Tensor  # [R, N, C fine + coarse, then their neighbours'], R refinement resolutions
     memory: Tensor  # [R, iterations, depth, 4, N, width]
     previous_xy: Tensor  # [R, iterations, N, 2] the guess refined on the last frame; NaN if there was none
     recent: Recent | None  # of one stream; None for a model without `recent_inputs`
@@ -34,7 +34,7 @@ class TrackState:
         refinements = (resolutions, config.iterations)
         return cls(
             zeros(capacity, config.lowres_channels),
-            zeros(resolutions, capacity, config.feature_channels),
+            zeros(resolutions, capacity, config.query_channels),
             zeros(*refinements, config.mixer_depth, REMEMBERED, capacity, config.mixer_width),
             torch.full((*refinements, capacity, 2), torch.nan, device=device),
             Recent.begun(
@@ -99,7 +99,8 @@ class TrackState:
         view.memory.zero_()
         view.previous_xy.fill_(torch.nan)
         if view.recent is not None:
-            view.recent.copy_(Recent.begun(match_queries[None], refine_queries[:, None], xy[None]))
+            features = refine_queries[..., : view.recent.refine.shape[-1]]
+            view.recent.copy_(Recent.begun(match_queries[None], features[:, None], xy[None]))
 
     def forget_place(self) -> None:
         """Makes the points ones that were last seen so long ago that they may be anywhere."""

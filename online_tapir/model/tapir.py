@@ -17,7 +17,7 @@ from online_tapir.model import coordinates
 from online_tapir.model.backbone import Backbone
 from online_tapir.model.config import Size, TapirConfig
 from online_tapir.model.estimate import Estimate
-from online_tapir.model.grids import Grids, describe
+from online_tapir.model.grids import Grids, describe, describe_query
 from online_tapir.model.lean import LeanBackbone
 from online_tapir.model.matching import Match, MatchingHead
 from online_tapir.model.refine import Refiner
@@ -75,10 +75,12 @@ class Tapir(nn.Module):
     def describe(self, pyramid: FeaturePyramid, xy: Tensor, size: Size) -> tuple[Tensor, Tensor, Tensor]:
         """The arguments of TrackState.begin for points xy [P, 2], in pixels of a frame of `size`.
 
-        Query features for matching [P, C] and refining [R, P, C]; positions [P, 2] in pixels of the initial resolution.
+        Query features for matching [P, C] and refining [R, P, C + 8 C'] (`describe_query`); positions [P, 2] in pixels
+        of the initial resolution.
         """
         frame = torch.zeros(len(xy), dtype=torch.long, device=xy.device)
-        refine = torch.stack([describe(grids, frame, xy, size) for grids in pyramid.refine])
+        neighbours = self.config.neighbour_grids
+        refine = torch.stack([describe_query(grids, frame, xy, size, neighbours) for grids in pyramid.refine])
         match = describe(pyramid.match, frame, xy, size)[:, -self.config.lowres_channels :]
         return match, refine, coordinates.rescale(xy, size, pyramid.match.size)
 
@@ -104,7 +106,7 @@ class Tapir(nn.Module):
         guess = first
         for level, grids in enumerate(pyramid.refine):
             guess = Estimate(guess.xy, first.occlusion, first.expected_distance)
-            features = by_lane(state.refine_queries[level], lanes)
+            features, neighbours = self.split(by_lane(state.refine_queries[level], lanes))
             for iteration in range(self.config.iterations):
                 motion = self.motion(guess.xy, by_lane(state.previous_xy[level, iteration], lanes), there)
                 memory = state.memory[level, iteration]
@@ -113,7 +115,7 @@ class Tapir(nn.Module):
                     return by_lane(self.refiner.mixer.step(seen.flatten(0, 1), memory, phase), lanes)
 
                 guess, features = self.refiner.iterate(
-                    grids, guess, features, motion, initial, recent, level, mix, taps
+                    grids, guess, features, neighbours, motion, initial, recent, level, mix, taps
                 )
                 estimates.append(guess)
                 if taps is not None:
@@ -122,6 +124,11 @@ class Tapir(nn.Module):
             after = recent.after(guess, pyramid.match, pyramid.refine, initial)
             recent.copy_(after.where(there, recent))
         return estimates
+
+    def split(self, queries: Tensor) -> tuple[Tensor, Tensor]:
+        """The features [..., C] in what points are refined by, and those of their neighbours, [..., 8 C']."""
+        features = self.config.feature_channels
+        return queries[..., :features], queries[..., features:]
 
     def motion(self, xy: Tensor, previous: Tensor, there: Tensor) -> Tensor:
         """How far guesses xy [G, N, 2] moved from `previous` [G, N, 2], which becomes xy where `there` [G, N or 1].

@@ -263,10 +263,11 @@ class ExportedTracker(Labelled):
         scaled = xy * np.array([width / frame.size[1], height / frame.size[0]], np.float32)
         slots = np.full((self.max_points, 2), 8, np.float32)
         slots[: len(xy)] = scaled
-        match, refine = self._query([slots, *self._grids_of(frame)])
+        found = self._query([slots, *self._grids_of(frame)])
         values: dict[str, Any] = {
-            "query.match_queries": match[: len(xy)],
-            "query.refine_queries": refine[:, : len(xy)],
+            **{
+                f"query.{name}": part[..., : len(xy), :] for name, part in zip(self._exported.found, found, strict=True)
+            },
             "its position": scaled,
             "0": 0.0,
             "NaN": np.nan,

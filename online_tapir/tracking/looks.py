@@ -15,7 +15,7 @@ class Looks:
     """Query features of P points at R refinement resolutions, float32, on the host."""
 
     match: NDArray[np.float32]  # [P, C coarse]
-    refine: NDArray[np.float32]  # [R, P, C fine + coarse]
+    refine: NDArray[np.float32]  # [R, P, C fine + coarse, then their neighbours']
 
     @property
     def points(self) -> int:
@@ -34,7 +34,7 @@ class Looks:
 
     def check(self, config: TapirConfig) -> None:
         """QueryError unless a model of this configuration can track points by these features."""
-        channels = (config.lowres_channels, config.feature_channels)
+        channels = (config.lowres_channels, config.query_channels)
         found = (self.match.shape[-1], self.refine.shape[-1])
         if found != channels:
             raise QueryError(f"looks with {found} channels are not those of model {config.name}, which has {channels}")

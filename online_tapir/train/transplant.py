@@ -8,7 +8,7 @@ from itertools import zip_longest
 import torch
 from torch import Tensor
 
-from online_tapir.model.config import TapirConfig
+from online_tapir.model.config import NEIGHBOURS, TapirConfig
 from online_tapir.model.tapir import Tapir
 from tapir_kernels import PATCH_SAMPLES
 
@@ -60,7 +60,11 @@ def _rows(old: TapirConfig, new: TapirConfig) -> list[int]:
 
 
 def _columns(old: TapirConfig, new: TapirConfig) -> list[int]:
-    """Of the mixer's input: motion, logits, features, then patches and peaks of the query and of the last sight."""
+    """Of the mixer's input.
+
+    Motion, logits and features; patches and peaks of query and last sight; three of the last sight's place; the patches
+    of the query's neighbours.
+    """
     sources = _rows(old, new)
     start = 4 + old.feature_channels
     for _ in range(2):
@@ -68,4 +72,10 @@ def _columns(old: TapirConfig, new: TapirConfig) -> list[int]:
             missing = (new.grids - old.grids) * numbers  # of the finest grids; below zero, those are left out
             sources += [-1] * missing + list(range(start + max(0, -missing), start + old.grids * numbers))
             start += old.grids * numbers
-    return [*sources, start, start + 1, start + 2]
+    own = [start, start + 1, start + 2]
+    start += 3
+    known, wanted = (PATCH_SAMPLES * model.neighbour_grids for model in (old, new))
+    for neighbour in range(NEIGHBOURS):
+        first = start + neighbour * known
+        own += [first + sample if sample < known else -1 for sample in range(wanted)]
+    return sources + own

@@ -19,7 +19,14 @@ from online_tapir.tracking.tracker import Tracker
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 SIZE = (96, 64)  # width, height: of the frames and of the input
 XY = [[40.5, 30.25], [70.0, 20.0]]
-LIKE_SMALL = tiny_config(iterations=1, described_by=(0, 1, 3), peak_inputs=True, motion_inputs=True, recent_inputs=True)
+LIKE_SMALL = tiny_config(
+    iterations=1,
+    described_by=(0, 1, 3),
+    peak_inputs=True,
+    motion_inputs=True,
+    recent_inputs=True,
+    neighbour_grids=2,
+)
 
 
 @pytest.fixture

@@ -75,6 +75,14 @@ def test_a_position_that_is_not_finite_gives_nan_for_its_point_alone(device: tor
     torch.testing.assert_close(found, reference.local_correlations(features, grids, xy, (36, 56)), equal_nan=True)
 
 
+def test_several_looks_at_the_same_places_agree_with_the_reference(device: torch.device) -> None:
+    generator = torch.Generator().manual_seed(2)
+    grids = pyramid((9, 14), (16, 20), 2, generator)
+    looks, xy = torch.randn(2, 8 * 5, 36, generator=generator), torch.rand(2, 5, 2, generator=generator) * 36
+    found = local_correlations(looks.to(device), [grid.to(device) for grid in grids], xy.to(device), (36, 56)).cpu()
+    torch.testing.assert_close(found, reference.local_correlations(looks, grids, xy, (36, 56)), atol=1e-5, rtol=1e-5)
+
+
 def test_nothing_outside_the_grid_is_counted(device: torch.device) -> None:
     grid, features = torch.ones(1, 5, 7, 16, device=device), torch.ones(1, 2, 16, device=device)
     xy = torch.tensor([[[0.5, 0.5], [7.0, 5.0]]], device=device)  # the first cell's centre; the last corner

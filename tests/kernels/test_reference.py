@@ -87,6 +87,20 @@ def test_local_correlations_are_those_of_each_level_at_its_own_scale() -> None:
         torch.testing.assert_close(patch, tapir_kernels.local_correlation(part, grid, cells), atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("cells", [0, reference.DENSE_CELLS])
+def test_several_looks_at_the_same_places_are_each_correlated_there(
+    cells: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reference, "DENSE_CELLS", cells)
+    generator = torch.Generator().manual_seed(9)
+    levels = [torch.randn(shape, generator=generator) for shape in ((2, 30, 41, 12), (2, 15, 20, 20))]
+    looks = torch.randn(2, 3 * 9, 32, generator=generator)
+    xy = torch.rand(2, 9, 2, generator=generator) * 150 - 10
+    found = tapir_kernels.local_correlations(looks, levels, xy, (120, 164))
+    alone = [tapir_kernels.local_correlations(look, levels, xy, (120, 164)) for look in looks.chunk(3, dim=1)]
+    torch.testing.assert_close(found, torch.cat(alone, dim=1), atol=1e-5, rtol=1e-5)
+
+
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("points", POINTS)
 def test_cost_volume_is_every_dot_product(size: tuple[int, int], points: int) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 from online_tapir.model.clip import track_clip
 from online_tapir.model.config import PRESETS, TapirConfig
 from online_tapir.model.estimate import visibility
+from online_tapir.model.grids import describe, describe_query
 from online_tapir.model.state import TrackState
 from online_tapir.model.tapir import Tapir, phase_of
 
@@ -53,6 +54,7 @@ def test_a_stream_gives_what_the_whole_clip_gives(
         motion_inputs=own_inputs,
         recent_inputs=own_inputs,
         described_by=(0, 1, 3) if own_inputs else (1, 3),
+        neighbour_grids=2 if own_inputs else 0,
     )
     model = make_model(config)
     clip = as_clip(make_frames(6, *size))
@@ -65,6 +67,41 @@ def test_a_stream_gives_what_the_whole_clip_gives(
             start:, point
         ]
         torch.testing.assert_close(torch.stack(track), whole, atol=1e-4, rtol=0)
+
+
+def test_a_query_brings_along_what_lies_two_cells_around_it_on_the_finest_grids(
+    make_model: MakeModel, make_frames: MakeFrames, tiny_config: TapirConfig
+) -> None:
+    config = replace(tiny_config, initial_resolution=(64, 96), described_by=(0, 1, 3), neighbour_grids=2)
+    model = make_model(config)
+    pyramid = model.encode(as_clip(make_frames(1, 64, 96))[:, 0])
+    xy = torch.tensor([[40.0, 30.0], [51.3, 22.9]])
+    _, refine, _ = model.describe(pyramid, xy, (64, 96))
+    features, neighbours = model.split(refine[0])
+    assert torch.equal(features, describe(pyramid.match, torch.zeros(2, dtype=torch.long), xy, (64, 96)))
+    fine, middle = config.described_channels[:2]
+    around = [(-1, -1), (0, -1), (1, -1), (-1, 0), (1, 0), (-1, 1), (0, 1), (1, 1)]
+    for (x, y), found in zip(around, neighbours.view(2, 8, fine + middle).unbind(1), strict=True):
+        for pixels, first, channels in ((4, 0, fine), (8, fine, middle)):  # two cells at strides 2 and 4
+            there = xy + torch.tensor([x, y]) * pixels
+            expected = describe(pyramid.match, torch.zeros(2, dtype=torch.long), there, (64, 96))
+            part = slice(first, first + channels)
+            torch.testing.assert_close(found[:, part], expected[:, part])
+
+
+def test_on_its_own_frame_a_neighbours_patch_peaks_at_the_neighbour(
+    make_model: MakeModel, make_frames: MakeFrames, tiny_config: TapirConfig
+) -> None:
+    """It is compared with what surrounds the point."""
+    config = replace(tiny_config, initial_resolution=(64, 96), described_by=(0, 1, 3), neighbour_grids=2)
+    model = make_model(config)
+    grids = model.encode(as_clip(make_frames(1, 64, 96))[:, 0]).match
+    xy = torch.tensor([[42.0, 30.0]])  # in the middle of cells of 4 pixels
+    _, neighbours = model.split(describe_query(grids, torch.zeros(1, dtype=torch.long), xy, (64, 96), 2))
+    patches = model.refiner.around(grids, xy[None], neighbours[None], (64, 96)).view(8, 2, 7, 7)
+    for index, (x, y) in enumerate([(-2, -2), (0, -2), (2, -2), (-2, 0), (2, 0), (-2, 2), (0, 2), (2, 2)]):
+        assert patches[index, 1, 3 + y, 3 + x] == pytest.approx(1, abs=1e-5)  # unit features: with itself
+        assert patches[index, 1].max() <= 1 + 1e-5
 
 
 def test_the_stages_move_the_estimate(make_model: MakeModel, make_frames: MakeFrames) -> None:

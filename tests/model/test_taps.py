@@ -26,7 +26,8 @@ ROW, POINTS = 3, 7
 ODD = phase_of(1, torch.device("cpu"))
 ALWAYS = torch.ones(1, 1, dtype=torch.bool)
 PUBLIC = tiny_config(name="like the published", iterations=3, pyramid_levels=2, peak_inputs=False, motion_inputs=False)
-CONFIGS = [PUBLIC, replace(PRESETS["small"], initial_resolution=SIZE), replace(PUBLIC, recent_inputs=True)]
+SMALL = replace(PRESETS["small"], initial_resolution=SIZE, neighbour_grids=2)
+CONFIGS = [PUBLIC, SMALL, replace(PUBLIC, recent_inputs=True)]
 COPYING = {"clone", "select", "view", "stack", "cat", "to", "_to_copy", "alias", "slice", "unsqueeze"}
 
 
@@ -92,7 +93,7 @@ def test_every_patch_and_every_estimate_is_the_models_own(stream: Stream, sizes:
     guess, number = estimates[0], 0
     for level, grids in enumerate(stream.pyramid.refine):
         guess = Estimate(guess.xy, estimates[0].occlusion, estimates[0].expected_distance)
-        features = before.refine_queries[level][None]
+        features, neighbours = model.split(before.refine_queries[level][None])
         for iteration in range(config.iterations):
             seen = taps.sight.patches[number]
             assert seen.resolution == (sizes or [SIZE])[level] == grids.size
@@ -104,7 +105,7 @@ def test_every_patch_and_every_estimate_is_the_models_own(stream: Stream, sizes:
                 last_sights = before.recent.refine[level]
                 assert_patches(seen.recent, local_correlations(last_sights, grids.levels, guess.xy, SIZE))
             motion = model.motion(guess.xy, before.previous_xy[None, level, iteration], ALWAYS)
-            inputs = model.refiner.inputs(grids, guess, features, motion, SIZE, before.recent, level)
+            inputs = model.refiner.inputs(grids, guess, features, neighbours, motion, SIZE, before.recent, level)
             change = model.refiner.mixer.step(inputs[0], before.memory[level, iteration], ODD)[None]
             guess, features = model.refiner.move(guess, features, change, grids, SIZE)
             number += 1

@@ -39,7 +39,7 @@ HOSTILE = settings(
 
 def own_inputs(config: TapirConfig) -> TapirConfig:
     """With every part that `small` has."""
-    return replace(config, described_by=(0, 1, 3), iterations=1, extra_convs=0, recent_inputs=True)
+    return replace(config, described_by=(0, 1, 3), iterations=1, extra_convs=0, recent_inputs=True, neighbour_grids=1)
 
 
 def public_inputs(config: TapirConfig) -> TapirConfig:

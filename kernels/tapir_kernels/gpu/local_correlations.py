@@ -136,6 +136,8 @@ def local_correlations(features: Tensor, levels: Sequence[Tensor], xy: Tensor, s
     """As `reference.local_correlations`, for one to four levels and xy in float32; KernelInputError for other input."""
     if not 1 <= len(levels) <= MOST_LEVELS:
         raise KernelInputError(f"local_correlations: {len(levels)} levels; the kernel takes 1 to {MOST_LEVELS}")
+    if 0 < xy.shape[1] < features.shape[1] and features.shape[1] % xy.shape[1] == 0:  # several looks at each place
+        xy = xy.repeat(1, features.shape[1] // xy.shape[1], 1)
     sizes = check(
         "local_correlations",
         Operand("features", features, "G N C"),
