@@ -193,14 +193,14 @@ def local_correlation(features: Tensor, grid: Tensor, xy: Tensor) -> Tensor:
     cells = cells.flatten(2)  # [G, M, 64]
     table = grid.flatten(1, 2)  # [G, HW, C]
     if height * width <= DENSE_CELLS:
-        dots = (features @ table.mT).gather(2, cells.repeat(1, looks, 1)).unflatten(1, (looks, points))
+        dots = (features @ table.mT).gather(2, cells.repeat(1, looks, 1))
     else:
         group = torch.arange(groups, device=xy.device)[:, None, None] * (height * width)
         around = table.flatten(0, 1).index_select(0, (cells + group).flatten())  # [G M 64, C]
         around = around.view(groups, points, cells.shape[2], channels)
-        dots = around @ features.unflatten(1, (looks, points)).permute(0, 2, 3, 1)  # [G, M, 64, looks]
+        dots = around @ features.view(groups, looks, points, channels).permute(0, 2, 3, 1)  # [G, M, 64, looks]
         dots = dots.permute(0, 3, 1, 2).contiguous()  # else the lerps below keep an order that OpenVINO cannot read
-    dots = dots.unflatten(-1, (8, 8)).to(fraction.dtype)  # blended in the precision of positions
+    dots = dots.view(groups, looks, points, 8, 8).to(fraction.dtype)  # blended in the precision of positions
     dots = dots * inside[:, None]
     across, down = fraction[:, None, :, 0, None, None], fraction[:, None, :, 1, None, None]
     dots = torch.lerp(dots[..., :-1], dots[..., 1:], across.expand(groups, looks, points, 8, 7))

@@ -26,7 +26,7 @@ def train(
     ] = 1.0,
     grow: Annotated[
         bool,
-        Parameter(help="Give lean weights of --start the grids of the next `small` that they lack.", negative=()),
+        Parameter(help="Give weights of --start what later versions of their model have in addition.", negative=()),
     ] = False,
     device: Annotated[str, Parameter(help="auto, cpu, cuda, ...")] = "auto",
 ) -> None:

@@ -160,12 +160,13 @@ def read_weights(path: Path) -> tuple[TapirConfig, dict[str, Tensor]]:
 def read_state(path: Path, config: TapirConfig) -> tuple[TapirConfig, dict[str, Tensor]]:
     """Reads any checkpoint file for `config`: the configuration it fits, and its tensors under this project's names.
 
-    The configuration is `config`, except for causal TAPIR's pooled grids: the public code uses one in some places and
-    none in others, so the file decides. Names may be this project's or those of the public PyTorch or Haiku
+    The configuration is `config`, except where versions of a preset differ, so that the file decides: causal TAPIR's
+    pooled grids, of which the public code has one in some places and none in others, and the neighbours of `small`'s
+    queries. Names may be this project's or those of the public PyTorch or Haiku
     checkpoints. Pickles are read without running code.
     """
     state = read_tensors(path)
-    config = _with_grids_of(state, config)
+    config = _as_in(state, config)
     check_state(state, config, str(path))
     if haiku.is_haiku(state):
         state = haiku.to_public(state, config)
@@ -244,7 +245,7 @@ def check_state(state: dict[str, Tensor], config: TapirConfig, source: str) -> N
 
 def fitting_preset(state: dict[str, Tensor]) -> TapirConfig | None:
     """The preset that a checkpoint's tensors fit, under any of the naming schemes; None if they fit none."""
-    candidates = (_with_grids_of(state, config) for config in PRESETS.values())
+    candidates = (_as_in(state, config) for config in PRESETS.values())
     return next((config for config in candidates if _misfit(state, config) is None), None)
 
 
@@ -273,13 +274,18 @@ def _wanted_shapes(state: dict[str, Tensor], config: TapirConfig) -> dict[str, S
     return public.public_shapes(config, ours) if public.is_public(state) else ours
 
 
-def _with_grids_of(state: dict[str, Tensor], config: TapirConfig) -> TapirConfig:
-    """Causal TAPIR with the number of pooled grids that the checkpoint has; other configurations unchanged."""
-    if config.name == "tapir":
-        for levels in (config.pyramid_levels, 1 - config.pyramid_levels):
-            candidate = replace(config, pyramid_levels=levels)
-            if _misfit(state, candidate) is None:
-                return candidate
+def _as_in(state: dict[str, Tensor], config: TapirConfig) -> TapirConfig:
+    """`config` as a checkpoint has it, where versions of a preset differ; unchanged if it fits neither.
+
+    Causal TAPIR has a pooled grid or none; `small` had no neighbours in its first version.
+    """
+    variants = {
+        "tapir": [replace(config, pyramid_levels=1 - config.pyramid_levels)] if config.pyramid_levels in (0, 1) else [],
+        "small": [replace(config, neighbour_grids=0)],
+    }
+    for candidate in (config, *variants.get(config.name, [])):
+        if _misfit(state, candidate) is None:
+            return candidate
     return config
 
 

@@ -2,6 +2,7 @@
 
 import json
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from rich.console import Console
 from online_tapir.errors import ConfigError
 from online_tapir.files import make_folder
 from online_tapir.model.checkpoint import choose_device, load_model, save_weights
-from online_tapir.model.config import LEAN_SMALL, PRESETS
+from online_tapir.model.config import LEAN_SMALL, PRESETS, TapirConfig
 from online_tapir.model.tapir import Tapir
 from online_tapir.recording.mp4 import Mp4Writer
 from online_tapir.scenes.clips import SceneConfig, make_clips
@@ -45,11 +46,11 @@ def train_model(
     """Trains one stage; writes its averaged weights to `out`/small.safetensors and a log to `out`/log.jsonl.
 
     Without `start`, trains `small` with `width` times its channels from random weights. `grow` gives the weights of
-    `start` the grids of the next `small`. Raises ConfigError for `width` together with `start`, as those weights have
-    their own width, and for `grow` without a lean `start`.
+    `start` what later versions of `small` have in addition. Raises ConfigError for `width` together with `start`, as
+    those weights have their own width, and for `grow` without a `small` or a lean one to start from.
     """
     if grow and start is None:
-        raise ConfigError("--grow adds grids to the weights of --start; name them")
+        raise ConfigError("--grow adds to the weights of --start; name them")
     if start is not None and width != 1.0:
         raise ConfigError(f"--width {width:g} conflicts with {start}, which has its own width; leave out one of them")
     if config.matching and textures is None:
@@ -59,9 +60,7 @@ def train_model(
     target = choose_device(device)
     model = Tapir(PRESETS["small"].scaled(width)) if start is None else load_model(start, device="cpu")
     if grow:
-        if model.config.trunk != LEAN_SMALL.trunk:
-            raise ConfigError(f"--grow adds grids to a lean backbone, and {start} has a {model.config.trunk}")
-        model = grown(model, LEAN_SMALL)
+        model = grown(model, _next(model.config))
     model.requires_grad_(True).to(target)
     model.backbone.requires_grad_(not config.freeze_backbone)
     model.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -81,6 +80,15 @@ def train_model(
         out / "small.safetensors", averaged, {"stage": json.dumps({"steps": config.steps, "size": config.size})}
     )
     console.print(f"weights written to {out / 'small.safetensors'}; use them with --model")
+
+
+def _next(config: TapirConfig) -> TapirConfig:
+    """The configuration that `--grow` makes of this one."""
+    if config.trunk == LEAN_SMALL.trunk:
+        return LEAN_SMALL
+    if not (config.peak_inputs and config.recent_inputs):
+        raise ConfigError(f"--grow adds to a small model or a lean one, and {config.name} is neither")
+    return replace(config, neighbour_grids=PRESETS["small"].neighbour_grids)
 
 
 def distil_model(out: Path, config: DistilConfig, teacher: str, textures: Path) -> None:

@@ -34,7 +34,7 @@ def transplanted(old: Tapir, config: TapirConfig, backbone: dict[str, Tensor]) -
 
 
 def grown(old: Tapir, config: TapirConfig) -> Tapir:
-    """`old` with the grids of `config`, whose other parts it has already; new ones weigh nothing at first."""
+    """`old` with the grids and neighbours of `config`, whose other parts it has; new ones weigh nothing at first."""
     return transplanted(old, config, {name: tensor.float() for name, tensor in old.backbone.state_dict().items()})
 
 

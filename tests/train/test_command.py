@@ -11,9 +11,10 @@ from torch import nn
 from online_tapir.cli.app import main
 from online_tapir.errors import ConfigError
 from online_tapir.model.backbone import Backbone
-from online_tapir.model.checkpoint import load_model
+from online_tapir.model.checkpoint import load_model, save_weights
 from online_tapir.model.config import PRESETS
 from online_tapir.scenes.clips import SceneConfig
+from online_tapir.testing import tiny_config, tiny_model
 from online_tapir.train import command
 from online_tapir.train.config import TrainConfig
 
@@ -134,8 +135,9 @@ def test_figures_that_cannot_be_written_are_refused_before_the_work(
     assert f"--json {file} cannot be written: No such file or directory" in refused(capsys, "eval", "--json", file)
 
 
-def test_only_a_lean_start_can_grow(tmp_path: Path) -> None:
+def test_only_what_is_small_or_lean_can_grow(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="name them"):
         command.train_model(tmp_path, ONE_STEP, None, None, None, "cpu", grow=True)
-    with pytest.raises(ConfigError, match="small has a resnet"):
-        command.train_model(tmp_path, ONE_STEP, "small", None, None, "cpu", grow=True)
+    save_weights(tmp_path / "other.safetensors", tiny_model(tiny_config(name="other")), {})
+    with pytest.raises(ConfigError, match="other is neither"):
+        command.train_model(tmp_path, ONE_STEP, str(tmp_path / "other.safetensors"), None, None, "cpu", grow=True)

@@ -47,6 +47,22 @@ def test_the_new_grid_can_be_learnt() -> None:
     assert gradient[:, start : start + 49].abs().sum() > 0
 
 
+def test_a_model_whose_queries_get_neighbours_tracks_as_before_and_can_learn_from_them() -> None:
+    old = tiny_model(GROWN)
+    new = grown(old, replace(GROWN, neighbour_grids=2)).eval().requires_grad_(False)
+    torch.testing.assert_close(last_tracks(new), last_tracks(old), atol=1e-4, rtol=0)
+    enter = new.refiner.mixer.enter.requires_grad_(True)
+    enter(torch.randn(3, enter.in_features)).square().sum().backward()
+    assert enter.weight.grad is not None
+    assert (enter.weight.grad[:, old.refiner.mixer.enter.in_features :].abs().sum(dim=0) > 0).all()
+
+
+def test_neighbours_on_a_grid_are_kept_when_those_on_another_come() -> None:
+    old = tiny_model(replace(GROWN, neighbour_grids=1))
+    new = grown(old, replace(GROWN, neighbour_grids=2)).eval().requires_grad_(False)
+    torch.testing.assert_close(last_tracks(new), last_tracks(old), atol=1e-4, rtol=0)
+
+
 def test_a_grid_that_is_there_already_is_kept() -> None:
     old = tiny_model(GROWN)
     assert torch.equal(last_tracks(grown(old, GROWN).eval().requires_grad_(False)), last_tracks(old))
