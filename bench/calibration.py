@@ -22,6 +22,7 @@ from rich.table import Table
 from bench import streaming
 from bench.command import BenchError, Count, JsonFile, PlotFile, pixels, run
 from bench.report import finish
+from bench.videos import read
 from online_tapir.evaluation import scores as metrics
 from online_tapir.launch.sizes import input_size
 from online_tapir.model.checkpoint import load_model
@@ -242,16 +243,6 @@ def on_video(settings: Settings, path: Path) -> dict[str, dict[str, float]]:
                 "of these on it": round(100 * float(on_it[says].mean()), 1),
             }
     return found
-
-
-def read(path: Path) -> Iterator[NDArray[np.uint8]]:
-    """The frames of a video, RGB."""
-    capture = cv2.VideoCapture(str(path))
-    while True:
-        there, bgr = capture.read()
-        if not there:
-            return
-        yield np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def foregrounds(frames: Sequence[NDArray[np.uint8]]) -> Iterator[NDArray[np.uint8]]:
