@@ -42,9 +42,9 @@ def measure(*, settings: Annotated[Settings, Parameter(name="*")] = Settings(), 
     model = load_model(settings.model)
     told: dict[str, list[dict[str, Any]]] = {"at once": [], "two in a row": []}
     for video in validation_videos(settings.photographs, settings.clips, settings.frames):
-        found = follow(lambda: Tracker(model, 256), video)
-        for how, shown in (("at once", found.visible), ("two in a row", sifted(video, found.xy, found.visible))):
-            told[how].append(scored(video, found.xy, found.visible, shown))
+        walked = follow(lambda: Tracker(model, 256), video)
+        for how, shown in (("at once", walked.visible), ("two in a row", sifted(video, walked.xy, walked.visible))):
+            told[how].append(scored(video, walked.xy, walked.visible, shown))
     results = {how: summary(some) for how, some in told.items()}
     for how, found in results.items():
         print(f"{how}: {', '.join(f'{name} {value}' for name, value in found.items())}")
