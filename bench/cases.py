@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bench.rates import Limits, median_ms
-from online_tapir.model.config import LOWRES_GROUP, TapirConfig
+from online_tapir.model.config import LOWRES_GROUP, NEIGHBOURS, TapirConfig
 from tapir_kernels import TEMPORAL_TAPS, reference
 
 FRAME = (480, 640)  # height, width of a camera frame
@@ -103,6 +103,12 @@ def _refinement(config: TapirConfig, points: int, make: "_Maker") -> Iterator[Op
     flops = 2 * 64 * points * sum(channels)
     features = make(1, points, config.feature_channels)
     yield make.case("local_correlations", shape, features, levels, xy, size, flops=flops)
+    if config.neighbour_grids:
+        around = NEIGHBOURS * points
+        looks, fine = make(1, around, config.neighbour_channels), levels[: config.neighbour_grids]
+        shape = f"{NEIGHBOURS} neighbours of {points} points, {len(fine)} levels"
+        flops = 2 * 64 * around * config.neighbour_channels
+        yield make.case("local_correlations", shape, looks, fine, xy, size, flops=flops)
     wide, taps, more = config.mixer_width, TEMPORAL_TAPS, config.mixer_expansion
     memory, phase = make(4, points, wide), torch.zeros(1, dtype=torch.int32, device=make.device)
     weights = [make(wide), make(taps, more, wide), make(more, wide), make(taps, more, wide), make(wide)]

@@ -22,7 +22,7 @@ from online_tapir.model.config import Size
 from online_tapir.tracking.tracker import Tracker
 
 STILL_CLIPS = 2
-REPORT_COLUMNS = 140  # of a table printed to a file or pipe
+REPORT_COLUMNS = 160  # of a table printed to a file or pipe
 POINTS_AT_ONCE = 256
 SQUARE = (1, 1)  # what scenes are, and data sets after TAP-Vid's protocol
 CLASSICAL: dict[str, MakeTracker] = {

@@ -136,6 +136,7 @@ PRESETS = {
         peak_inputs=True,
         motion_inputs=True,
         recent_inputs=True,
+        neighbour_grids=2,
     ),
     "bootstapir": TapirConfig(),
     "tapir": TapirConfig(name="tapir", extra_convs=0, pyramid_levels=0),

@@ -61,7 +61,9 @@ def describe_query(grids: Grids, frame: Tensor, xy: Tensor, size: Size, neighbou
     for level in grids.levels[:neighbour_grids]:
         cells = coordinates.rescale(xy, size, (level.shape[1], level.shape[2]))
         places = (cells[:, None] + offsets).flatten(0, 1)  # [8 P, 2]
-        around.append(_sample(level, frame.repeat_interleave(len(offsets)), places).view(len(xy), len(offsets), -1))
+        around.append(
+            _sample(level, frame.repeat_interleave(len(offsets)), places).view(len(xy), len(offsets), level.shape[3])
+        )
     return torch.cat([features, torch.cat(around, dim=2).flatten(1)], dim=1)
 
 

@@ -100,9 +100,10 @@ class Refiner(nn.Module):
         With the query's own they correlate a patch with a patch: local 4D correlation (LocoTrack, section 3.2).
         """
         groups, points = xy.shape[:2]
-        looks = neighbours.view(groups, points, NEIGHBOURS, -1).transpose(1, 2).flatten(1, 2)  # [G, 8 N, C']
+        looks = neighbours.view(groups, points, NEIGHBOURS, self.config.neighbour_channels)
+        looks = looks.transpose(1, 2).flatten(1, 2)  # [G, 8 N, C']
         found = local_correlations(looks, grids.levels[: self.config.neighbour_grids], xy, initial)
-        return found.view(groups, NEIGHBOURS, points, -1).transpose(1, 2).flatten(2)
+        return found.view(groups, NEIGHBOURS, points, found.shape[2]).transpose(1, 2).flatten(2)
 
     def move(
         self, guess: Estimate, features: Tensor, change: Tensor, grids: Grids, initial: Size

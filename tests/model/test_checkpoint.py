@@ -51,6 +51,14 @@ def test_saved_weights_come_back_with_their_configuration(make_model: MakeModel,
     assert not list(tmp_path.glob("*.partial"))
 
 
+def test_weights_of_the_first_small_whose_queries_had_no_neighbours_are_still_read(tmp_path: Path) -> None:
+    first = Tapir(replace(PRESETS["small"], neighbour_grids=0))
+    save_weights(tmp_path / "first.safetensors", first, {})
+    for model in (load_model("small", tmp_path / "first.safetensors"), load_model(tmp_path / "first.safetensors")):
+        assert model.config == first.config
+    assert load_model("small").config.neighbour_grids == PRESETS["small"].neighbour_grids == 2
+
+
 def test_weights_that_are_read_again_and_again_leave_nothing_behind(make_model: MakeModel, tmp_path: Path) -> None:
     path, times = tmp_path / "tiny.safetensors", 20
     save_weights(path, make_model(), {})

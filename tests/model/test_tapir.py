@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from online_tapir import Tracker
 from online_tapir.model.clip import track_clip
 from online_tapir.model.config import PRESETS, TapirConfig
 from online_tapir.model.estimate import visibility
@@ -102,6 +103,12 @@ def test_on_its_own_frame_a_neighbours_patch_peaks_at_the_neighbour(
     for index, (x, y) in enumerate([(-2, -2), (0, -2), (2, -2), (-2, 0), (2, 0), (-2, 2), (0, 2), (2, 2)]):
         assert patches[index, 1, 3 + y, 3 + x] == pytest.approx(1, abs=1e-5)  # unit features: with itself
         assert patches[index, 1].max() <= 1 + 1e-5
+
+
+def test_no_points_are_no_error(make_model: MakeModel, make_frames: MakeFrames, tiny_config: TapirConfig) -> None:
+    config = replace(tiny_config, described_by=(0, 1, 3), neighbour_grids=2, recent_inputs=True)
+    tracker = Tracker(make_model(config), 4)
+    assert [len(tracker.step(rgb).ids) for rgb in make_frames(3, 64, 96)] == [0, 0, 0]
 
 
 def test_the_stages_move_the_estimate(make_model: MakeModel, make_frames: MakeFrames) -> None:

@@ -201,6 +201,7 @@ def compile_cases() -> list[CompileCase]:
         )
         for preset, features, channels in (
             ("small", 224, (32, 64, 128, 128)),
+            ("small, neighbours", 96, (32, 64)),
             ("bootstapir", 384, (128, 256, 256)),
             ("tapir", 384, (128, 256)),
         )
