@@ -54,8 +54,15 @@ def draw(runs: Sequence[Run], path: Path) -> None:
             if index == 0 or drawn.stages[index - 1] != stage:
                 at = (drawn.hours[index], drawn.jaccard[index])
                 right = at[0] > 0.8 * last  # there is no room to its right
-                where = {"xytext": (-3 if right else 3, -11), "ha": "right" if right else "left"}
-                axes.annotate(stage, at, textcoords="offset points", fontsize=7, color=line.get_color(), **where)
+                axes.annotate(
+                    stage,
+                    at,
+                    xytext=(-3 if right else 3, -11),
+                    textcoords="offset points",
+                    ha="right" if right else "left",
+                    fontsize=7,
+                    color=line.get_color(),
+                )
     axes.set(xlabel="hours of both cores", ylabel="Average Jaccard on twelve validation clips, %")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="lower right")

@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from online_tapir.model.tapir import Tapir
 from online_tapir.records import Label, Tracks
 from online_tapir.tracking.looks import Looks
 from online_tapir.tracking.templates import Template
@@ -28,6 +29,9 @@ AGAIN = 6  # answers until a view that looked different is compared again
 
 class Searching(Protocol):
     """The tracker of the stream."""
+
+    @property
+    def model(self) -> Tapir: ...
 
     @property
     def max_points(self) -> int: ...
@@ -153,13 +157,17 @@ class Finder:
         view = self._views[id]
         assert view.xy is not None
         inside = np.clip(view.xy, 0, (answer.width, answer.height)).astype(np.float32)
-        if likeness(view.looks, tracker.looks(inside[None], answer.frame_id)) < ALIKE:
+        channels = tracker.model.config.feature_channels
+        if likeness(view.looks, tracker.looks(inside[None], answer.frame_id), channels) < ALIKE:
             view.seen, view.xy = -AGAIN, None
             return False
         return True
 
 
-def likeness(one: Looks, other: Looks) -> float:
-    """The cosine of two points' features: the mean over the levels that describe them, which are unit vectors each."""
-    a, b = one.refine[0, 0], other.refine[0, 0]
+def likeness(one: Looks, other: Looks, channels: int) -> float:
+    """The cosine of two points' own features, the first `channels`; the neighbours of one that turned are others.
+
+    It is the mean over the levels that describe them, which are unit vectors each.
+    """
+    a, b = one.refine[0, 0, :channels], other.refine[0, 0, :channels]
     return float(a @ b / max(1e-12, float(np.linalg.norm(a) * np.linalg.norm(b))))
