@@ -13,20 +13,13 @@ from numpy.typing import NDArray
 
 from online_tapir.cli.app import main
 from online_tapir.model.checkpoint import load_model, save_weights
-from online_tapir.testing import sliding_pictures, tiny_config, tiny_model
+from online_tapir.testing import sliding_pictures, tiny_model
 from online_tapir.tracking.tracker import Tracker
+from tests.configs import LIKE_SMALL
 
 EXAMPLES = Path(__file__).parents[2] / "docs" / "examples"
 SIZE = (96, 64)  # width, height: of the frames and of the input
 XY = [[40.5, 30.25], [70.0, 20.0]]
-LIKE_SMALL = tiny_config(
-    iterations=1,
-    described_by=(0, 1, 3),
-    peak_inputs=True,
-    motion_inputs=True,
-    recent_inputs=True,
-    neighbour_grids=2,
-)
 
 
 @pytest.fixture

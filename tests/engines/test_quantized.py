@@ -20,18 +20,11 @@ from online_tapir.errors import ConfigError
 from online_tapir.model.checkpoint import load_model, save_weights
 from online_tapir.model.tapir import Tapir
 from online_tapir.model.weights_store import CACHE_VARIABLE
-from online_tapir.testing import sliding_pictures, tiny_config, tiny_model
+from online_tapir.testing import sliding_pictures, tiny_model
 from online_tapir.tracking.tracker import Tracker
+from tests.configs import LIKE_SMALL
 
 MakeFrames = Callable[..., list[NDArray[np.uint8]]]
-LIKE_SMALL = tiny_config(
-    iterations=1,
-    described_by=(0, 1, 3),
-    peak_inputs=True,
-    motion_inputs=True,
-    recent_inputs=True,
-    neighbour_grids=2,
-)
 
 
 @pytest.fixture(autouse=True)

@@ -19,15 +19,8 @@ from online_tapir.records import Label, Tracks
 from online_tapir.testing import sliding_pictures, tiny_config, tiny_model
 from online_tapir.tracking.exported import ExportedTracker
 from online_tapir.tracking.tracker import Tracker
+from tests.configs import LIKE_SMALL
 
-LIKE_SMALL = tiny_config(
-    iterations=1,
-    described_by=(0, 1, 3),
-    peak_inputs=True,
-    motion_inputs=True,
-    recent_inputs=True,
-    neighbour_grids=2,
-)
 LIKE_THE_PUBLIC_MODELS = tiny_config(iterations=2)
 SLOTS = 32
 INPUT = (64, 96)
