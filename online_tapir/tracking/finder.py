@@ -9,15 +9,17 @@ up.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from online_tapir.model.tapir import Tapir
 from online_tapir.records import Label, Tracks
 from online_tapir.tracking.looks import Looks
 from online_tapir.tracking.templates import Template
+
+if TYPE_CHECKING:  # torch takes two seconds to import, and an exported model needs none
+    from online_tapir.model.tapir import Tapir
 
 SURE = 0.6  # least certainty of a view that is found: probability that it is visible and its position right
 ALIKE = 0.78  # least cosine between the features of a view and those where it is found
@@ -31,7 +33,7 @@ class Searching(Protocol):
     """The tracker of the stream."""
 
     @property
-    def model(self) -> Tapir: ...
+    def model(self) -> "Tapir": ...
 
     @property
     def max_points(self) -> int: ...
