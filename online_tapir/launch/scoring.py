@@ -2,8 +2,6 @@
 
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -12,6 +10,7 @@ from online_tapir.engines.choose import choose_for, make
 from online_tapir.errors import ConfigError
 from online_tapir.evaluation.baselines import DenseFlow, LucasKanade, LucasKanadeWithRecovery
 from online_tapir.evaluation.compare import Report, as_dict, compare, equal_time_table, report_table
+from online_tapir.evaluation.config import Scoring
 from online_tapir.evaluation.following import MakeTracker
 from online_tapir.evaluation.tapvid import query_first_videos, strided_videos
 from online_tapir.evaluation.videos import Video, hard_videos, still_videos, validation_videos
@@ -32,33 +31,18 @@ CLASSICAL: dict[str, MakeTracker] = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scoring:
-    """What is scored, and on what."""
-
-    models: Sequence[str] = ("small",)  # presets or .safetensors files
-    inputs: Sequence[str] = ()  # sizes as of `--input`, one after the other; none: the model's own
-    engine: str = "torch"
-    photos: Path | None = None  # folder of photographs for the scenes
-    dataset: Path | None = None  # a TAP-Vid file, in place of scenes
-    strided: bool = False
-    clips: int = 16
-    frames: int = 24
-    fps: float | None = None  # also score what is held in time, at this rate of the camera
-    device: str = "auto"
-
-
-def score(settings: Scoring) -> list[dict[str, Any]]:
+def score(models: Sequence[str], settings: Scoring) -> list[dict[str, Any]]:
     """Scores models and OpenCV's trackers; prints the scores as tables and returns them as plain values.
 
-    Scores on validation scenes: textured with `photos` (if given), procedural, hard ones (half as many, twice as long,
-    that turn, grow and hide more), and still. With `dataset`, scores on that TAP-Vid file instead, query-first or
-    `strided`. With several `inputs`, also says what each model is worth in the same time. Raises ConfigError for
-    `strided` without `dataset` and for what no model, engine, size or file is.
+    `models` are presets or .safetensors files. They are scored on validation scenes: textured with `photos` (if given),
+    procedural, hard ones (half as many, twice as long, that turn, grow and hide more), and still. With `dataset`, they
+    are scored on that TAP-Vid file instead, query-first or `strided`. With several `inputs`, it also says what each
+    model is worth in the same time. Raises ConfigError for `strided` without `dataset` and for what no model, engine,
+    size or file is.
     """
     if settings.strided and settings.dataset is None:
         raise ConfigError("strided queries need a data set; name a TAP-Vid file with --dataset")
-    families = {name: _at_inputs(name, settings) for name in settings.models}
+    families = {name: _at_inputs(name, settings) for name in models}
     families |= {name: {name: maker} for name, maker in CLASSICAL.items()}
     trackers = {name: maker for family in families.values() for name, maker in family.items()}
     console = Console() if sys.stdout.isatty() else Console(width=REPORT_COLUMNS)
@@ -88,7 +72,7 @@ def _at_inputs(name: str, settings: Scoring) -> dict[str, MakeTracker]:
 
 def _data(settings: Scoring) -> Iterator[tuple[str, Iterator[Video], float | None]]:
     """The sets of videos, by name, and the rate that each is played at, if it is."""
-    photos, clips, frames, fps = settings.photos, settings.clips, settings.frames, settings.fps
+    photos, clips, frames, fps = settings.photos, settings.clips, settings.frames, settings.fps or None
     if settings.dataset is not None:
         protocol, read = ("strided", strided_videos) if settings.strided else ("query-first", query_first_videos)
         yield f"{settings.dataset.stem}, {protocol}", read(settings.dataset), fps

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from bench import accuracy
 from online_tapir.errors import ConfigError
-from online_tapir.launch.scoring import Scoring
+from online_tapir.evaluation.config import Scoring
 
 
 def test_the_reports_of_eval_are_the_results(
@@ -18,14 +19,14 @@ def test_the_reports_of_eval_are_the_results(
 ) -> None:
     asked: list[Any] = []
 
-    def score(settings: Scoring) -> list[dict[str, Any]]:
-        asked.append(settings)
-        return [{"tracker": name, "jitter_px": None} for name in settings.models]
+    def score(models: Sequence[str], settings: Scoring) -> list[dict[str, Any]]:
+        asked.append((models, settings))
+        return [{"tracker": name, "jitter_px": None} for name in models]
 
     monkeypatch.setattr(accuracy, "score", score)
     settings = accuracy.Settings(models=("small", "mine.safetensors"), photos=tmp_path, clips=7, frames=33, fps=15)
     accuracy.main(settings, json=tmp_path / "accuracy.json")
-    assert asked == [Scoring(models=("small", "mine.safetensors"), photos=tmp_path, clips=7, frames=33, fps=15)]
+    assert asked == [(settings.models, settings)]
     document = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert [report["tracker"] for report in document["results"]["reports"]] == ["small", "mine.safetensors"]
     assert document == json.loads((tmp_path / "accuracy.json").read_text())
