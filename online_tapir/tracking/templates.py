@@ -7,7 +7,8 @@ One .safetensors file, of version 1; nothing in it is executed. Its metadata:
     templates        JSON: [[name, group, colour, how many views], ...]
 
 Its tensors hold the views of all templates, one after another: `match` float32 [V, C coarse], `refine` float32
-[R, V, C fine + coarse], and `patches` uint8 [V, 48, 48, 3], the pictures around the points, for people to look at.
+[R, V, C fine + coarse, then their neighbours'], and `patches` uint8 [V, 48, 48, 3], the pictures around the points, for
+people to look at.
 """
 
 import json
@@ -82,7 +83,7 @@ class Templates:
     def with_views(self, more: "Templates") -> "Templates":
         """These, with the views of `more` added to the templates of the same name, and its other templates.
 
-        The oldest views are given up beyond eight. Raises TemplateError for those of another model.
+        The oldest views are given up beyond 32. Raises TemplateError for those of another model.
         """
         self._check(more.model, more.weights)
         own = {template.name: template for template in self.templates}
