@@ -2,8 +2,9 @@
 
 Flow moves every visible point from frame to frame. The model's answer for a past frame is compared with where flow had
 each point on *that* frame. If both agree within a gate, flow's position is pulled a little towards the model's; if not,
-flow carries the model's position from its frame to now. Only the model decides what is visible. A point that flow loses
-keeps its position and is reported as not visible until the model answers.
+flow carries the model's position from its frame to now. The model decides what is visible; where flow agrees with its
+position, less certainty is enough. A point that flow loses keeps its position and is reported as not visible until the
+model answers.
 """
 
 from collections import deque

@@ -142,7 +142,7 @@ PRESETS = {
     "tapir": TapirConfig(name="tapir", extra_convs=0, pyramid_levels=0),
 }
 
-# The next `small`, in training: it replaces the current one once its weights are better.
+# A lean backbone (bench/weights/lean-small.md), not in the package.
 LEAN_SMALL = TapirConfig(
     name="small",
     trunk="lean",
