@@ -35,6 +35,8 @@ def read(path: Path) -> list[Run]:
             ]
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise BenchError(f"{path} is no table of run, stage, hours and jaccard: {error}") from error
+    if not rows:
+        raise BenchError(f"{path} has no rows of run, stage, hours and jaccard")
     runs = []
     for name in dict.fromkeys(row[0] for row in rows):
         _, stages, hours, jaccard = zip(*(row for row in rows if row[0] == name), strict=True)

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import cv2
 import numpy as np
 from cyclopts import Parameter
+from cyclopts.validators import Number
 from numpy.typing import NDArray
 
 from bench.command import BenchError, Count, JsonFile, run
@@ -41,12 +42,14 @@ class Settings:
     models: Annotated[
         tuple[str, ...], Parameter(help="Presets or .safetensors files.", consume_multiple=True, negative=())
     ] = ("small",)
-    input: Annotated[str, Parameter(help="Size that models match at, as `online-tapir --input`.")] = "256x256"
+    input: Annotated[str, Parameter(help="Size that models match at, such as 256x256, or 384 for the longer side.")] = (
+        "256x256"
+    )
     points: Annotated[int, Parameter(help="Points of the grid, about.", validator=Count)] = 100
     box: Annotated[
         tuple[int, int, int, int] | None, Parameter(help="Left, top, width and height of the grid. [default: all]")
     ] = None
-    first: Annotated[int, Parameter(help="Frames to leave out at the start.")] = 0
+    first: Annotated[int, Parameter(help="Frames to leave out at the start.", validator=Number(gte=0))] = 0
     frames: Annotated[int, Parameter(help="Frames to track, at most.", validator=Count)] = 120
     peers: Annotated[bool, Parameter(help="Also OpenCV's trackers.")] = True
 
@@ -73,7 +76,8 @@ def main(
         visible[name] = [int(told[number].visible.sum()) for number in shown]
         rows.append(row(name, frames, told, shown))
         print(f"{name}: {' / '.join(map(str, visible[name]))} of {len(xy)} points visible on frames {shown}")
-    cv2.imwrite(str(out), cv2.cvtColor(np.concatenate(rows), cv2.COLOR_RGB2BGR))
+    if not cv2.imwrite(str(out), cv2.cvtColor(np.concatenate(rows), cv2.COLOR_RGB2BGR)):
+        raise BenchError(f"{out} cannot be written")
     finish("strips", settings, {"frames": shown, "points": len(xy), "visible": visible}, json, interval=INTERVAL)
 
 

@@ -35,7 +35,7 @@ class Scoring:
         Parameter(
             help="Rate of a camera that does not wait: also scored is what is held in time at this machine's speed. 0: "
             "not scored.",
-            validator=Number(gte=0),
+            validator=Number(gte=0, lte=10_000),
         ),
     ] = 30.0
     device: Annotated[str, Parameter(help="auto, cpu, cuda, ...")] = "auto"

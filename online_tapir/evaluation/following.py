@@ -39,7 +39,7 @@ class Held:
     xy: NDArray[np.float32]  # [N, T, 2] image pixels
     visible: NDArray[np.bool_]  # [N, T]
     answered: int  # frames with points whose own answer came within their period
-    frames: int
+    frames: int  # from the first query on, of all groups of points
 
 
 def follow(make_tracker: MakeTracker, video: Video, points_at_once: int = 256) -> Followed:
@@ -123,6 +123,9 @@ def _follow_group(tracker: PointTracker, video: Video, points: NDArray[np.int64]
 
 def _play_group(tracker: PointTracker, video: Video, points: NDArray[np.int64], fps: float) -> Held:
     """Like `follow_live`, for some of the points [n] in one tracker."""
+    tracker.step(
+        video.frames[0]
+    )  # without points: what a tracker allocates or captures at first is not the camera's time
     run = _Run(tracker, video, points)
     xy = run.first_xy()  # [n, T, 2]
     visible = np.zeros(xy.shape[:2], bool)  # [n, T]
@@ -142,10 +145,11 @@ def _play_group(tracker: PointTracker, video: Video, points: NDArray[np.int64], 
 
 
 def _warm(tracker: PointTracker, video: Video) -> None:
-    """Takes the first steps, which are slow, with a tracker of their own; what they share is ready afterwards."""
-    tracker.add(_onto_the_frame(video.xy[:1, 0], video.frames))
+    """Takes the first steps, which are slow, with a tracker of their own: what trackers share is ready afterwards."""
+    named = video.query_frame[0]
+    tracker.add(_onto_the_frame(video.xy[:1, named], video.frames))
     for _ in range(WARM_UP_STEPS):
-        tracker.step(video.frames[0])
+        tracker.step(video.frames[named])
 
 
 def _groups(video: Video, points_at_once: int) -> list[NDArray[np.int64]]:

@@ -150,7 +150,7 @@ def planned(
     rows = min(points.max_points, WARM_UP_POINTS)
     wanted = resumed
     if wanted is None and model.input != "auto":
-        wanted = sizes.input_size(model.input, frame)
+        wanted = sizes.input_size(model.input, frame, auto=True)
     free = device == "cpu" and model.resolution is None and loaded.config.name in pace.FREE_INPUT
     measured_ms = None
     if free and wanted is None and model.input == "auto":

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
@@ -42,32 +43,45 @@ def score(models: Sequence[str], settings: Scoring) -> list[dict[str, Any]]:
     """
     if settings.strided and settings.dataset is None:
         raise ConfigError("strided queries need a data set; name a TAP-Vid file with --dataset")
-    families = {name: _at_inputs(name, settings) for name in models}
-    families |= {name: {name: maker} for name, maker in CLASSICAL.items()}
-    trackers = {name: maker for family in families.values() for name, maker in family.items()}
-    console = Console() if sys.stdout.isatty() else Console(width=REPORT_COLUMNS)
+    sizes = [input_size(text, SQUARE, "--inputs") for text in settings.inputs]
+    families = [_family(name, sizes, settings) for name in models]
+    families += [_Family(name, "OpenCV", {name: maker}) for name, maker in CLASSICAL.items()]
+    trackers = {name: maker for family in families for name, maker in family.trackers.items()}
+    engine_of = {name: family.engine for family in families for name in family.trackers}
+    console = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=REPORT_COLUMNS)
+    for family in families[: len(models)]:
+        console.print(f"{family.name} is computed by {family.engine}")
     reports: list[Report] = []
     for name, videos, fps in _data(settings):
         with console.status(f"scoring on {name}"):
             found = compare(trackers, videos, name, POINTS_AT_ONCE, fps)
         console.print(report_table(found))
-        if len(settings.inputs) > 1:
+        if len(sizes) > 1:
             of = {report.tracker: report for report in found}
-            console.print(equal_time_table({name: [of[one] for one in family] for name, family in families.items()}))
+            console.print(equal_time_table({family.name: [of[one] for one in family.trackers] for family in families}))
         reports += found
-    return [as_dict(report) for report in reports]
+    return [as_dict(report) | {"engine": engine_of[report.tracker]} for report in reports]
 
 
-def _at_inputs(name: str, settings: Scoring) -> dict[str, MakeTracker]:
-    """Trackers of one model at every input size, by what tells them apart."""
+@dataclass(frozen=True, slots=True)
+class _Family:
+    """What is compared as one: a model at every input size, or one of OpenCV's trackers."""
+
+    name: str
+    engine: str  # what computes it, and in what precision
+    trackers: dict[str, MakeTracker]  # by what tells them apart
+
+
+def _family(name: str, sizes: Sequence[Size], settings: Scoring) -> _Family:
     model = load_model(name, device=settings.device)
-    engine = make(choose_for(model, settings.engine), set_threads(None))
+    choice = choose_for(model, settings.engine)
+    engine = make(choice, set_threads(None))
 
     def maker(size: Size | None) -> MakeTracker:
         return lambda: Tracker(model, max_points=POINTS_AT_ONCE, window=1, input_size=size, engine=engine)
 
-    sizes = [input_size(text, SQUARE) for text in settings.inputs]
-    return {f"{name} {width}x{height}": maker((height, width)) for height, width in sizes} or {name: maker(None)}
+    trackers = {f"{name} {width}x{height}": maker((height, width)) for height, width in sizes} or {name: maker(None)}
+    return _Family(name, f"{choice.name} in {choice.precision}", trackers)
 
 
 def _data(settings: Scoring) -> Iterator[tuple[str, Iterator[Video], float | None]]:
@@ -78,9 +92,9 @@ def _data(settings: Scoring) -> Iterator[tuple[str, Iterator[Video], float | Non
         yield f"{settings.dataset.stem}, {protocol}", read(settings.dataset), fps
         return
     if photos is not None:
-        yield f"photographs, {clips} x {frames} frames", iter(validation_videos(photos, clips, frames)), fps
-    yield f"procedural, {clips} x {frames} frames", iter(validation_videos(None, clips, frames)), fps
+        yield f"photographs, {clips} x {frames} frames", validation_videos(photos, clips, frames), fps
+    yield f"procedural, {clips} x {frames} frames", validation_videos(None, clips, frames), fps
     hard = (max(1, clips // 2), 2 * frames)
     kind = "procedural" if photos is None else "photographs"
-    yield f"hard {kind}, {hard[0]} x {hard[1]} frames", iter(hard_videos(photos, *hard)), fps
-    yield f"still, {STILL_CLIPS} x 200 frames", iter(still_videos(photos, STILL_CLIPS)), None
+    yield f"hard {kind}, {hard[0]} x {hard[1]} frames", hard_videos(photos, *hard), fps
+    yield f"still, {STILL_CLIPS} x 200 frames", still_videos(photos, STILL_CLIPS), None

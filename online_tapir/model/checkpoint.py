@@ -283,10 +283,10 @@ def _as_in(state: dict[str, Tensor], config: TapirConfig) -> TapirConfig:
         "tapir": [replace(config, pyramid_levels=1 - config.pyramid_levels)] if config.pyramid_levels in (0, 1) else [],
         "small": [replace(config, neighbour_grids=0)],
     }
-    for candidate in (config, *variants.get(config.name, [])):
-        if _misfit(state, candidate) is None:
-            return candidate
-    return config
+    others = variants.get(config.name, [])
+    if not others or _misfit(state, config) is None:
+        return config
+    return next((other for other in others if _misfit(state, other) is None), config)
 
 
 def _preset_weights(config: TapirConfig, weights: str | Path | None) -> tuple[TapirConfig, dict[str, Tensor]]:

@@ -8,7 +8,9 @@ Size = tuple[int, int]  # height, width
 
 GROUP_STRIDES = (1, 2, 2, 1)
 LOWRES_GROUP = 3
-NEIGHBOURS = 8  # of a query, around it
+APART = 2  # cells from a query to its neighbours
+NEIGHBOUR_OFFSETS = [(x, y) for y in (-APART, 0, APART) for x in (-APART, 0, APART) if x or y]
+NEIGHBOURS = len(NEIGHBOUR_OFFSETS)
 LOWRES_STRIDE = 8
 TRUNKS = ("resnet", "lean")
 # By the number of a lean trunk's grids, the ResNet groups that they correspond to: strides 4 and 8, or 2, 4 and 8.

@@ -6,10 +6,7 @@ import torch
 from torch import Tensor
 
 from online_tapir.model import coordinates
-from online_tapir.model.config import Size
-
-APART = 2  # cells from a query to its neighbours
-NEIGHBOUR_OFFSETS = [(x, y) for y in (-APART, 0, APART) for x in (-APART, 0, APART) if x or y]
+from online_tapir.model.config import NEIGHBOUR_OFFSETS, Size
 
 
 @dataclass(frozen=True, slots=True)

@@ -101,7 +101,7 @@ class Refiner(nn.Module):
         """
         groups, points = xy.shape[:2]
         looks = neighbours.view(groups, points, NEIGHBOURS, self.config.neighbour_channels)
-        looks = looks.transpose(1, 2).flatten(1, 2)  # [G, 8 N, C']
+        looks = looks.transpose(1, 2).flatten(1, 2).contiguous()  # [G, 8 N, C']; of a single point it would be a view
         found = local_correlations(looks, grids.levels[: self.config.neighbour_grids], xy, initial)
         return found.view(groups, NEIGHBOURS, points, found.shape[2]).transpose(1, 2).flatten(2)
 

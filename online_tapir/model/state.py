@@ -91,7 +91,8 @@ class TrackState:
     def begin(self, row: int, match_queries: Tensor, refine_queries: Tensor, xy: Tensor) -> None:
         """Assigns the rows from `row` on to new points and clears their memory.
 
-        Features are [P, C] and [R, P, C]; positions xy [P, 2] are in pixels of the initial resolution.
+        Features are [P, C] and, with those of their neighbours, [R, P, C + 8 C']; positions xy [P, 2] are in pixels of
+        the initial resolution.
         """
         view = self.rows(row, row + len(match_queries))
         view.match_queries.copy_(match_queries)

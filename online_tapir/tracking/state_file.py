@@ -176,6 +176,8 @@ def _check_origin(path: Path, run: Mapping[str, Any], wanted: Origin) -> Origin:
     elif differing:
         name = differing[0]
         what = f"a model with {name} {_shown(theirs.get(name))}, but here it is {_shown(ours.get(name))}"
+        if run["weights"] != wanted.weights:
+            what = f"other weights, of {what}"
     elif run["dtype"] != wanted.dtype:
         what = f"{_shown(run['dtype'])}, but this computes in {wanted.dtype!r}"
     elif run["weights"] != wanted.weights:

@@ -75,7 +75,8 @@ def _columns(old: TapirConfig, new: TapirConfig) -> list[int]:
     own = [start, start + 1, start + 2]
     start += 3
     known, wanted = (PATCH_SAMPLES * model.neighbour_grids for model in (old, new))
+    shift = PATCH_SAMPLES * (len(new.described_by) - len(old.described_by))  # grids correspond from the coarsest on
     for neighbour in range(NEIGHBOURS):
-        first = start + neighbour * known
-        own += [first + sample if sample < known else -1 for sample in range(wanted)]
+        first = start + neighbour * known - shift
+        own += [first + sample if 0 <= sample - shift < known else -1 for sample in range(wanted)]
     return sources + own

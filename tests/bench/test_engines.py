@@ -9,9 +9,8 @@ from bench import engines
 from bench.command import BenchError
 from online_tapir.model.checkpoint import save_weights
 from online_tapir.model.weights_store import CACHE_VARIABLE
-from online_tapir.testing import tiny_config, tiny_model
-
-TINY = tiny_config(iterations=1, described_by=(0, 1, 3), peak_inputs=True, motion_inputs=True, recent_inputs=True)
+from online_tapir.testing import tiny_model
+from tests.configs import LIKE_SMALL
 
 
 def test_the_figures_of_an_engine_that_computes_the_same(
@@ -20,7 +19,7 @@ def test_the_figures_of_an_engine_that_computes_the_same(
     pytest.importorskip("openvino")
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
     weights = tmp_path / "tiny.safetensors"
-    save_weights(weights, tiny_model(TINY), {})
+    save_weights(weights, tiny_model(LIKE_SMALL), {})
     settings = engines.Settings(
         models=(str(weights),),
         engines=("torch float32", "openvino float32"),

@@ -10,7 +10,7 @@ from bench import strips
 from bench.command import BenchError
 from bench.videos import read
 from online_tapir.model.checkpoint import save_weights
-from online_tapir.testing import sliding_pictures, tiny_model
+from online_tapir.testing import make_tracks, sliding_pictures, tiny_model
 
 
 @pytest.fixture
@@ -32,7 +32,28 @@ def test_every_tracker_gets_a_row_of_three_moments(video: Path, tmp_path: Path) 
     assert drawn is not None
     height, width = sliding_pictures(1)[0].shape[:2]
     assert drawn.shape[1] == 3 * strips.WIDTH + 2 * strips.GAP
-    assert drawn.shape[0] == 3 * (24 + round(strips.WIDTH * height / width))  # the model and two peers
+    high = 24 + round(strips.WIDTH * height / width)
+    assert drawn.shape[0] == 3 * high  # the model and two peers
+
+
+def test_points_are_drawn_where_a_tracker_says_they_are() -> None:
+    frames = [np.zeros((40, 60, 3), np.uint8)] * 5
+    told = [make_tracks(number, [[10 + 8 * number, 20]], size=(60, 40)) for number in range(5)]
+    pictures = strips.row("mine", frames, told, [0, 2, 4])[24:]
+    for index, number in enumerate((0, 2, 4)):
+        left = index * (strips.WIDTH + strips.GAP)
+        picture = pictures[:, left : left + strips.WIDTH].max(axis=2)
+        scale = strips.WIDTH / 60
+        x, y = (round(scale * side) for side in (10 + 8 * number, 20))
+        assert picture[y, x] > 60
+        assert not picture[:, x + 80 :].any(), "nothing is drawn ahead of it"
+
+
+def test_what_cannot_be_written_or_read_is_said(video: Path, tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match="cannot be written"):
+        strips.main(strips.Settings(video=video, models=(), points=4), out=tmp_path / "none" / "strip.png")
+    with pytest.raises(BenchError, match="cannot be opened as a video"):
+        strips.main(strips.Settings(video=tmp_path / "nope.mp4"))
 
 
 def test_the_grid_lies_in_its_box() -> None:

@@ -66,7 +66,9 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[following.Held,
             return Slow(truth, clock, lambda: periods, seen[-1])
 
         held = follow_live(make, truth, FPS, **how)
-        return held, seen[-1]
+        first, *rest = seen[-1]
+        assert first == 0, "a tracker is made ready on the first frame, before points"
+        return held, rest
 
     return played
 
@@ -108,6 +110,25 @@ def test_points_that_do_not_fit_at_once_are_played_one_group_after_the_other(pla
     held, _ = play(truth, 0.5, points_at_once=2)
     assert np.array_equal(held.xy, truth.xy)
     assert (held.answered, held.frames) == (2 * FRAMES, 2 * FRAMES)
+
+
+def test_what_a_tracker_makes_ready_on_its_first_frame_is_not_the_cameras_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, truth = [0], video()
+    monkeypatch.setattr(following.time, "perf_counter_ns", lambda: clock[0])
+
+    def make() -> Slow:
+        periods = iter([50.0])  # as long as graphs are captured, say
+        return Slow(truth, clock, lambda: next(periods, 0.5), [])
+
+    assert follow_live(make, truth, FPS).answered == FRAMES
+
+
+def test_places_that_are_unknown_while_hidden_are_asked_for_by_no_one(play: Callable) -> None:
+    truth = video(query_frame=[3, 1, 3])
+    xy, hidden = truth.xy.copy(), truth.visible.copy()
+    xy[:, 0], hidden[:, 0] = np.nan, False
+    held, _ = play(replace(truth, xy=xy, visible=hidden), 0.5)
+    assert held.visible[:, -1].all()
 
 
 def test_a_video_without_points_holds_nothing(play: Callable) -> None:

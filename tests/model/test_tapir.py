@@ -1,6 +1,6 @@
 """Laws of the model: a stream is its clip, the past is fixed, points do not meet, shapes are free."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from online_tapir import Tracker
+from online_tapir.model import refine
 from online_tapir.model.clip import track_clip
 from online_tapir.model.config import PRESETS, TapirConfig
 from online_tapir.model.estimate import visibility
 from online_tapir.model.grids import describe, describe_query
 from online_tapir.model.state import TrackState
 from online_tapir.model.tapir import Tapir, phase_of
+from tapir_kernels import local_correlations
 
 MakeModel = Callable[..., Tapir]
 MakeFrames = Callable[..., list[NDArray[np.uint8]]]
@@ -88,6 +90,27 @@ def test_a_query_brings_along_what_lies_two_cells_around_it_on_the_finest_grids(
             expected = describe(pyramid.match, torch.zeros(2, dtype=torch.long), there, (64, 96))
             part = slice(first, first + channels)
             torch.testing.assert_close(found[:, part], expected[:, part])
+
+
+def test_kernels_are_given_contiguous_looks_of_one_point_in_each_of_several_streams(
+    make_model: MakeModel, make_frames: MakeFrames, tiny_config: TapirConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A launcher refuses others, and of a single point a transposed tensor may be a view with its old strides."""
+    config = replace(tiny_config, initial_resolution=(64, 96), described_by=(0, 1, 3), neighbour_grids=2)
+    model = make_model(config)
+    clip = as_clip(make_frames(2))[0]
+    grids = model.encode(clip).refine[0]
+    xy = torch.tensor([[30.0, 20.0], [50.0, 40.0]])
+    queries = describe_query(grids, torch.arange(2), xy, (64, 96), 2)[:, None]
+    given = []
+
+    def asked(features: Tensor, levels: Sequence[Tensor], xy: Tensor, size: tuple[int, int]) -> Tensor:
+        given.append(features.is_contiguous())
+        return local_correlations(features, levels, xy, size)
+
+    monkeypatch.setattr(refine, "local_correlations", asked)
+    model.refiner.around(grids, xy[:, None], model.split(queries)[1], (64, 96))
+    assert given == [True]
 
 
 def test_on_its_own_frame_a_neighbours_patch_peaks_at_the_neighbour(

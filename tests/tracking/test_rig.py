@@ -1,7 +1,6 @@
 """The law of a rig: each lane gives the tracks of a lone tracker, whatever the other lanes do."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from online_tapir.records import Frame, Tracks
 from online_tapir.testing import sliding_pictures
 from online_tapir.tracking.rig import Rig
 from online_tapir.tracking.tracker import Tracker
+from tests.configs import LIKE_SMALL
 
 LANES = 3
 SIZES = [(64, 96), (64, 96), (75, 51)]  # height and width of each lane's frames
@@ -26,8 +26,7 @@ FRAMES = 8
 @pytest.fixture(params=[False, True], ids=["public inputs", "own inputs"])
 def model(request: pytest.FixtureRequest, make_model: Callable[..., Tapir], tiny_config: TapirConfig) -> Tapir:
     own: bool = request.param
-    levels = (0, 1, 3) if own else (1, 3)
-    return make_model(replace(tiny_config, peak_inputs=own, motion_inputs=own, recent_inputs=own, described_by=levels))
+    return make_model(LIKE_SMALL if own else tiny_config)
 
 
 @pytest.fixture(params=[False, True], ids=["in turn", "as a batch"])

@@ -6,7 +6,6 @@ for what a capture would refuse, and `python -m bench.gpu`.
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from online_tapir.records import Tracks
 from online_tapir.tracking import graphed
 from online_tapir.tracking import step as step_module
 from online_tapir.tracking.tracker import Tracker
+from tests.configs import LIKE_SMALL
 
 Pictures = list[NDArray[np.uint8]]
 MakeModel = Callable[..., Tapir]
@@ -98,8 +98,7 @@ def captures(monkeypatch: pytest.MonkeyPatch) -> Captures:
 @pytest.fixture(params=[False, True], ids=["public inputs", "own inputs"])
 def model(request: pytest.FixtureRequest, make_model: MakeModel, tiny_config: TapirConfig) -> Tapir:
     own: bool = request.param
-    levels = (0, 1, 3) if own else (1, 3)
-    return make_model(replace(tiny_config, peak_inputs=own, motion_inputs=own, recent_inputs=own, described_by=levels))
+    return make_model(LIKE_SMALL if own else tiny_config)
 
 
 def scattered(count: int, seed: int = 0) -> NDArray[np.float32]:

@@ -18,7 +18,7 @@ from online_tapir.model.tapir import Tapir
 from online_tapir.records import Frame, Label, Tracks
 from online_tapir.testing import make_tracks, tiny_model
 from online_tapir.tracking import templates
-from online_tapir.tracking.finder import AGAIN, LOOKS, Finder
+from online_tapir.tracking.finder import AGAIN, LOOKS, Finder, likeness
 from online_tapir.tracking.looks import Looks
 from online_tapir.tracking.picture_templates import PLAIN, VIEWS, from_picture
 from online_tapir.tracking.templates import MOST_VIEWS, Template, Templates, patches_of
@@ -156,6 +156,15 @@ def view(sign: int = 1, count: int = 1) -> Looks:
 
 def template(count: int = 1) -> Template:
     return Template(LABELS[0], view(count=count), np.zeros((count, 48, 48, 3), np.uint8))
+
+
+def test_only_a_points_own_features_are_compared() -> None:
+    """Its neighbours are others when it has turned."""
+    match = np.ones((1, 2), np.float32)
+    one = Looks(match, np.array([[[1, 0, 5, 5]]], np.float32))
+    turned = Looks(match, np.array([[[1, 0, -5, -5]]], np.float32))
+    assert likeness(one, turned, 2) == pytest.approx(1)
+    assert likeness(one, turned, 4) < 0
 
 
 def test_one_look_is_not_enough_and_the_second_must_be_near() -> None:

@@ -12,7 +12,7 @@ from online_tapir.cli.app import main
 from online_tapir.errors import ConfigError
 from online_tapir.model.backbone import Backbone
 from online_tapir.model.checkpoint import load_model, save_weights
-from online_tapir.model.config import PRESETS
+from online_tapir.model.config import LEAN_SMALL, PRESETS
 from online_tapir.scenes.clips import SceneConfig
 from online_tapir.testing import tiny_config, tiny_model
 from online_tapir.train import command
@@ -133,6 +133,21 @@ def test_figures_that_cannot_be_written_are_refused_before_the_work(
 ) -> None:
     file = tmp_path / "none" / "figures.json"
     assert f"--json {file} cannot be written: No such file or directory" in refused(capsys, "eval", "--json", file)
+
+
+def test_the_first_small_grows_into_todays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "VALIDATION_CLIPS", 1)
+    monkeypatch.setattr(command, "PROCEDURAL_TEXTURES", 4)
+    narrow = PRESETS["small"].scaled(0.25)
+    first = tiny_model(replace(narrow, neighbour_grids=0))
+    save_weights(tmp_path / "first.safetensors", first, {})
+    command.train_model(tmp_path, ONE_STEP, str(tmp_path / "first.safetensors"), None, None, "cpu", grow=True)
+    assert load_model(tmp_path / "small.safetensors").config == narrow
+
+
+def test_a_lean_model_grows_into_the_next_one() -> None:
+    before = replace(LEAN_SMALL, grid_widths=LEAN_SMALL.grid_widths[1:], described_by=(1, 3))
+    assert command._next(before) == LEAN_SMALL
 
 
 def test_only_what_is_small_or_lean_can_grow(tmp_path: Path) -> None:
