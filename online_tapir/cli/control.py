@@ -253,7 +253,8 @@ def stop(*, where: Where = HERE) -> None:
 def reached(where: Reach) -> "Iterator[Controller]":
     from online_tapir.control.client import Controller
 
-    with Controller(where.address, keys=where.keys, timeout_ms=int(where.timeout * 1000)) as controller:
+    timeout_ms = int(where.timeout * 1000)
+    with Controller(where.address, camera=where.camera, keys=where.keys, timeout_ms=timeout_ms) as controller:
         yield controller
 
 

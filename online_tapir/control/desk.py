@@ -69,11 +69,12 @@ class Desk:
 
         Without `may_change` only requests that change nothing are carried out.
         """
-        self._budgets.spend(sender, COST.get(str(body.get("command")), 1.0))
+        command = body.get("command")
+        self._budgets.spend(sender, COST.get(command, 1.0) if isinstance(command, str) else 1.0)
+        digest = _digest(body)
         request = protocol.read_request(body)
         if not may_change and request.command not in READING:
             raise ControlError("view_only", f"you may watch this run, not change it; {request.command} was refused")
-        digest = hashlib.sha256(msgpack.packb(body)).digest()
         if digest in self._results:
             return self._results[digest]
         result = self._of_the_run(request) or obey(self._asked_for(request, stream), request)
@@ -142,6 +143,14 @@ class Budgets:
         _remember(self._left, sender, (left - cost if left >= cost else left, now_ns))
         if left < cost:
             raise ControlError("rate_limited", f"{REQUESTS_A_SECOND:g} requests a second are answered; wait a little")
+
+
+def _digest(body: Mapping[str, Any]) -> bytes:
+    """Tells requests apart. Raises ControlError for what msgpack cannot hold, such as JSON's longest numbers."""
+    try:
+        return hashlib.sha256(msgpack.packb(body)).digest()
+    except (ValueError, OverflowError, TypeError, RecursionError) as error:
+        raise ControlError("bad_request", f"msgpack cannot hold it: {str(error)[:80]}") from error
 
 
 def _remember(known: OrderedDict[bytes, Any], key: bytes, value: Any) -> None:

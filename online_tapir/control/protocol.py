@@ -64,7 +64,7 @@ the file that --templates reads. `save` writes the points to the --save-state fi
 not wait: it is done once the status has `saves` >= `save`, and succeeded if `save_error` is empty.
 """
 
-import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -252,7 +252,7 @@ def _whole(value: Any, key: str) -> int:
 
 
 def _number(value: Any, key: str) -> float:
-    if type(value) not in (int, float) or not math.isfinite(value):
+    if type(value) not in (int, float) or not abs(value) <= sys.float_info.max:  # nor NaN, nor a whole number beyond
         raise _wrong(key, value, "a finite number")
     return float(value)
 

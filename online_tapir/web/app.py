@@ -76,10 +76,10 @@ def make_app(site: Site) -> ASGIApp:
     contents = {path: (page.joinpath(name).read_bytes(), kind) for path, (name, kind) in FILES.items()}
 
     async def file(request: Request) -> Response:
-        token = request.query_params.get("token")
-        if token is not None:
+        token, path = request.query_params.get("token"), request.url.path
+        if token is not None and path == "/":
             return _begin(request, token)
-        body, kind = contents[request.url.path]
+        body, kind = contents[path]
         return Response(body, media_type=kind)
 
     def _begin(request: Request, token: str) -> Response:
@@ -87,7 +87,8 @@ def make_app(site: Site) -> ASGIApp:
         if key is None:
             return Response(NO_RIGHT, 403, media_type="text/plain")
         response = RedirectResponse("/", 303)
-        response.set_cookie(site.guard.cookie, key, httponly=True, samesite="strict", secure=site.guard.tls)
+        # Lax: a link in a mail on another site brings the cookie along; what changes a run comes with a checked Origin.
+        response.set_cookie(site.guard.cookie, key, httponly=True, samesite="lax", secure=site.guard.tls)
         return response
 
     async def asked(request: Request, command: str, **arguments: Any) -> dict[str, Any]:
@@ -157,7 +158,7 @@ class Door:
             refusal = Response("this machine is not called that; open its address\n", 421, media_type="text/plain")
         elif not self._guard.same_origin(headers):
             refusal = Response("another page may not ask this\n", 403, media_type="text/plain")
-        elif right is None and not (scope["type"] == "http" and "token" in connection.query_params):
+        elif right is None and not _brings_a_token(connection):
             refusal = Response(NO_RIGHT, 401, media_type="text/plain")
         if refusal is not None and scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": POLICY, "reason": ""})  # before it is accepted: HTTP 403
@@ -165,6 +166,12 @@ class Door:
         scope.setdefault("state", {})["right"] = right
         answering = refusal or self._app
         await answering(scope, receive, _with_headers(send))
+
+
+def _brings_a_token(connection: HTTPConnection) -> bool:
+    """Whether it opens one of the printed links; `file` looks at the token."""
+    asks = (connection.scope["type"], connection.scope["path"])
+    return asks == ("http", "/") and "token" in connection.query_params
 
 
 def _with_headers(send: Send) -> Send:
@@ -243,8 +250,8 @@ class _Session:
             )
         except ControlError as error:
             reply = error
-        if isinstance(reply, dict) and isinstance(reply.get("image"), bytes):
-            reply = ControlError("bad_request", "a snapshot is at /api/cameras/NAME/picture.jpg")
+        if isinstance(reply, dict) and any(isinstance(value, bytes) for value in reply.values()):
+            reply = ControlError("bad_request", "no files come here; a snapshot is at /api/cameras/NAME/picture.jpg")
         with suppress(*LEFT):
             await self._socket.send_text(answer(number, reply))
 
@@ -264,15 +271,18 @@ class _Session:
                 continue
             changed, news = asyncio.create_task(self._changed.wait()), asyncio.create_task(coming.wait())
             waiting = {changed} if viewer.in_flight else {changed, news}
-            done, _ = await asyncio.wait(
-                waiting, timeout=STALL_SECONDS if viewer.in_flight else None, return_when=asyncio.FIRST_COMPLETED
-            )
-            changed.cancel()
-            news.cancel()
+            try:
+                done, _ = await asyncio.wait(
+                    waiting, timeout=STALL_SECONDS if viewer.in_flight else None, return_when=asyncio.FIRST_COMPLETED
+                )
+            finally:
+                changed.cancel()
+                news.cancel()
             if not done:
                 return
 
     async def _send(self, moment: Moment) -> None:
+        self._site.guard.right(self._socket.cookies, _client(self._socket))  # a session that is looked at is in use
         frame, viewer = moment.frame, self._viewer
         wanted = viewer.picture(frame.rgb.shape[1])
         shown = [await self._jpeg(moment, wanted)]

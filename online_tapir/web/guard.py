@@ -9,7 +9,7 @@ import hmac
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from socket import gethostname
@@ -55,13 +55,15 @@ class _Session:
 class Guard:
     """Decides on requests by their headers (lower-case names) and the client's address.
 
-    Without `tokens` everyone who gets through to the port may control the run, or only watch it if `view_only`.
+    This machine also answers to `names`. Without `tokens` everyone who gets through to the port may control the run, or
+    only watch it if `view_only`.
     """
 
     def __init__(
         self,
         port: int,
         *,
+        names: Sequence[str] = (),
         tokens: Tokens | None = None,
         tls: bool = False,
         view_only: bool = False,
@@ -73,7 +75,8 @@ class Guard:
         self._view_only = view_only
         self._clock = clock
         self._sessions: OrderedDict[str, _Session] = OrderedDict()
-        self._names = {"localhost", gethostname().lower(), f"{gethostname().lower()}.local"}
+        own = gethostname()
+        self._names = {name.lower().rstrip(".") for name in ("localhost", own, f"{own}.local", *names)}
 
     def knows_host(self, headers: Mapping[str, str]) -> bool:
         """Whether the request names this machine: by an address, as localhost or by its own name."""

@@ -80,7 +80,8 @@ class WebPage(Sink):
         port = self._socket.getsockname()[1]
         local = is_local(f"tcp://{address.host}:{port}")
         tokens = None if local or insecure else Tokens.new()
-        self._guard = Guard(port, tokens=tokens, tls=certificate is not None, view_only=view_only)
+        tls = certificate is not None
+        self._guard = Guard(port, names=[address.host], tokens=tokens, tls=tls, view_only=view_only)
         self._bridge = Bridge(Desk(roster, anyone=insecure), color)
         site = Site(self._guard, self._bridge, report, rerun)
         config = uvicorn.Config(

@@ -106,6 +106,7 @@ def test_a_snapshot_is_written_and_its_frame_printed(
         (("inspect", "7"), "unknown_point"),
         (("inspect", "none"), "none"),
         (("snapshot", "/no/such/folder/now.png"), "cannot write"),
+        (("status", "--camera", "other"), "no camera is called 'other'"),
         (("fly",), "fly"),
     ],
 )

@@ -83,6 +83,16 @@ def test_many_parts_are_no_request(server: ControlServer, stream: Stream, peers:
     assert not stream.stop.is_set()
 
 
+def test_a_request_nested_deeper_than_python_goes_is_refused(
+    server: ControlServer, stream: Stream, peers: list[Peer]
+) -> None:
+    body = {"schema": protocol.SCHEMA, "version": protocol.VERSION}
+    packed = msgpack.packb(body)
+    deep = bytes([packed[0] + 1]) + packed[1:] + msgpack.packb("command") + b"\x91" * 1000 + b"\xc0"
+    peers[0].socket.send(deep)
+    assert peers[0].answer(server, stream)["error"] == "bad_request"
+
+
 def test_a_request_that_comes_again_is_answered_again_and_not_done_again(server: ControlServer, stream: Stream) -> None:
     first = server.answer(b"a", asking("add", 1, "desk", **ADD), stream)
     assert server.answer(b"b", asking("add", 1, "desk", **ADD), stream) == first  # over another connection, even

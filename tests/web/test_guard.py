@@ -40,6 +40,12 @@ def test_only_its_own_page_may_ask(origin: str | None, tls: bool, same: bool) ->
     assert Guard(8080, tls=tls).same_origin(headers) == same
 
 
+def test_the_name_that_the_page_was_bound_to_is_this_machines() -> None:
+    guard = Guard(8080, names=["Robot.Example.org."])
+    assert guard.knows_host({"host": "robot.example.org:8080"})
+    assert not guard.knows_host({"host": "evil.example.org:8080"})
+
+
 def test_without_tokens_all_who_get_through_may_control_or_only_watch() -> None:
     assert Guard(1).right({}, "127.0.0.1") == "control"
     assert Guard(1, view_only=True).right({}, "127.0.0.1") == "watch"

@@ -12,7 +12,8 @@ from axe_playwright_python.sync_playwright import Axe
 from numpy.typing import NDArray
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from online_tapir.points.placement import NOWHERE, Grid
+from online_tapir.points.placement import NOWHERE, Grid, Listed
+from online_tapir.records import Label
 from tests.web.conftest import DOWN_A_FRAME, HEIGHT, PERIOD, RIGHT_A_FRAME, WIDTH, Served
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -179,6 +180,68 @@ def test_a_point_is_named_and_the_name_is_drawn_for_everyone(browser: Browser, s
         expect(page.locator("#undo")).to_be_enabled()
         page.locator("#undo").click()
         run.wait_for(lambda: run.trackers[0].labels[0].name == "", "its end")
+        page.close()
+
+
+def test_what_is_cleared_comes_back_with_its_names_but_for_what_left_the_picture(
+    browser: Browser, serve: Callable[..., Any]
+) -> None:
+    spots = Listed(np.array([[20, 60], [160, 120], [200, 200], [250, 100]], np.float32))
+    with serve(points=spots) as run:
+        page = opened(browser, run)
+        run.streams[0].tracker.label(3, Label("knee"))
+        run.wait_for(lambda: (run.streams[0].tracks.xy < 0).any(), "a point that leaves")
+        run.cameras[0].away.set()
+        page.wait_for_timeout(300)
+        inside = int((run.streams[0].tracks.xy >= 0).all(axis=1).sum())
+        assert 0 < inside < 4
+        page.locator("#clear").click()
+        run.wait_for(lambda: not points(run), "the end of all")
+        page.locator("#undo").click()
+        run.wait_for(lambda: len(points(run)) == inside, "the return of those in the picture")
+        assert "knee" in {label.name for label in run.streams[0].tracker.labels.values()}
+        page.close()
+
+
+def test_a_browser_that_calls_a_long_press_a_right_click_removes_one_point(
+    browser: Browser, serve: Callable[..., Any]
+) -> None:
+    with serve(points=NOWHERE) as run:
+        page = opened(browser, run, viewport={"width": 390, "height": 800}, has_touch=True, is_mobile=True)
+        for x in (160, 175):
+            page.touchscreen.tap(*place(page, x, 120))
+        run.wait_for(lambda: len(points(run)) == 2, "two points")
+        run.cameras[0].away.set()
+        page.wait_for_timeout(300)
+        x, y = place(page, *run.streams[0].tracks.xy[0].tolist())
+        session = page.context.new_cdp_session(page)
+        session.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [{"x": x, "y": y}]})
+        page.wait_for_timeout(450)
+        told = {"bubbles": True, "cancelable": True, "clientX": x, "clientY": y}
+        page.locator("#picture").dispatch_event("contextmenu", told)
+        page.wait_for_timeout(400)
+        session.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+        run.wait_for(lambda: len(points(run)) < 2, "the end of one")
+        page.wait_for_timeout(300)
+        assert len(points(run)) == 1
+        page.close()
+
+
+def test_a_session_that_the_run_no_longer_knows_is_told(browser: Browser, serve: Callable[..., Any]) -> None:
+    with serve(host="0.0.0.0") as run:
+        port = run.page.url.rstrip("/").rpartition(":")[2]
+        token = run.page.links["control"].partition("token=")[2]
+        page = browser.new_page()
+        page.goto(f"http://127.0.0.1:{port}/?token={token}")
+        expect(page.locator("#link")).to_have_text("live")
+        run.page._guard._sessions.clear()
+
+        def hang_up() -> None:
+            for connection in tuple(run.page._server.server_state.connections):
+                connection.transport.abort()  # type: ignore[union-attr]
+
+        run.page._bridge._loop.call_soon_threadsafe(hang_up)  # type: ignore[union-attr]
+        expect(page.locator("#link")).to_contain_text("this session has ended")
         page.close()
 
 

@@ -127,6 +127,24 @@ def test_a_click_on_a_frame_that_has_left_the_window_is_refused_with_a_sentence(
         assert "name one from" in refused["message"]
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        '{"ask": 1, "camera": "\\ud800", "command": "status"}',
+        '{"ask": 1, "camera": "desk", "command": "add", "arguments": {"xy": [[1' + 400 * "0" + ", 1]]}}",
+        '{"ask": 1, "camera": "desk", "command": "add", "arguments": {"xy": [[1, 1]], "names": ["\\ud800"]}}',
+        '{"ask": 1, "camera": "desk", "command": "remove", "arguments": {"ids": [1' + 20 * "0" + "]}}",
+    ],
+)
+def test_what_json_can_say_and_the_protocol_cannot_is_refused(serve: Callable[..., Any], message: str) -> None:
+    with serve() as run, joined(run.page) as link:
+        link.send(message)
+        while not isinstance(reply := link.recv(timeout=20), str):
+            acknowledge(link, {"number": struct.unpack_from("<I", reply)[0]})
+        assert json.loads(reply)["error"] == "bad_request"
+        assert asked(link, "status", 2)["result"]["points"] == 4, "the run goes on"
+
+
 def test_pausing_is_told_to_every_viewer_by_heartbeats(serve: Callable[..., Any]) -> None:
     with serve() as run, joined(run.page) as one, joined(run.page) as other:
         run.streams[0].heartbeat_s = 0.05
@@ -275,6 +293,8 @@ def test_other_machines_need_the_link(serve: Callable[..., Any]) -> None:
         assert code("")[0] == 401
         assert code("api/cameras")[0] == 401
         assert code("?token=wrong")[0] == 403
+        for path in (*OPENAPI["paths"], "/api/about", "/page.js", "/api/cameras/desk/picture.jpg"):
+            assert code(f"{path.lstrip('/')}?token=wrong")[0] == 401, "only the page itself is opened by a token"
         with pytest.raises(InvalidStatus), connect(f"ws://127.0.0.1:{port}/stream"):
             pass
         cookies = {}
@@ -285,7 +305,7 @@ def test_other_machines_need_the_link(serve: Callable[..., Any]) -> None:
             assert "303" in reply.splitlines()[0]
             [cookie] = [line for line in reply.splitlines() if line.startswith("set-cookie")]
             assert "httponly" in cookie
-            assert "samesite=strict" in cookie
+            assert "samesite=lax" in cookie, "a link in a mail of another site would bring no stricter one along"
         # case matters in the value, so it is taken from a session that the guard begins itself
         for right, token in tokens.items():
             key = run.page._guard.begin(token, "127.0.0.1")

@@ -16,7 +16,7 @@ export function unpack(buffer) {
 }
 
 export class Link {
-  /** `seen` draws a message and returns a promise; `told` gets heartbeats; `stands` gets "open" or "lost". */
+  /** `seen` draws a message and returns a promise; `told` gets heartbeats; `stands` gets "open", "lost", or "ended" where the run is there and knows this session no more. */
   constructor({ seen, told, stands }) {
     this.seen = seen;
     this.told = told;
@@ -42,6 +42,7 @@ export class Link {
       this.stands("lost");
       for (const { refuse } of this.waiting.values()) refuse(new Error("the link was lost"));
       this.waiting.clear();
+      fetch("api/about").then((reply) => { if (reply.status === 401) this.stands("ended"); }).catch(() => {});
       setTimeout(() => this.open(), this.waitMs);
       this.waitMs = Math.min(2 * this.waitMs, LONGEST_WAIT_MS);
     };

@@ -26,6 +26,7 @@ let naming = null; // the point that is being named
 let right = "control";
 let pressed = null; // where the pointer went down, and the frame that was shown then
 let pointer = null; // where it is, image pixels
+let touched = false; // whether what went down last was a finger or a pen
 let saidAt = 0;
 
 const link = new Link({ seen, told, stands });
@@ -99,8 +100,14 @@ function stand(state) {
   press("pause", state === "paused");
 }
 
+const STANDS = {
+  open: "live",
+  lost: "the tracker is away; waiting for it",
+  ended: "this session has ended; open the link that online-tapir printed",
+};
+
 function stands(state) {
-  $("link").textContent = state === "open" ? "live" : "the tracker is away; waiting for it";
+  $("link").textContent = STANDS[state];
   $("link").classList.toggle("bad", state !== "open");
   if (state === "open") return learn();
   picture.header = null; // a click on what is still seen would name a frame of a run that is over
@@ -219,8 +226,11 @@ async function remove(place, reach = REACH_PX) {
   if (await ask("remove", { ids: [point.id] })) remember(() => addAgain([point]));
 }
 
+/** Names points again, where they were; those that had left the picture cannot be. */
 function addAgain(points) {
-  return ask("add", { xy: points.map(({ x, y }) => [x, y]) });
+  const { width, height } = picture.header;
+  const there = points.filter(({ x, y }) => x >= 0 && y >= 0 && x < width && y < height);
+  return ask("add", { xy: there.map(({ x, y }) => [x, y]), names: there.map(({ name }) => name ?? "") });
 }
 
 async function clear() {
@@ -297,10 +307,11 @@ function boxFrom(one, other) {
 const canvas = $("picture");
 
 canvas.addEventListener("pointerdown", (event) => {
+  touched = event.pointerType !== "mouse";
   const place = picture.at(event);
   if (!place || event.button !== 0 || right !== "control") return;
   pressed = { place, frame: picture.header.frame, x: event.clientX, y: event.clientY, long: false, drags: false };
-  if (event.pointerType !== "mouse") {
+  if (touched) {
     const mine = pressed;
     mine.timer = setTimeout(() => {
       mine.long = true;
@@ -344,8 +355,9 @@ function cancel() {
 
 canvas.addEventListener("contextmenu", (event) => {
   event.preventDefault();
+  if (touched) return; // a long press, which has its own timer; browsers differ in when they tell of it
   const place = picture.at(event);
-  if (place && right === "control" && !pressed?.long) remove(place);
+  if (place && right === "control") remove(place);
 });
 
 /** Moves the cross that stands for the mouse. */
