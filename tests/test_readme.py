@@ -115,6 +115,14 @@ def test_every_file_the_readme_links_to_is_there() -> None:
         assert (README.parent / target).exists(), target
 
 
+@pytest.mark.parametrize("camera", ["0", "192.168.1.5:554", "küche", "cam 0"])
+def test_the_ros_nodes_topics_are_names_that_ros_takes(camera: str) -> None:
+    node = runpy.run_path(str(EXAMPLES / "ros2_node.py"))
+    for topic in node["messages"](make_tracks(7, [[20.5, 12.5]], camera=camera)):
+        for token in topic.split("/"):
+            assert re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", token), topic
+
+
 def test_the_ros_node_turns_tracks_into_standard_messages() -> None:
     """Its messages are dictionaries until ROS is there; the names are those of vision_msgs 4."""
     node = runpy.run_path(str(EXAMPLES / "ros2_node.py"))

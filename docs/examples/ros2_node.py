@@ -8,6 +8,7 @@ with the size of their box). Stamps are those of the capture. `messages` knows n
 dictionaries, which the node turns into messages, so it can be tested without.
 """
 
+import re
 import sys
 from typing import Any
 
@@ -40,7 +41,8 @@ def messages(tracks: Tracks) -> dict[str, PointMessage]:
             size = float(np.linalg.norm(across)), float(np.linalg.norm(down))
             share = len(thing.following) / max(1, thing.seen)
             things.append(detection(header, thing.name, (float(centre[0]), float(centre[1])), size, angle, share))
-    camera = "".join(c if c.isalnum() else "_" for c in tracks.camera)
+    camera = re.sub(r"[^A-Za-z0-9_]", "_", tracks.camera)
+    camera = f"camera_{camera}" if camera[:1].isdigit() else camera  # ROS 2 takes no name that begins with a digit
     return {
         f"tapir/{camera}/points": {"header": header, "detections": points},
         f"tapir/{camera}/objects": {"header": header, "detections": things},

@@ -18,6 +18,7 @@ from rich import box
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from online_tapir.cli.signals import stop_on_signal
 from online_tapir.errors import ConfigError
@@ -311,15 +312,15 @@ def picture(now: Directory, notes: int = 8) -> Group:
             "ms": f"{one.latency_ms:.0f}" if one.fps else "",
         }
         state = f"{one.state}: {one.reason}" if one.reason else one.state
-        cameras.add_row(
-            one.name, one.rig, nodes.get(one.rig, ""), state, *figures.values(), str(one.points), str(one.restarts)
-        )
+        told = (one.name, one.rig, nodes.get(one.rig, ""), state, *figures.values(), str(one.points), str(one.restarts))
+        cameras.add_row(*map(Text, told))  # not as a string: a name may look like rich's markup
     rigs = Table("rig", "machine", "state", "cameras", "load", "restarts", box=box.SIMPLE_HEAD)
     for rig in now.rigs:
         state = f"{rig.state}: {rig.reason}" if rig.reason else rig.state
-        rigs.add_row(rig.name, rig.node, state, f"{rig.taken}/{rig.lanes}", f"{rig.load:.2f}", str(rig.restarts))
+        told = (rig.name, rig.node, state, f"{rig.taken}/{rig.lanes}", f"{rig.load:.2f}", str(rig.restarts))
+        rigs.add_row(*map(Text, told))
     last = now.notes[-notes:] if notes else ()
-    return Group(cameras, rigs, f"{now.moves} moves", *last)
+    return Group(cameras, rigs, f"{now.moves} moves", *map(Text, last))
 
 
 def _settings(config: UpConfig, settings: Mapping[str, Any]) -> Any:

@@ -161,7 +161,7 @@ class Heard:
         for id_, x, y, visible, occlusion, uncertainty in islice(_rows(tracks), most_rows):
             shown, style = ("yes", "") if visible else ("no", "dim")
             chances = (f"{occlusion:.2f}", f"{uncertainty:.2f}")
-            table.add_row(tracks.called(id_), f"{x:.1f}", f"{y:.1f}", shown, *chances, style=style)
+            table.add_row(Text(tracks.called(id_)), f"{x:.1f}", f"{y:.1f}", shown, *chances, style=style)
         if len(tracks.ids) > most_rows:
             table.caption = f"and {len(tracks.ids) - most_rows} more"
         style = "bold cyan" if self._silence is None else "bold yellow"

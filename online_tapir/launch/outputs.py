@@ -164,7 +164,7 @@ def open_writers(config: LiveConfig, report: Report) -> Iterator[Sink]:
     if output.save_csv is not None:
         from online_tapir.recording.keypoints import KeypointTable
 
-        yield WriterSink(KeypointTable(output.save_csv), f"the table {output.save_csv}", report=report)
+        yield WriterSink(KeypointTable(output.save_csv), f"the table {output.save_csv}", report=report, close_s=None)
 
 
 def open_window(viewer: ViewerConfig) -> "ClickWindow | None":

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from online_tapir.errors import ConfigError, PublishError
+from online_tapir.files import replacing
 from online_tapir.recording.steps import Source, TrackedFrame
 from online_tapir.records import Label
 
@@ -62,12 +63,11 @@ class KeypointTable:
         if not self._frames:
             return
         table = self._table()
-        beside = self._path.with_name(self._path.name + ".part")
-        if self._path.suffix.lower() == ".csv":
-            table.to_csv(beside, float_format="%.4f")
-        else:
-            table.to_parquet(beside, engine="pyarrow")
-        beside.replace(self._path)
+        with replacing(self._path) as partial:
+            if self._path.suffix.lower() == ".csv":
+                table.to_csv(partial, float_format="%.4f")
+            else:
+                table.to_parquet(partial, engine="pyarrow")
 
     def _table(self) -> "pd.DataFrame":
         import pandas as pd

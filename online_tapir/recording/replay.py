@@ -17,7 +17,7 @@ from online_tapir.recording.reader import RecordedStep, Recording
 from online_tapir.recording.steps import TrackedFrame, Writer
 from online_tapir.recording.tables import table_path
 from online_tapir.recording.video import LOSSLESS, VIDEO
-from online_tapir.records import Tracks
+from online_tapir.records import Label, Tracks
 from online_tapir.tracking.tracker import Tracker
 
 WORST_SHOWN = 5  # points
@@ -186,6 +186,7 @@ class Replay:
         self._tracker = tracker
         self._ids: dict[int, int] = {}  # the recording's ids, by the tracker's
         self._named: set[int] = set()  # the recording's ids
+        self._labels: dict[int, Label] = {}  # by the recording's ids
 
     def track(self, step: RecordedStep) -> Tracks:
         """Removes and adds points as was done before this frame, then tracks it."""
@@ -194,7 +195,8 @@ class Replay:
         self.resumed |= set(step.tracks.ids.tolist()) - self._named
         tracks = self._tracker.step(step.frame)
         ids = np.array([self._ids[id] for id in tracks.ids.tolist()], np.int32)
-        return replace(tracks, ids=ids, dropped=step.tracks.dropped, camera=step.tracks.camera)
+        labels = {id: self._labels[id] for id in ids.tolist() if id in self._labels}
+        return replace(tracks, ids=ids, labels=labels, dropped=step.tracks.dropped, camera=step.tracks.camera)
 
     def _remove_all_but(self, kept: set[int]) -> None:
         gone = [id for id, recorded in self._ids.items() if recorded not in kept]
@@ -206,6 +208,7 @@ class Replay:
     def _name(self, step: RecordedStep) -> None:
         for queries in step.named:
             self._named |= set(queries.ids.tolist())
+            self._labels |= queries.labels
             now = queries.frame_id == step.frame.id
             if not now and queries.frame_id not in self._tracker.frame_ids:
                 self.left_out += len(queries.ids)

@@ -26,8 +26,8 @@ class WriterSink(Sink):
     """Passes each step to `writer`, in its own thread; `title` names it in reports, for example "the recording X".
 
     `report` receives a line if writing ends early, and at the end a line if frames are missing. A `live` writer shows
-    the newest frames and misses others in silence. Frames are written after `publish` returns: do not modify
-    `frame.rgb` afterwards.
+    the newest frames and misses others in silence. With `close_s` None the end waits until all is written. Frames are
+    written after `publish` returns: do not modify `frame.rgb` afterwards.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class WriterSink(Sink):
         report: Callable[[str], None] = print,
         backlog_bytes: int = BACKLOG_BYTES,
         live: bool = False,
-        close_s: float = CLOSE_SECONDS,
+        close_s: float | None = CLOSE_SECONDS,
     ) -> None:
         self._writer = writer
         self._title = title
@@ -85,8 +85,11 @@ class WriterSink(Sink):
             self._end("no frame came")
             return
         self._box.close()
-        self._thread.join(self._close_s)
-        if self._thread.is_alive():
+        self._thread.join(CLOSE_SECONDS if self._close_s is None else self._close_s)
+        if self._thread.is_alive() and self._close_s is None:
+            self._report(f"{self._title} is still being written; wait for it")
+            self._thread.join()
+        elif self._thread.is_alive():
             self._report(f"{self._title} was still busy after {self._close_s:g} s; its last frames are missing")
         if self.dropped and not self._live:
             self._report(f"{self._title} lacks {self.dropped} frames: they came faster than they could be written")
@@ -118,3 +121,5 @@ class WriterSink(Sink):
             self._writer.close(end, self.dropped)
         except OSError as error:
             self._report(f"{self._title} could not be closed: {error}; it is readable up to there")
+        except Exception as error:  # such as memory that does not suffice: the run still ends in order
+            self._report(f"{self._title} could not be written: {str(error) or type(error).__name__}")

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, make_wsgi_app
 from online_tapir.errors import ConfigError, PublishError
 from online_tapir.wire.security import Access, is_local
 
+CLOSE_S = 5.0  # then a client that is still being answered is left to itself
 SILENT_S = 2.0  # then a client that connects but requests nothing is dropped, as it blocks the others
 
 
@@ -35,10 +36,10 @@ class MetricsServer:
         self._thread.start()
 
     def close(self) -> None:
-        """Stops serving, within a fraction of a second unless a silent client is connected. May be called twice."""
+        """Stops serving, within a fraction of a second unless a slow client is connected. May be called twice."""
         if self._thread.is_alive():
-            self._server.shutdown()
-            self._thread.join()
+            Thread(target=self._server.shutdown, name="metrics end", daemon=True).start()
+            self._thread.join(CLOSE_S)
         self._server.server_close()
 
 

@@ -71,7 +71,7 @@ class Recorder(Sink):
             return
         writer = self._running[1]
         if self._midway:
-            writer.named(tracks.camera, [Queries(tracks.ids, tracks.xy, frame.id)])
+            writer.named(tracks.camera, [_there(tracks, frame.id)])
             self._midway = False
         writer.publish(frame, tracks)
 
@@ -88,3 +88,9 @@ class Recorder(Sink):
         self._running = None
         self._ending = [one for one in self._ending if one.is_alive()] + [thread]
         thread.start()
+
+
+def _there(tracks: Tracks, frame_id: int) -> Queries:
+    """The points of a frame as its queries; those that have left the picture cannot be named again."""
+    inside = ((tracks.xy >= 0) & (tracks.xy < (tracks.width, tracks.height))).all(axis=1)
+    return Queries(tracks.ids[inside], tracks.xy[inside], frame_id, dict(tracks.labels))

@@ -7,11 +7,14 @@ nothing, so the service manager restarts it.
 import socket
 import time
 from collections.abc import Callable, Mapping
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from online_tapir.live.sink import Sink
 from online_tapir.records import Frame, Tracks
 from online_tapir.wire.messages import Heartbeat
+
+if TYPE_CHECKING:
+    from online_tapir.live.stream import Stream
 
 EVERY_NS = 1_000_000_000
 
@@ -40,6 +43,13 @@ class Watchdog(Sink):
 
     def beat(self, heartbeat: Heartbeat) -> None:
         self._tell(lambda: f"{heartbeat.state}; the last frame was {heartbeat.frame_id}")
+
+    def serve(self, stream: "Stream") -> None:
+        """Between frames and heartbeats, which may be far apart: the run goes on."""
+        now_ns = self._monotonic_ns()
+        if self._told_ns is not None and now_ns - self._told_ns >= EVERY_NS:
+            self._told_ns = now_ns
+            self._send("WATCHDOG=1")
 
     def close(self) -> None:
         """Reports that the run is ending. May be called twice."""

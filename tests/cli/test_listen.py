@@ -14,7 +14,7 @@ from rich.console import Console
 
 from online_tapir.cli.listen import CSV_COLUMNS, HINT_MS, live_table, patient, write_csv, write_jsonl
 from online_tapir.errors import OnlineTapirError
-from online_tapir.records import Tracks
+from online_tapir.records import Label, Tracks
 from online_tapir.testing import make_tracks
 from online_tapir.wire.messages import Heartbeat
 
@@ -107,6 +107,12 @@ def test_the_table_shows_points_and_the_state_of_the_stream() -> None:
     assert "desk #4 640x480 · 10.0 fps" in text
     assert "1/2 visible · 2 missing · 4 dropped by the source" in text
     assert "0.10" in text
+
+
+def test_a_name_that_looks_like_markup_is_shown_as_it_is() -> None:
+    text = printed([replace(tracks(0), labels={10: Label("[/]"), 11: Label("[left] knee")})])
+    assert "[/]" in text
+    assert "[left] knee" in text
 
 
 def test_the_table_names_what_is_searched_for() -> None:

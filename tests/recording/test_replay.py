@@ -29,7 +29,7 @@ from online_tapir.recording.steps import TrackedFrame
 from online_tapir.recording.tables import Settings, table_path
 from online_tapir.recording.video import VIDEO
 from online_tapir.recording.writer import RecordingWriter
-from online_tapir.records import Frame, Tracks
+from online_tapir.records import Frame, Label, Tracks
 from online_tapir.sinks.background import WriterSink
 from online_tapir.testing import make_tracks, run
 from online_tapir.tracking.tracker import Tracker
@@ -107,6 +107,14 @@ def test_the_same_model_gives_the_same_tracks_to_the_bit(tmp_path: Path, make_mo
     assert (comparison.max_px, comparison.visibility_agreement) in [(0, 1), (None, 1)]
     assert {point.id for point in comparison.per_point} == {0, 1, 2, 3, 4, 5, 6, 7, 9, 10, 11}
     assert "the tracks are identical" in str(comparison)
+
+
+def test_a_replay_keeps_the_names(tmp_path: Path, make_model: Make) -> None:
+    named = {3: lambda stream: stream.add(points(20, 20, 30, 20), 2, ["nose", ""], "face")}
+    recording = record(tmp_path / "run", make_model(), acts=named)
+    writer = ListWriter()
+    replay(recording, tracker(make_model()), [writer])
+    assert writer.steps[-1].tracks.labels == {6: Label("nose", "face"), 7: Label("", "face")}
 
 
 def test_points_that_are_replaced_are_replaced_again(tmp_path: Path, make_model: Make) -> None:

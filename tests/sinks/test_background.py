@@ -11,6 +11,7 @@ from online_tapir.camera import Capture, SyntheticCamera
 from online_tapir.live.stream import Stream
 from online_tapir.recording.steps import Source, TrackedFrame
 from online_tapir.records import Frame, Queries
+from online_tapir.sinks import background
 from online_tapir.sinks.background import LEAST_BACKLOG, WriterSink
 from online_tapir.testing import FakeTracker, make_tracks
 
@@ -52,7 +53,7 @@ def notes() -> list[str]:
 def open_sink(notes: list[str]) -> Iterator[Callable[..., tuple[WriterSink, ListWriter]]]:
     opened: list[tuple[WriterSink, ListWriter]] = []
 
-    def open_(fails_at: int | None = None, *, close_s: float = LONG) -> tuple[WriterSink, ListWriter]:
+    def open_(fails_at: int | None = None, *, close_s: float | None = LONG) -> tuple[WriterSink, ListWriter]:
         writer = ListWriter(fails_at)
         sink = WriterSink(writer, "the recording", report=notes.append, backlog_bytes=0, close_s=close_s)
         opened.append((sink, writer))
@@ -149,6 +150,30 @@ def test_a_disk_that_hangs_does_not_keep_the_program_from_ending(open_sink: Open
     sink.close()
     assert notes == ["the recording was still busy after 0.01 s; its last frames are missing"]
     assert writer.closed is None
+
+
+def test_a_file_that_is_written_at_the_end_is_waited_for(
+    open_sink: Open, notes: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(background, "CLOSE_SECONDS", 0.01)
+    sink, writer = open_sink(close_s=None)
+    publish(sink, 0)
+    threading.Timer(0.3, writer.go.set).start()
+    sink.close()
+    assert writer.closed == ("the run ended", 0)
+    assert notes == ["the recording is still being written; wait for it"]
+
+
+def test_memory_that_does_not_suffice_at_the_end_is_told(open_sink: Open, notes: list[str]) -> None:
+    def fails(end: str, unrecorded: int = 0) -> None:
+        raise MemoryError
+
+    sink, writer = open_sink()
+    writer.go.set()
+    writer.close = fails  # type: ignore[method-assign]
+    publish(sink, 0)
+    sink.close()
+    assert notes == ["the recording could not be written: MemoryError"]
 
 
 def test_without_a_frame_the_writer_is_closed_all_the_same(open_sink: Open, notes: list[str]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from online_tapir.camera import Capture
 from online_tapir.errors import PublishError
 from online_tapir.live.sink import Sink
 from online_tapir.live.stream import Stream
@@ -14,9 +15,10 @@ from online_tapir.points.placement import Grid
 from online_tapir.recording.reader import Recording
 from online_tapir.recording.tables import Settings
 from online_tapir.recording.writer import RecordingWriter
+from online_tapir.records import Frame, Label
 from online_tapir.sinks.background import WriterSink
 from online_tapir.sinks.recorder import Recorder
-from online_tapir.testing import FakeTracker, SyntheticCamera, run, sliding_pictures
+from online_tapir.testing import FakeTracker, SyntheticCamera, make_tracks, run, sliding_pictures
 
 
 def opening(folder: Path) -> WriterSink:
@@ -58,6 +60,23 @@ def test_a_part_of_a_run_is_recorded_with_its_points(tmp_path: Path) -> None:
     assert first.frame_id == 5
     np.testing.assert_array_equal(first.xy, steps[0].tracks.xy)
     assert not any(step.named for step in steps[1:])
+
+
+def test_a_recording_begun_midway_keeps_names_and_leaves_out_what_left_the_picture(tmp_path: Path) -> None:
+    sink = recorder(tmp_path)
+    xy = np.array([[10, 10], [-5, 10], [20, 20]], np.float32)
+    tracks = make_tracks(3, xy, ids=np.array([2, 5, 9]), size=(49, 33), labels={9: Label("nose", "face")})
+    frame = Frame(3, 0, 0, sliding_pictures(1, 33, 49)[0])
+    stream = Stream(Capture(SyntheticCamera([frame.rgb], name="desk")), FakeTracker(), threading.Event())  # type: ignore[arg-type]
+    sink.begin(stream)
+    sink.switch(True)
+    sink.publish(frame, tracks)
+    sink.close()
+    [folder] = tmp_path.iterdir()
+    [step] = Recording(folder).steps()
+    [queries] = step.named
+    assert queries.ids.tolist() == [2, 9]
+    assert queries.labels == {9: Label("nose", "face")}
 
 
 def test_a_recording_that_runs_is_ended_with_the_run(tmp_path: Path) -> None:

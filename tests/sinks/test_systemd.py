@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from online_tapir.live.stream import Stream
 from online_tapir.records import Frame
 from online_tapir.sinks.systemd import Watchdog
 from online_tapir.testing import make_tracks
@@ -42,6 +43,19 @@ def test_the_first_frame_is_readiness_and_later_ones_are_life(manager: socket.so
     watchdog.close()
     watchdog.close()
     assert heard(manager) == ["STOPPING=1"]
+
+
+def test_a_run_that_is_silent_for_long_still_lives(manager: socket.socket) -> None:
+    now_ns, stream = [0], Stream.__new__(Stream)
+    with closing(Watchdog(manager.getsockname(), monotonic_ns=lambda: now_ns[0])) as watchdog:
+        watchdog.serve(stream)  # not ready yet
+        watchdog.publish(FRAME, TRACKS)
+        assert heard(manager)[0] == "READY=1"
+        for _ in range(3):
+            watchdog.serve(stream)
+            now_ns[0] += 1_000_000_000
+            watchdog.serve(stream)
+            assert heard(manager) == ["WATCHDOG=1"]
 
 
 def test_a_run_whose_camera_gives_nothing_is_ready_all_the_same(manager: socket.socket) -> None:
