@@ -35,6 +35,14 @@ def replacing(path: Path, *, sync: bool = False) -> Iterator[Path]:
         raise
 
 
+def expanded(path: str | Path) -> Path:
+    """The path with `~` as the user's folder; that of a user who does not exist stays as it is."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
+
+
 def make_folder(folder: Path) -> None:
     """Creates `folder` unless it exists. ConfigError where it cannot be created, or no file can be written into it."""
     try:
@@ -82,7 +90,7 @@ def refuse_overwriting(
 
 def _identity(path: Path) -> object:
     """Equal for two names of one file, whether or not it exists."""
-    path = path.expanduser()
+    path = expanded(path)
     try:
         found = path.stat()
     except OSError:

@@ -12,6 +12,7 @@ from online_tapir.camera.looped import Looped
 from online_tapir.camera.opencv import open_device, open_stream, open_video, without_secrets
 from online_tapir.clock import Clock, MakePace, Pace, SystemClock
 from online_tapir.errors import CameraError, ConfigError
+from online_tapir.files import expanded
 
 MOST_INDEX = 99  # of a camera: OpenCV takes the hundreds of a larger index for the number of a backend
 MOST_DEMO_PIXELS = 3840 * 2160  # the demo renders its textures once, at about 180 bytes a pixel
@@ -85,7 +86,7 @@ def _open(
                 f"{without_secrets(spec)} cannot be read; an address begins with one of {', '.join(SCHEMES)}"
             )
         return open_stream(spec, size, fps, timeout_s)
-    return _open_path(Path(spec).expanduser(), size, fps, pace_by)
+    return _open_path(expanded(spec), size, fps, pace_by)
 
 
 def _pacer(name: str, clock: Clock, report: Callable[[str], None]) -> MakePace:

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from online_tapir.errors import ConfigError
-from online_tapir.launch.config import LiveConfig, OutputConfig
+from online_tapir.launch.config import LiveConfig
+from online_tapir.launch.tables import own_outputs
 
 FLAG = "--camera"
 Parse = Callable[[list[str], dict[str, Any]], LiveConfig]  # words, and settings that rank below them
@@ -34,7 +34,7 @@ def several(words: Sequence[str], tables: Sequence[dict[str, Any]], parse: Parse
         return configs
     keys = [config.source.name or f"camera{number}" for number, config in enumerate(configs, 1)]
     named = zip(configs, keys, asked, strict=True)
-    return [replace(config, output=_own(config.output, key, table)) for config, key, table in named]
+    return [replace(config, output=own_outputs(config.output, key, table)) for config, key, table in named]
 
 
 def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -49,21 +49,3 @@ def split(words: Sequence[str]) -> tuple[list[str], list[str]]:
         else:
             rest.append(word)
     return sources, rest
-
-
-def _own(output: OutputConfig, key: str, table: dict[str, Any]) -> OutputConfig:
-    """Outputs that belong to one camera: paths that its table does not name get its key."""
-
-    def keyed(flag: str, path: Path | None, *, folder: bool = False) -> Path | None:
-        if path is None or flag in table or flag.replace("_", "-") in table:
-            return path
-        return path / key if folder else path.with_name(f"{path.stem}-{key}{path.suffix}")
-
-    return replace(
-        output,
-        record=keyed("record", output.record, folder=True),
-        save_video=keyed("save_video", output.save_video),
-        save_csv=keyed("save_csv", output.save_csv),
-        save_state=keyed("save_state", output.save_state),
-        resume=keyed("resume", output.resume),
-    )

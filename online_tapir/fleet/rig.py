@@ -8,7 +8,7 @@ import threading
 import uuid
 from collections import deque
 from collections.abc import Mapping
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -124,7 +124,8 @@ class RigRun:
             if self._orders.get(name) != given:
                 del self._given[name]
                 if name in held or name in self._roster.absent:
-                    self._roster.remove(name)
+                    with suppress(ConfigError):  # it has ended by itself, and is being closed
+                        self._roster.remove(name)
         for name, order in self._orders.items():
             if name in self._given or name in held:
                 continue

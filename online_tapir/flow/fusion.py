@@ -126,8 +126,10 @@ class Fusion:
             every = -(-len(moments) // REMEMBERED)  # a very late answer is carried in longer steps
             chain = [*moments[:-1:every], moments[-1]]
             points["xy"][others], points["sure"][others] = self._through(chain, model_xy[others], visible[others])
-        else:  # too old to be carried: only lost points take the model's position
-            points["xy"] = np.where(points["sure"][:, None], points["xy"], model_xy)
+        else:  # too old to be carried: points that flow has not followed since take the model's position
+            followed = points["sure"] & points["visible"]
+            points["xy"] = np.where(followed[:, None], points["xy"], model_xy)
+            points["sure"] |= visible
         points["visible"] = visible
         self._points[rows] = points
         if self._past:

@@ -38,6 +38,11 @@ class Served(Protocol):
         """Trackers with the same batch are served together."""
         ...
 
+    @property
+    def is_asked(self) -> bool:
+        """Whether its caller waits for something: it is served before others."""
+        ...
+
     def next_work(self) -> Work | None:
         """What to run now, outside the lock; None while there is nothing."""
         ...
@@ -48,7 +53,7 @@ class Served(Protocol):
 
 
 class ModelThread:
-    """Takes work from its trackers in turn: one that has just been served is asked last."""
+    """Takes work from its trackers in turn: the one that was served last comes last, one whose caller waits first."""
 
     def __init__(self) -> None:
         self.changed = threading.Condition()  # of anything that a tracker or its caller waits for
@@ -127,7 +132,7 @@ class ModelThread:
 
     def _find(self) -> bool:
         """Whether a tracker has work; that of the first one, and of those in its batch, is kept in `_found`."""
-        for first in self._served:
+        for first in sorted(self._served, key=lambda served: not served.is_asked):
             work = first.next_work()
             if work is None:
                 continue

@@ -260,19 +260,27 @@ class FlowTracker(Labelled):
         return self._fusion.now(tracks)
 
     def saved_state(self) -> "SavedState":
-        """As `Tracker.saved_state`; waits until the model has taken the frame on offer, with the new points."""
+        """As `Tracker.saved_state`; waits for one step of the model. Points that are new to it wait in the state."""
         self._raise_error()
-        with self._changed:
-            self._changed.wait_for(lambda: self._offered is None or self._error is not None)
+        if self._template is None:
+            with self._changed:  # the model has yet to see its first frame
+                self._changed.wait_for(lambda: self._offered is None or self._error is not None)
         saved = self._ask(self._tracker.saved_state)
-        queries = [query for query in self._points.queries if query.looks is None]
-        places = (self._fusion.brought(query.xy, query.frame_id) for query in queries)
+        fresh = np.setdiff1d(self._fusion.ids, np.concatenate([saved.ids, saved.waiting_ids])).astype(np.int32)
+        where = None if self._last is None else self._fusion.where(fresh, self._last.id)
+        waiting = [(saved.waiting_ids, saved.waiting_xy)]
+        waiting += [] if where is None else [(fresh, where)]
+        waiting += [
+            (query.ids, self._fusion.brought(query.xy, query.frame_id))
+            for query in self._points.queries
+            if query.looks is None
+        ]
         return replace(
             saved,
             next_id=self._points.next_id,
             labels=self._points.labels,
-            waiting_ids=np.concatenate([saved.waiting_ids, *(query.ids for query in queries)]),
-            waiting_xy=np.concatenate([saved.waiting_xy, *places]),
+            waiting_ids=np.concatenate([ids for ids, _ in waiting]),
+            waiting_xy=np.concatenate([xy for _, xy in waiting]),
         )
 
     def load_state(self, path: str | Path) -> "SavedState":
@@ -379,6 +387,11 @@ class FlowTracker(Labelled):
     def batch(self) -> object:
         """For the model's thread: trackers of one rig that runs its lanes as a batch are served together."""
         return self._tracker.batch
+
+    @property
+    def is_asked(self) -> bool:
+        """For the model's thread: whether a caller waits for it."""
+        return bool(self._tasks) and not self._closing
 
     def next_work(self) -> Work | None:
         """For the model's thread: the queued tasks, in order, and then the newest frame."""

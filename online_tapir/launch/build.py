@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from online_tapir.errors import ConfigError
-from online_tapir.files import refuse_overwriting
+from online_tapir.files import expanded, refuse_overwriting
 from online_tapir.flow.model_thread import ModelThread
 from online_tapir.launch.config import LiveConfig
 from online_tapir.launch.outputs import open_sinks, open_window, rerun_mode, shows_web
 from online_tapir.launch.streams import Streams
+from online_tapir.launch.tables import own_outputs
 from online_tapir.launch.threads import check_threads
 from online_tapir.launch.trackers import trackers
 from online_tapir.live.roster import Member, Roster
@@ -59,8 +60,8 @@ def opened(
             opening.pop_all()  # from here on the run closes the cameras, and the roster gives back what they hold
         held.enter_context(roster)
         roster.begin(members)
-        pipeline = first.model.pipeline and all(member.stream.tracker.overlaps for member in members)
-        run = Run(members, [*sinks, status], stop, roster=roster, frames=first.source.frames, pipeline=pipeline)
+        frames, pipeline = first.source.frames, first.model.pipeline
+        run = Run(members, [*sinks, status], stop, roster=roster, frames=frames, pipeline=pipeline)
         yield run.go if window is None else partial(window.beside, run.go, stop)
 
 
@@ -70,7 +71,8 @@ def _joining(
     """A camera that joins the run of `first`; model, viewer and network are the run's."""
     asked = configure({**settings, "name": name})
     own = replace(first.model, input=asked.model.input, flow=asked.model.flow)
-    config = replace(asked, model=own, viewer=first.viewer, network=first.network)
+    output = own_outputs(asked.output, name, settings)  # what the environment names is of all cameras
+    config = replace(asked, model=own, viewer=first.viewer, output=output, network=first.network)
     check(config)
     return streams.open(config, len(streams.names) + 1)
 
@@ -118,7 +120,7 @@ def check(config: LiveConfig) -> None:
 
 def _file(text: str) -> Path | None:
     """The existing file or folder that a setting names; None where it names something else."""
-    path = Path(text).expanduser()
+    path = expanded(text)
     try:
         return path if path.exists() else None
     except OSError:  # too long for a name, for instance

@@ -316,7 +316,8 @@ class OutputConfig:
         Path | None,
         Parameter(
             help="Continue with the points that --save-state saved to this file; no others are placed unless --points "
-            "or --mask says so. If both name the same file, the first run starts without it."
+            "or --mask says so. If both name the same file, the first run starts without it and later ones place no "
+            "others: the same command can be started again and again."
         ),
     ] = None
     overwrite: Annotated[

@@ -71,7 +71,7 @@ class Streams:
             own.extend(held.enter_context(closing(writer)) for writer in open_writers(config, report))
             own.extend(shown_by)
             saved = _state_to_resume(config.output)
-            points = _points(config.points, resumed=saved is not None)
+            points = _points(config.points, saved, config.output)
             objects = _objects(config.points)
             open_source = _opener(config.source, report)
             camera = _first_opening(config.source, open_source, others=cameras > 1)
@@ -185,14 +185,20 @@ def _first_opening(source: SourceConfig, open_source: Callable[[], Camera], othe
         return Awaited(source.camera, source.name, error)
 
 
-def _points(points: PointsConfig, resumed: bool) -> PointSource:
+def _points(points: PointsConfig, saved: Path | None, output: OutputConfig) -> PointSource:
+    if saved is not None and saved == output.save_state:
+        return NOWHERE  # the same command again: its points are in the file
     if points.mask is not None:
         if points.points is not None:
             raise ConfigError("--points and --mask both say what to follow; give one of them")
         return MaskPoints(points.mask, points.mask_id)
     if points.points is not None:
         return parse_points(points.points)
-    return NOWHERE if resumed or points.templates is not None else Corners(min(DEFAULT_POINTS, points.max_points))
+    return (
+        NOWHERE
+        if saved is not None or points.templates is not None
+        else Corners(min(DEFAULT_POINTS, points.max_points))
+    )
 
 
 def _objects(points: PointsConfig) -> Objects | None:

@@ -1,8 +1,9 @@
 """The configuration of one camera from a table of settings, as it stands in a file or comes in a request."""
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any
 
 from cyclopts import App, CycloptsError
@@ -43,6 +44,24 @@ def joining(table: Mapping[str, Any]) -> LiveConfig:
         raise ConfigError(" ".join(str(error).split())) from error
     config: LiveConfig = bound.arguments.get("config", LiveConfig())
     return config
+
+
+def own_outputs(output: OutputConfig, key: str, table: Mapping[str, Any]) -> OutputConfig:
+    """Outputs of one of several cameras: paths that its table does not name get its key."""
+
+    def keyed(flag: str, path: Path | None, *, folder: bool = False) -> Path | None:
+        if path is None or flag in table or flag.replace("_", "-") in table:
+            return path
+        return path / key if folder else path.with_name(f"{path.stem}-{key}{path.suffix}")
+
+    return replace(
+        output,
+        record=keyed("record", output.record, folder=True),
+        save_video=keyed("save_video", output.save_video),
+        save_csv=keyed("save_csv", output.save_csv),
+        save_state=keyed("save_state", output.save_state),
+        resume=keyed("resume", output.resume),
+    )
 
 
 _GROUPS = (SourceConfig, PointsConfig, ModelConfig, ViewerConfig, OutputConfig, NetworkConfig)

@@ -2,11 +2,11 @@
 
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from online_tapir.engines.manifest import MANIFEST, Exported
 from online_tapir.errors import ConfigError
+from online_tapir.files import expanded
 from online_tapir.launch import pace
 from online_tapir.launch.config import LiveConfig, ModelConfig
 from online_tapir.launch.outputs import Report
@@ -36,7 +36,7 @@ class Trackers(Protocol):
 
 def trackers(config: ModelConfig) -> Trackers:
     """Loads the model that a configuration names. Raises WeightsError or ConfigError."""
-    folder = Path(config.model).expanduser()
+    folder = expanded(config.model)
     if (folder / MANIFEST).is_file():
         return ExportedTrackers(Exported.read(folder))
     try:

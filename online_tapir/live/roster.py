@@ -45,8 +45,8 @@ def _closed(name: str, settings: Settings) -> Member:
 class Roster:
     """Who is in a run: `add` and `remove` say who should be, the run takes `arrivals` in and lets `leavers` go.
 
-    `open_` opens the camera `name` with its settings, in a thread; it raises an OnlineTapirError for one that cannot
-    be opened. A run that `stays` goes on without any camera, and its last one may be removed. Everything
+    `open_` opens the camera `name` with its settings, in a thread; it raises an error for one that cannot be
+    opened. A run that `stays` goes on without any camera, and its last one may be removed. Everything
     that members hold is given back at the end of the `with`. Thread-safe.
     """
 
@@ -115,14 +115,18 @@ class Roster:
             taken = self._absent.get(name)
             if name in self._members or (taken is not None and taken.state == "opening"):
                 raise ConfigError(f"there is a camera {name!r} already; give another name")
-            self._absent[name] = Absent("opening")
-        self._later(name, lambda: self._admit(name, settings))
+            self._absent[name] = asked = Absent("opening")
+        self._later(name, lambda: self._admit(name, settings, asked))
 
     def remove(self, name: str) -> None:
         """Lets a camera go, or forgets one that never came. Raises ConfigError: no such camera, or it is the last."""
         with self._changed:
-            if self._absent.pop(name, None) is not None:
-                return  # one that is still being opened is closed when it is ready
+            if self._absent.pop(name, None) is not None:  # one that is still being opened is closed when it is ready
+                for member in [member for member in self._arrived if member.stream.name == name]:
+                    self._arrived.remove(member)
+                    self._closing.add(name)
+                    self._later(name, lambda member=member: self._send_back(member))  # type: ignore[misc]
+                return
             staying = [other for other in self._members if other not in self._leaving]
             if name not in staying:
                 there = ", ".join(sorted([*staying, *self._absent]))
@@ -164,34 +168,40 @@ class Roster:
         elif opened is not None:
             self._later(stream.name, opened.close)
 
-    def _admit(self, name: str, settings: Settings) -> None:
+    def _admit(self, name: str, settings: Settings, asked: Absent) -> None:
+        """Opens a camera that was `asked` for, and takes it in unless it is not wanted any more."""
         if self._ending:
             return
         try:
             member = self._open(name, settings)
-        except OnlineTapirError as error:
+        except Exception as error:  # whatever it is, the cameras that run go on
             with self._changed:
-                if name in self._absent:
-                    self._absent[name] = Absent("failed", str(error))
-            self._report(f"camera {name} cannot join: {error}")
+                if self._absent.get(name) is asked:
+                    self._absent[name] = Absent("failed", _told(error))
+            self._report(f"camera {name} cannot join: {_told(error)}")
             return
         with self._changed:
-            wanted = name in self._absent
+            wanted = self._absent.get(name) is asked
             if wanted:
                 self._arrived.append(member)
         if wanted:
             self.notify()
         else:
-            member.stream.camera.close()
-            self._give_back(member)
+            self._send_back(member)
+
+    def _send_back(self, member: Member) -> None:
+        """Closes a camera that never ran."""
+        camera = ExitStack()
+        camera.callback(member.stream.camera.close)
+        self._give_back(member, camera)
 
     def _give_back(self, member: Member, opened: ExitStack | None = None) -> None:
         try:
             with member.held:
                 if opened is not None:
                     opened.close()
-        except (OnlineTapirError, OSError) as error:
-            self._report(f"camera {member.stream.name}: {error}")
+        except Exception as error:
+            self._report(f"camera {member.stream.name}: {_told(error)}")
         finally:
             with self._changed:
                 self._closing.discard(member.stream.name)
@@ -214,3 +224,8 @@ class Roster:
                     return
                 work = self._work[camera].popleft()
             work()
+
+
+def _told(error: Exception) -> str:
+    """Ours are sentences; of others the kind is told, too."""
+    return str(error) if isinstance(error, OnlineTapirError | OSError) else repr(error)

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 
-from online_tapir.errors import CameraError
+from online_tapir.errors import CameraError, OnlineTapirError
 from online_tapir.live.roster import Member, Roster
 from online_tapir.live.sink import Sink
 from online_tapir.live.stream import Stream
@@ -19,8 +19,8 @@ class Run:
     """The members' streams, the sinks that serve them all, those of their own, and the loop.
 
     `go` returns when every source has ended, `stop` is set or `frames` frames have been tracked. With `pipeline`, a
-    frame that is already waiting is submitted before the one being computed is collected. Cameras of the `roster` join
-    and leave meanwhile.
+    frame that is already waiting is submitted before the one being computed is collected, where that saves time.
+    Cameras of the `roster` join and leave meanwhile.
     """
 
     def __init__(
@@ -44,15 +44,22 @@ class Run:
         self._open: dict[Stream, ExitStack] = {}  # the streams that run, in the order in which they are served
 
     def go(self) -> None:
-        """Runs the loop; closes the cameras, not the sinks. Raises a camera's error if no camera outlived it."""
+        """Runs the loop; closes the cameras, not the sinks. Raises the error of a camera that no other outlived."""
         self._roster.notify = self._arrived.set
         with ExitStack() as closing:
             closing.callback(self._close)
             for member in self._first:
                 self._join(member)
             for stream, frame in self._arrivals():
-                stream.submit(frame)
-                while stream.in_flight > (1 if self._pipeline and stream.frame_waits else 0):
+                try:
+                    stream.submit(frame)
+                except OnlineTapirError as error:  # its points do not fit its pictures, for instance
+                    if self._is_last:
+                        raise
+                    self._fail(stream, error)
+                    continue
+                ahead = self._pipeline and stream.tracker.overlaps and stream.frame_waits
+                while stream.in_flight > (1 if ahead else 0):
                     self._publish(stream)
             for stream in self._open:
                 self._publish_all(stream)
@@ -69,6 +76,11 @@ class Run:
             sink.begin(stream)
         self._open[stream] = opened = ExitStack()
         opened.enter_context(stream.capturing(self._arrived))
+
+    def _fail(self, stream: Stream, error: OnlineTapirError) -> None:
+        """Lets a stream go that cannot go on, while others stay."""
+        stream.tell(f"{stream.name}: {error}; the other cameras go on")
+        self._leave(stream, str(error))
 
     def _leave(self, stream: Stream, reason: str = "") -> None:
         """Publishes what is in flight and lets the stream go, while others stay."""
@@ -121,8 +133,7 @@ class Run:
                 except CameraError as error:
                     if self._is_last:
                         raise
-                    stream.tell(f"{stream.name}: {error}; the other cameras go on")
-                    self._leave(stream, str(error))
+                    self._fail(stream, error)
                     continue
                 if frame is None:
                     self._beat(stream)

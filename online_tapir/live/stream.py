@@ -76,7 +76,6 @@ class Stream:
         self._replenisher = Replenisher(0) if replenish else None
         self._report = report
         self._clock = clock or SystemClock()
-        self.health = Health("streaming", self._clock.monotonic_ns())  # of the source, as last seen
         self._submitted = 0  # frames
         self._collected = 0
         self._named: list[tuple[int, Queries]] = []  # with the number of the first frame that has their tracks
@@ -97,6 +96,11 @@ class Stream:
     @property
     def name(self) -> str:
         return self.camera.name
+
+    @property
+    def health(self) -> Health:
+        """Of the source, now."""
+        return self.capture.health
 
     def tell(self, text: str) -> None:
         """Reports a line for people."""
@@ -214,7 +218,8 @@ class Stream:
                 "no point that has a name is visible; name points first, by `control label` or the page"
             )
         try:
-            looks = self.tracker.looks(answer.xy[np.searchsorted(answer.ids, ids)], answer.frame_id)
+            seen = answer.xy[np.searchsorted(answer.ids, ids)].clip(0, (answer.width, answer.height))
+            looks = self.tracker.looks(seen, answer.frame_id)
         except QueryError as error:
             raise TemplateError(str(error)) from error
         patches = patches_of(self.frame.rgb, now.xy[np.searchsorted(now.ids, ids)])
@@ -278,7 +283,6 @@ class Stream:
 
     def heartbeat_due(self) -> Heartbeat | None:
         """A heartbeat if nothing was sent for `heartbeat_s`, otherwise None. Called repeatedly while no frame comes."""
-        self.health = self.capture.health
         if self.state != "streaming" and self.tracks is not None:
             self._recovery.lost(self.tracks)
         now_ns = self._clock.monotonic_ns()

@@ -10,6 +10,8 @@ from online_tapir.camera.demo import Anchors, DemoScene
 from online_tapir.live.sink import Sink
 from online_tapir.records import Frame, Queries, Tracks
 
+LONGEST_HELD = 120  # frames
+
 Judge = Callable[[Tracks, NDArray[np.float32]], None]
 
 
@@ -58,17 +60,19 @@ class DemoTruth(Sink):
         since_ns = self._monotonic_ns() - tracks.captured_ns
         ended = tracks.frame_id + int(since_ns // self._period_ns) - 1  # the last frame whose period is over
         if last is not None:
-            for frame_id in range(self._held_until + 1, ended + 1):
+            first = max(self._held_until, ended - LONGEST_HELD) + 1  # a pause is not judged frame by frame
+            for frame_id in range(first, ended + 1):
                 self._judge_held(last, self.error_px(last, frame_id))
         self._held_until = max(self._held_until, ended)
 
     def error_px(self, tracks: Tracks, frame_id: int | None = None) -> NDArray[np.float32]:
         """The error of each point of `tracks` [N], in image pixels (see the class), on their frame or another."""
         there = np.isin(self._ids, tracks.ids)
-        self._ids = self._ids[there]  # forgets the points that are gone
-        self._anchors = Anchors(self._anchors.layer[there], self._anchors.places[there])
-        rows = np.searchsorted(tracks.ids, self._ids)
-        xy, visible = self._scene.seen(self._anchors, tracks.frame_id if frame_id is None else frame_id)
+        ids, anchors = self._ids[there], Anchors(self._anchors.layer[there], self._anchors.places[there])
+        if frame_id is None:
+            self._ids, self._anchors = ids, anchors  # forgets the points that are gone
+        rows = np.searchsorted(tracks.ids, ids)
+        xy, visible = self._scene.seen(anchors, tracks.frame_id if frame_id is None else frame_id)
         error = np.full(len(tracks.ids), np.inf, np.float32)
         error[rows] = np.where(visible, np.linalg.norm(tracks.xy[rows] - xy, axis=1), np.nan)
         return error

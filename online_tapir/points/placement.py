@@ -17,6 +17,7 @@ from numpy.random import Generator
 from numpy.typing import ArrayLike, NDArray
 
 from online_tapir.errors import ConfigError, QueryError
+from online_tapir.files import expanded
 from online_tapir.limits import MOST_POINTS
 from online_tapir.records import Label
 
@@ -55,7 +56,7 @@ def parse_points(spec: str, *, seed: int = 0) -> PointSource:
     if PAIRS.fullmatch(spec):
         numbers = [float(number) for number in re.findall(NUMBER, spec)]
         return Listed(np.array(numbers, np.float32).reshape(-1, 2))
-    return read_csv(Path(spec).expanduser())
+    return read_csv(expanded(spec))
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from online_tapir.points.placement import replenish
-from online_tapir.records import Frame, Queries, Tracks
+from online_tapir.records import Frame, Label, Queries, Tracks
 
 PATIENCE_FRAMES = 45  # a point hidden for longer is replaced
 
@@ -19,6 +19,12 @@ class Follower(Protocol):
 
     @property
     def ids(self) -> NDArray[np.int32]: ...
+
+    @property
+    def labels(self) -> dict[int, Label]: ...
+
+    @property
+    def max_points(self) -> int: ...
 
     def add(self, xy: NDArray[np.float32], frame_id: int | None = None) -> NDArray[np.int32]: ...
 
@@ -35,10 +41,11 @@ class Replenisher:
 
     def renew(self, tracker: Follower, frame: Frame, tracks: Tracks) -> Queries:
         """Removes the lost points of `tracks` and adds new ones on `frame`, up to `want`; returns the new ones."""
-        lost = self._lost(tracks)
+        lost = np.intersect1d(self._lost(tracks), tracker.ids)  # a frame under way may have points that are gone
         if len(lost):
             tracker.remove(lost)
-        missing = self.want - len(tracker.ids)
+        sought = sum(bool(label.sought) for label in tracker.labels.values())
+        missing = min(self.want - (len(tracker.ids) - sought), tracker.max_points - len(tracker.ids))
         if missing <= 0:
             return NOTHING
         kept = tracks.xy[~np.isin(tracks.ids, lost)]

@@ -39,6 +39,9 @@ class Searching(Protocol):
     def max_points(self) -> int: ...
 
     @property
+    def ids(self) -> NDArray[np.int32]: ...
+
+    @property
     def labels(self) -> dict[int, Label]: ...
 
     @property
@@ -70,6 +73,7 @@ class Finder:
         self._templates = {template.name: template for template in templates}
         self._views: dict[int, _View] = {}
         self._answered = -1  # the frame of the model's last answer that was looked at
+        self._given_up: set[int] = set()  # views that are no points any more; a frame under way may still have them
 
     def begin(self, tracker: Searching) -> None:
         """Asks for all templates but those whose points live already, as after a restart.
@@ -84,7 +88,7 @@ class Finder:
                 row = sum(other.sought == label.sought for one, other in labels.items() if one < id)
                 self._views[id] = _View(template.looks.taken([row % template.looks.points]))
         missing = [template for name, template in self._templates.items() if name not in known]
-        room = max(1, (tracker.max_points - len(labels)) // max(1, len(missing)))
+        room = max(1, (tracker.max_points - len(tracker.ids)) // max(1, len(missing)))
         for template in missing:
             looks = template.looks.taken(slice(room))
             label = replace(template.label, name="", sought=template.name)
@@ -95,26 +99,33 @@ class Finder:
         """The tracks without views that have not been found, and with the names that are searched for."""
         labels = dict(tracks.labels)
         sought = {id: label for id, label in labels.items() if label.sought}
-        if not sought:
+        self._given_up &= set(tracks.ids.tolist())
+        if not sought and not self._given_up:
             return tracks
         answer = tracker.answer
         if answer is not None and answer.frame_id > self._answered:
             self._answered = answer.frame_id
             self._look(answer, sought)
+            named = {label.name for label in labels.values()}
             for name in sorted({label.sought for label in sought.values()}):
                 views = [id for id, label in sought.items() if label.sought == name and id in self._views]
-                found = self._found(views, answer, tracker)
+                # A point that somebody gave this name is the one: there is nothing to search for any more.
+                found = None if name in named else self._found(views, answer, tracker)
+                if found is None and name not in named:
+                    continue
                 if found is not None:
                     labels[found] = replace(sought[found], name=name, sought="")
                     tracker.label(found, labels[found])
-                    others = [id for id in views if id != found]
-                    if others:
-                        tracker.remove(np.array(others, np.int32))
-                    for id in views:
-                        del self._views[id]
-                    labels = {id: label for id, label in labels.items() if id not in others}
+                others = [id for id in views if id != found]
+                if others:
+                    tracker.remove(np.array(others, np.int32))
+                self._given_up.update(others)
+                for id in views:
+                    del self._views[id]
+                labels = {id: label for id, label in labels.items() if id not in others}
         searched = {id: label.sought for id, label in labels.items() if label.sought}
-        keep = ~np.isin(tracks.ids, [id for id in sought if id not in labels or id in searched])
+        hidden = {id for id in sought if id not in labels or id in searched} | self._given_up
+        keep = ~np.isin(tracks.ids, list(hidden))
         return replace(
             tracks,
             ids=tracks.ids[keep],

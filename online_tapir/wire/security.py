@@ -23,6 +23,7 @@ import zmq
 from zmq.auth import load_certificate
 
 from online_tapir.errors import ConfigError, OnlineTapirError
+from online_tapir.files import expanded
 
 if TYPE_CHECKING:
     from zmq.auth.thread import ThreadAuthenticator
@@ -105,7 +106,7 @@ def new_keys(folder: Path) -> Keys:
 
 def load_keys(folder: Path | str) -> Keys:
     """Loads a key folder. Raises ConfigError unless it has one valid private key that only its owner can read."""
-    folder = Path(folder).expanduser()
+    folder = expanded(folder)
     files = sorted(folder.glob("*.key_secret"))
     if len(files) != 1:
         raise ConfigError(

@@ -184,6 +184,24 @@ def test_an_answer_older_than_what_is_remembered_changes_only_what_was_lost() ->
     assert_array_equal(scene.now.visible, [True, False])
 
 
+def test_a_point_that_was_hidden_or_lost_takes_the_position_of_an_answer_that_is_too_old_to_carry() -> None:
+    scene = begun()
+    scene.carry(3)
+    scene.fusion.correct(scene.answer(3, visible=[True, False]))
+    scene.carry(30)
+    told = scene.answer(20)
+    scene.fusion.correct(told)
+    assert scene.now.visible.all()
+    assert_array_equal(scene.now.xy[1], told.xy[1])
+    lost = begun(cut=4)
+    lost.carry(35)
+    assert not lost.now.visible.any()
+    told = lost.answer(20)
+    lost.fusion.correct(told)
+    assert lost.now.visible.all()
+    assert_array_equal(lost.now.xy, told.xy)
+
+
 def test_a_point_that_comes_back_from_hiding_is_carried_and_not_pulled() -> None:
     scene = begun()
     scene.carry(3)

@@ -22,6 +22,8 @@ PATIENCE_S = 20.0
 class Greedy:
     """A lane that has work until twelve pieces are done."""
 
+    waiting = ""  # the name of the lane whose caller waits
+
     def __init__(self, name: str, done: list[str], error: Exception | None = None) -> None:
         self.name, self.done, self.error = name, done, error
         self.failure: BaseException | None = None
@@ -30,6 +32,10 @@ class Greedy:
     @property
     def batch(self) -> object:
         return self
+
+    @property
+    def is_asked(self) -> bool:
+        return self.name == self.waiting
 
     def next_work(self) -> Work | None:
         if len(self.done) >= 12:
@@ -62,6 +68,13 @@ def test_lanes_that_always_have_work_are_served_in_turn() -> None:
     done: list[str] = []
     assert served([Greedy(name, done) for name in "abc"]) == 3
     assert "".join(done) == "abcabcabcabc"
+
+
+def test_a_lane_whose_caller_waits_is_served_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Greedy, "waiting", "c")
+    done: list[str] = []
+    served([Greedy(name, done) for name in "abc"])
+    assert "".join(done) == 12 * "c"
 
 
 def test_a_lane_that_fails_is_told_and_the_others_go_on() -> None:

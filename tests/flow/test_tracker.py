@@ -1,6 +1,7 @@
 """A tracker with two paths keeps what the plain one promises: ids, late points, removal, saved states, errors."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -226,6 +227,31 @@ def test_a_state_that_is_saved_has_the_points_that_the_model_has_not_seen(patien
     assert saved.next_id == 2
     assert np.union1d(saved.ids, saved.waiting_ids).tolist() == ids.tolist()
     assert_allclose(saved.waiting_xy, XY)
+
+
+def test_a_save_does_not_wait_for_the_frame_on_offer(slow: tuple[SlowTracker, FlowTracker]) -> None:
+    """While the model works on one frame and the next is on offer, a save comes before the next."""
+    inner, tracker = slow
+    tracker.submit(frame(0))
+    inner.go.release()
+    tracker.collect()
+    assert inner.done.acquire(timeout=LONG)
+    tracker.submit(frame(1))
+    tracker.collect()
+    ids = tracker.add(XY, frame_id=1)
+    tracker.submit(frame(2))  # on offer, with the points, while the model is busy with frame 1
+    tracker.collect()
+
+    def finish_frame_1() -> None:
+        while not tracker.is_asked:
+            time.sleep(0.001)
+        inner.go.release()
+
+    threading.Thread(target=finish_frame_1, daemon=True).start()
+    saved = tracker.saved_state()
+    assert saved.frame_id == 1
+    assert np.union1d(saved.ids, saved.waiting_ids).tolist() == ids.tolist()
+    assert np.isfinite(saved.waiting_xy).all()
 
 
 def test_frames_out_of_order_are_refused_and_a_closed_tracker_says_so(patient: FlowTracker) -> None:

@@ -185,6 +185,21 @@ def test_a_camera_that_cannot_be_opened_is_told_and_hurts_no_other() -> None:
     assert roster.absent == {}
 
 
+def test_whatever_an_opening_raises_is_told_and_the_name_is_free_again() -> None:
+    tries = iter([RuntimeError("no device"), ConfigError("no such file")])
+
+    def opening(name: str, settings: Mapping[str, Any]) -> Member:
+        raise next(tries)
+
+    said: list[str] = []
+    with Roster(opening, said.append) as roster:
+        for reason in ("RuntimeError('no device')", "no such file"):
+            roster.add("door", {})
+            wait_until(lambda reason=reason: roster.absent["door"] == Absent("failed", reason))
+            assert not roster.expected
+    assert said == ["camera door cannot join: RuntimeError('no device')", "camera door cannot join: no such file"]
+
+
 def test_a_camera_that_is_removed_before_it_is_open_never_joins() -> None:
     go, closed = threading.Event(), threading.Event()
 
@@ -203,6 +218,52 @@ def test_a_camera_that_is_removed_before_it_is_open_never_joins() -> None:
         go.set()
         assert closed.wait(PATIENCE_S)
         assert roster.arrivals() == []
+
+
+def test_a_camera_that_is_added_again_while_it_opens_has_its_new_settings() -> None:
+    go, closed = threading.Event(), threading.Event()
+
+    def opening(name: str, settings: Mapping[str, Any]) -> Member:
+        if settings["source"] == "wrong":
+            go.wait(PATIENCE_S)
+        opened = member(name)
+        if settings["source"] == "wrong":
+            opened.held.callback(closed.set)
+        else:
+            opened.stream.epoch = 7
+        return opened
+
+    roster = Roster(opening, gone)
+    roster.begin([member("first")])
+    with roster:
+        roster.add("door", {"source": "wrong"})
+        roster.remove("door")
+        roster.add("door", {"source": "right"})
+        go.set()
+        assert closed.wait(PATIENCE_S)
+        wait_until(lambda: roster._arrived)
+        [arrived] = roster.arrivals()
+        assert arrived.stream.epoch == 7
+        roster.left(arrived.stream)
+
+
+def test_a_camera_that_is_removed_when_it_is_just_ready_never_joins() -> None:
+    closed = threading.Event()
+
+    def opening(name: str, settings: Mapping[str, Any]) -> Member:
+        ready = member(name)
+        ready.held.callback(closed.set)
+        return ready
+
+    roster = Roster(opening, gone)
+    roster.begin([member("first")])
+    with roster:
+        roster.add("late", {})
+        wait_until(lambda: roster._arrived)
+        roster.remove("late")
+        assert roster.arrivals() == []
+        assert closed.wait(PATIENCE_S)
+        wait_until(lambda: "late" not in roster.held)
 
 
 def test_names_are_taken_once_and_the_last_camera_stays() -> None:

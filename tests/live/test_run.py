@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from online_tapir.camera import Capture, Reconnect, SyntheticCamera
+from online_tapir.camera import Capture, Health, Reconnect, SyntheticCamera
 from online_tapir.camera.demo import DemoCamera, DemoScene
 from online_tapir.clock import StepClock
 from online_tapir.errors import CameraError, QueryError
+from online_tapir.live.roster import Member, Roster
+from online_tapir.live.run import Run
 from online_tapir.live.sink import Sink
 from online_tapir.live.status import Status
 from online_tapir.live.stream import Stream
@@ -20,7 +22,7 @@ from online_tapir.live.truth import DemoTruth
 from online_tapir.model.tapir import Tapir
 from online_tapir.points.placement import NOWHERE, Grid, Listed
 from online_tapir.points.replenish import PATIENCE_FRAMES, Replenisher
-from online_tapir.records import Frame, Queries, Tracks
+from online_tapir.records import Frame, Label, Queries, Tracks
 from online_tapir.testing import FakeTracker, ListSink, run
 from online_tapir.tracking.tracker import Tracker
 from online_tapir.wire.messages import Heartbeat
@@ -280,6 +282,62 @@ def test_a_hidden_point_is_given_up_when_patience_is_over(make_frames: Callable[
     frames = [Frame(i, 0, 0, rgb) for i in range(patience + 1)]
     renewed = [len(replenisher.renew(cast(Tracker, tracker), frame, tracker.step(frame)).ids) for frame in frames]
     assert renewed == [0] * patience + [6]
+
+
+def test_a_frame_under_way_may_have_points_that_are_gone(make_frames: Callable[..., Pictures]) -> None:
+    tracker = FakeTracker()
+    tracker.add(np.array([[10, 12], [80, 50]], np.float32))
+    replenisher, frame = Replenisher(2, 0), Frame(0, 0, 0, make_frames(1)[0])
+    tracks = replace(tracker.step(frame), visible=np.zeros(2, bool))
+    replenisher.renew(tracker, frame, tracks)
+    assert tracker.ids.tolist() == [2, 3]
+    replenisher.renew(tracker, frame, tracks)  # submitted before that
+    assert tracker.ids.tolist() == [2, 3]
+
+
+def test_views_that_are_searched_for_are_no_points_to_keep_up(make_frames: Callable[..., Pictures]) -> None:
+    tracker = FakeTracker(max_points=7)
+    tracker.add(np.zeros((7, 2), np.float32))
+    tracker.labels |= {id: Label(sought="cup") for id in range(2, 7)}
+    frame = Frame(0, 0, 0, make_frames(1)[0])
+    visible = np.array([True, False, *[False] * 5])
+    tracks = tracker.step(frame)
+    shown = replace(tracks, ids=tracks.ids[:2], xy=tracks.xy[:2], visible=visible[:2],
+                    occlusion=tracks.occlusion[:2], uncertainty=tracks.uncertainty[:2])  # fmt: skip
+    fresh = Replenisher(2, 0).renew(tracker, frame, shown)
+    assert len(fresh.ids) == 1
+
+
+def test_points_that_do_not_fit_one_camera_do_not_end_the_others(make_frames: Callable[..., Pictures]) -> None:
+    notes: list[str] = []
+    outside = Listed(np.array([[1000, 1000]], np.float32))
+    members = [
+        Member(
+            Stream(
+                Capture(SyntheticCamera(make_frames(20), name=name), report=notes.append),
+                FakeTracker(),  # type: ignore[arg-type]
+                threading.Event(),
+                points=points,
+                report=notes.append,
+            )
+        )
+        for name, points in (("good", GRID), ("bad", outside))
+    ]
+    sink, roster = ListSink(), Roster(report=notes.append)
+    roster.begin(members)
+    with roster:
+        Run(members, [sink], threading.Event(), roster=roster).go()
+    assert [tracks.camera for tracks in sink.tracks] == ["good"] * 20
+    assert "outside" in roster.absent["bad"].reason
+    assert any("the other cameras go on" in note for note in notes)
+
+
+def test_a_source_that_came_back_streams_from_its_first_frame_on(make_frames: Callable[..., Pictures]) -> None:
+    stream = Stream(Capture(SyntheticCamera(make_frames(1))), FakeTracker(), threading.Event())  # type: ignore[arg-type]
+    stream.capture._health = Health("lost", 0, reason="no signal")
+    assert stream.state == "lost"
+    stream.capture._health = Health("streaming", 5)
+    assert (stream.state, stream.health.reason) == ("streaming", "")
 
 
 def test_a_perfect_tracker_has_no_error_on_the_demo_and_knows_what_is_hidden() -> None:

@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from online_tapir.camera.demo import DemoScene
-from online_tapir.live.truth import DemoTruth
+from online_tapir.live.truth import LONGEST_HELD, DemoTruth
 from online_tapir.records import Frame, Queries, Tracks
 from online_tapir.testing import make_tracks
 
@@ -58,3 +58,21 @@ def test_frames_without_an_answer_count_with_what_is_held() -> None:
     assert [frame_id for frame_id, _ in run.errors] == [0, 1, 1, 1, 1]
     errors = [error for _, error in run.errors]
     assert errors == sorted(errors)
+
+
+def test_points_that_are_added_later_have_their_truth_and_a_pause_is_not_judged_frame_by_frame() -> None:
+    run = Held(late_ns=PERIOD_NS // 10)
+    for frame_id in range(3):
+        run.publish(frame_id)
+    run.truth.named("demo", [Queries(np.array([2], np.int32), np.array([[50.0, 50.0]], np.float32), 3)])
+    run.xy = np.concatenate([run.xy, run.scene.truth(np.array([[50.0, 50.0]]), 3, 0)[0]])
+    found: list[NDArray[np.float32]] = []
+    run.truth._judge = lambda tracks, error_px: found.append(error_px)
+    for frame_id in range(3, 6):
+        run.publish(frame_id)
+    assert all(np.isfinite(errors[2]) or np.isnan(errors[2]) for errors in found)
+    assert not any(np.isinf(errors).any() for errors in found)
+    held: list[int] = []
+    run.truth._judge_held = lambda tracks, error_px: held.append(tracks.frame_id)
+    run.publish(10_000)
+    assert len(held) == LONGEST_HELD

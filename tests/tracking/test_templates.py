@@ -127,10 +127,16 @@ class Told:
         self.removed: list[int] = []
         self.compared = 0
         self.max_points = 64
+        self.unlabelled = 0  # points beside those with a label
         self.model = tiny_model()
         self._alike = alike
 
+    @property
+    def ids(self) -> NDArray[np.int32]:
+        return np.arange(len(self.labels) + self.unlabelled, dtype=np.int32)
+
     def search(self, looks: Looks, labels: list[Label]) -> NDArray[np.int32]:
+        assert len(self.ids) + len(labels) <= self.max_points
         ids = np.arange(len(self.labels), len(self.labels) + len(labels), dtype=np.int32)
         self.labels |= dict(zip(ids.tolist(), labels, strict=True))
         return ids
@@ -144,6 +150,7 @@ class Told:
 
     def remove(self, ids: NDArray[np.int32]) -> None:
         self.removed += ids.tolist()
+        self.labels = {id: label for id, label in self.labels.items() if id not in self.removed}
 
     def answered(self, frame_id: int, xy: list[list[float]], visible: list[bool]) -> Tracks:
         self.answer = make_tracks(frame_id, xy, visible=visible, size=(200, 100), labels=dict(self.labels))
@@ -207,9 +214,34 @@ def test_views_that_look_different_do_not_stop_one_that_is_alike() -> None:
     assert tracks.ids.tolist() == [0]
 
 
-def test_where_there_is_not_room_for_all_views_the_first_are_searched_for() -> None:
+def test_a_template_whose_name_is_given_meanwhile_is_searched_for_no_longer() -> None:
+    tracker, finder = Told(), Finder([template(2)])
+    finder.begin(tracker)
+    tracker.labels[2] = Label("left")  # somebody clicked the point and named it
+    places, seen = [[50, 50], [50, 51], [90, 20]], [True, True, True]
+    for number in range(3):
+        tracks = finder.sift(tracker.answered(number, places, seen), tracker)
+    assert tracks.ids.tolist() == [2]
+    assert tracks.searching == ()
+    assert tracker.removed == [0, 1]
+    assert tracker.labels[2] == Label("left")
+
+
+def test_views_that_are_given_up_are_not_shown_on_a_frame_that_was_under_way() -> None:
+    tracker, finder = Told(), Finder([template(2)])
+    finder.begin(tracker)
+    places = [[50, 50], [50, 51]]
+    for number in range(2):
+        tracks = finder.sift(tracker.answered(number, places, [True, True]), tracker)
+    assert tracks.ids.tolist() == [0]
+    under_way = finder.sift(tracker.answered(2, places, [True, True]), tracker)
+    assert under_way.ids.tolist() == [0]
+
+
+@pytest.mark.parametrize("unlabelled", [0, 3])
+def test_where_there_is_not_room_for_all_views_the_first_are_searched_for(unlabelled: int) -> None:
     tracker = Told()
-    tracker.max_points = 5
+    tracker.unlabelled, tracker.max_points = unlabelled, 5 + unlabelled
     others = [replace(template(3), label=Label(name)) for name in ("right", "top")]
     Finder([template(3), *others]).begin(tracker)
     assert [label.sought for label in tracker.labels.values()] == ["left", "right", "top"]
