@@ -123,13 +123,12 @@ class Fusion:
             free = pulled & ~points["anchored"]  # an anchored position is more precise than the model's
             points["xy"][free] += (self._gain * right[free, None]).astype(np.float32) * difference[free]
             others = ~pulled
-            every = -(-len(moments) // REMEMBERED)  # a very late answer is carried in longer steps
-            chain = [*moments[:-1:every], moments[-1]]
+            chain = _in_steps(moments)
             points["xy"][others], points["sure"][others] = self._through(chain, model_xy[others], visible[others])
-        else:  # too old to be carried: points that flow has not followed since take the model's position
-            followed = points["sure"] & points["visible"]
-            points["xy"] = np.where(followed[:, None], points["xy"], model_xy)
-            points["sure"] |= visible
+        else:  # too old: points that flow has not followed since are carried from the oldest frame that is remembered
+            others = ~(points["sure"] & points["visible"])
+            chain = _in_steps(list(self._past))
+            points["xy"][others], points["sure"][others] = self._through(chain, model_xy[others], visible[others])
         points["visible"] = visible
         self._points[rows] = points
         if self._past:
@@ -214,3 +213,9 @@ class Fusion:
             carried[active], passed = carry(source.flow, target.flow, carried[active])
             sure[active] = passed
         return carried, sure
+
+
+def _in_steps(moments: list[Moment]) -> list[Moment]:
+    """Some of the moments, with the first and the last: a very late answer is carried in longer steps."""
+    every = max(1, -(-len(moments) // REMEMBERED))
+    return [*moments[:-1:every], *moments[-1:]]

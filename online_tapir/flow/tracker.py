@@ -105,6 +105,7 @@ class FlowTracker(Labelled):
         self._model_thread = thread or ModelThread()
         self._changed = self._model_thread.changed
         self._tasks: deque[Callable[[], None]] = deque()  # run by the model's thread between two frames
+        self._asking = 0  # callers that wait for one of them
         self._offered: _Offer | None = None  # the newest frame, for the model to take
         self._answers: deque[Tracks] = deque()
         self._error: BaseException | None = None
@@ -265,8 +266,10 @@ class FlowTracker(Labelled):
         if self._template is None:
             with self._changed:  # the model has yet to see its first frame
                 self._changed.wait_for(lambda: self._offered is None or self._error is not None)
-        saved = self._ask(self._tracker.saved_state)
-        fresh = np.setdiff1d(self._fusion.ids, np.concatenate([saved.ids, saved.waiting_ids])).astype(np.int32)
+        saved, known = self._ask(lambda: (self._tracker.saved_state(), self._tracker.ids))
+        fresh = np.setdiff1d(self._fusion.ids, known).astype(
+            np.int32
+        )  # a state that overflowed is known, and not saved
         where = None if self._last is None else self._fusion.where(fresh, self._last.id)
         waiting = [(saved.waiting_ids, saved.waiting_xy)]
         waiting += [] if where is None else [(fresh, where)]
@@ -366,9 +369,15 @@ class FlowTracker(Labelled):
                 errors.append(error)
             done.set()
 
-        self._tell(ask)
-        while not done.wait(0.05):
-            self._raise_error()
+        with self._changed:
+            self._asking += 1
+        try:
+            self._tell(ask)
+            while not done.wait(0.05):
+                self._raise_error()
+        finally:
+            with self._changed:
+                self._asking -= 1
         if errors:
             raise errors[0]
         return answer[0]
@@ -391,14 +400,16 @@ class FlowTracker(Labelled):
     @property
     def is_asked(self) -> bool:
         """For the model's thread: whether a caller waits for it."""
-        return bool(self._tasks) and not self._closing
+        return self._asking > 0 and bool(self._tasks) and not self._closing
 
     def next_work(self) -> Work | None:
-        """For the model's thread: the queued tasks, in order, and then the newest frame."""
+        """For the model's thread: the queued tasks, in order, and then the newest frame unless a caller waits."""
         if self._closing or not (self._tasks or self._offered):
             return None
+        offer = None
+        if not self.is_asked:  # otherwise it is served out of turn: its frame waits
+            offer, self._offered = self._offered, None
         tasks, self._tasks = self._tasks, deque()
-        offer, self._offered = self._offered, None
         if offer is not None:
             self._named = [named for named in self._named if named not in offer.named]
         self._working = True

@@ -71,8 +71,8 @@ def _joining(
     """A camera that joins the run of `first`; model, viewer and network are the run's."""
     asked = configure({**settings, "name": name})
     own = replace(first.model, input=asked.model.input, flow=asked.model.flow)
-    output = own_outputs(asked.output, name, settings)  # what the environment names is of all cameras
-    config = replace(asked, model=own, viewer=first.viewer, output=output, network=first.network)
+    output = replace(own_outputs(asked.output, name, settings), mcap=None)  # the environment's paths are of all cameras
+    config = replace(asked, model=own, viewer=replace(first.viewer, rerun="off"), output=output, network=first.network)
     check(config)
     return streams.open(config, len(streams.names) + 1)
 

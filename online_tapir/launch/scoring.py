@@ -50,7 +50,7 @@ def score(models: Sequence[str], settings: Scoring) -> list[dict[str, Any]]:
     engine_of = {name: family.engine for family in families for name in family.trackers}
     console = Console(highlight=False) if sys.stdout.isatty() else Console(highlight=False, width=REPORT_COLUMNS)
     for family in families[: len(models)]:
-        console.print(f"{family.name} is computed by {family.engine}")
+        console.print(f"{family.name} is computed by {family.engine}", markup=False)
     reports: list[Report] = []
     for name, videos, fps in _data(settings):
         with console.status(f"scoring on {name}"):

@@ -79,6 +79,7 @@ class Roster:
         with self._changed:
             self._ending = True
             self._changed.wait_for(lambda: not self._work, CLOSE_SECONDS)
+            self._changed.wait_for(lambda: not self._closing)  # their files are waited for, as those of the others
             members = [*self._members.values(), *self._arrived]
         everything = ExitStack()
         for member in members:
@@ -205,6 +206,7 @@ class Roster:
         finally:
             with self._changed:
                 self._closing.discard(member.stream.name)
+                self._changed.notify_all()
 
     def _later(self, camera: str, work: Callable[[], None]) -> None:
         """Does this in a thread, after what it was given before for the same camera; cameras wait for no other."""

@@ -3,14 +3,14 @@
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext, suppress
 
 from online_tapir.errors import CameraError, OnlineTapirError
 from online_tapir.live.roster import Member, Roster
 from online_tapir.live.sink import Sink
 from online_tapir.live.stream import Stream
 from online_tapir.mailbox import Closed
-from online_tapir.records import Frame
+from online_tapir.records import Frame, Queries, Tracks
 
 POLL_SECONDS = 0.05  # longest delay before a stop or a request is noticed while no frame comes
 
@@ -53,14 +53,15 @@ class Run:
             for stream, frame in self._arrivals():
                 try:
                     stream.submit(frame)
+                    ahead = self._pipeline and stream.tracker.overlaps and stream.frame_waits
+                    ready = [stream.collect() for _ in range(stream.in_flight - (1 if ahead else 0))]
                 except OnlineTapirError as error:  # its points do not fit its pictures, for instance
                     if self._is_last:
                         raise
                     self._fail(stream, error)
                     continue
-                ahead = self._pipeline and stream.tracker.overlaps and stream.frame_waits
-                while stream.in_flight > (1 if ahead else 0):
-                    self._publish(stream)
+                for collected in ready:
+                    self._publish(stream, *collected)
             for stream in self._open:
                 self._publish_all(stream)
 
@@ -83,8 +84,9 @@ class Run:
         self._leave(stream, str(error))
 
     def _leave(self, stream: Stream, reason: str = "") -> None:
-        """Publishes what is in flight and lets the stream go, while others stay."""
-        self._publish_all(stream)
+        """Publishes what is in flight and lets the stream go, for a `reason` if it failed, while others stay."""
+        with suppress(OnlineTapirError) if reason else nullcontext():
+            self._publish_all(stream)
         for sink in self._sinks_of(stream):
             sink.end(stream)
         opened = self._open.pop(stream)
@@ -98,11 +100,10 @@ class Run:
 
     def _publish_all(self, stream: Stream) -> None:
         while stream.in_flight:
-            self._publish(stream)
+            self._publish(stream, *stream.collect())
 
-    def _publish(self, stream: Stream) -> None:
-        """Hands the oldest frame in flight and its tracks to every sink."""
-        frame, named, tracks = stream.collect()
+    def _publish(self, stream: Stream, frame: Frame, named: list[Queries], tracks: Tracks) -> None:
+        """Hands a frame that was collected, the points that begin on it and its tracks to every sink."""
         started_ns = time.monotonic_ns()
         for sink in self._sinks_of(stream):
             sink.named(stream.name, named)

@@ -74,7 +74,8 @@ class StateKeeper(Sink):
             return
         self._due_ns = self._monotonic_ns() + self._every_ns
         self._last = stream.tracks
-        self.save()
+        with suppress(OnlineTapirError):  # what is wrong with the model is told with its next frame
+            self.save()
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -28,7 +28,8 @@ class Watchdog(Sink):
     def __init__(self, address: str, *, monotonic_ns: Callable[[], int] = time.monotonic_ns) -> None:
         self._address = "\0" + address[1:] if address.startswith("@") else address
         self._monotonic_ns = monotonic_ns
-        self._told_ns: int | None = None
+        self._told_ns: int | None = None  # when it was last told what comes
+        self._lived_ns = 0  # when it was last told that the run goes on
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
 
@@ -47,8 +48,8 @@ class Watchdog(Sink):
     def serve(self, stream: "Stream") -> None:
         """Between frames and heartbeats, which may be far apart: the run goes on."""
         now_ns = self._monotonic_ns()
-        if self._told_ns is not None and now_ns - self._told_ns >= EVERY_NS:
-            self._told_ns = now_ns
+        if self._told_ns is not None and now_ns - max(self._told_ns, self._lived_ns) >= EVERY_NS:
+            self._lived_ns = now_ns
             self._send("WATCHDOG=1")
 
     def close(self) -> None:

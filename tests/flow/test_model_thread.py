@@ -22,8 +22,6 @@ PATIENCE_S = 20.0
 class Greedy:
     """A lane that has work until twelve pieces are done."""
 
-    waiting = ""  # the name of the lane whose caller waits
-
     def __init__(self, name: str, done: list[str], error: Exception | None = None) -> None:
         self.name, self.done, self.error = name, done, error
         self.failure: BaseException | None = None
@@ -35,7 +33,7 @@ class Greedy:
 
     @property
     def is_asked(self) -> bool:
-        return self.name == self.waiting
+        return False
 
     def next_work(self) -> Work | None:
         if len(self.done) >= 12:
@@ -71,10 +69,13 @@ def test_lanes_that_always_have_work_are_served_in_turn() -> None:
 
 
 def test_a_lane_whose_caller_waits_is_served_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Greedy, "waiting", "c")
+    lanes = [Greedy(name, []) for name in "abc"]
     done: list[str] = []
-    served([Greedy(name, done) for name in "abc"])
-    assert "".join(done) == 12 * "c"
+    for lane in lanes:
+        lane.done = done
+    monkeypatch.setattr(Greedy, "is_asked", property(lambda lane: lane.name == "c" and "c" not in done))
+    served(lanes)
+    assert "".join(done).startswith("cab"), "first, and then in turn"
 
 
 def test_a_lane_that_fails_is_told_and_the_others_go_on() -> None:

@@ -60,6 +60,14 @@ def test_a_jump_of_the_exposure_is_no_cut() -> None:
     assert_allclose((xy - grid(320, 240))[passed], np.broadcast_to((-3, -1), xy[passed].shape), atol=0.5)
 
 
+@pytest.mark.parametrize("size", [(96, 512), (20, 512), (512, 40), (40, 1920), (24, 24), (31, 31)])
+def test_long_and_narrow_pictures_are_no_fault(size: tuple[int, int]) -> None:
+    """Dense flow of OpenCV ends the process on some sizes, as of 160x28."""
+    one, other = (FlowFrame.of(Frame(i, i, i, rgb)) for i, rgb in enumerate(sliding_pictures(2, *size)))
+    xy, _ = carry(one, other, np.array([[size[1] / 2, size[0] / 2]], np.float32))
+    assert np.isfinite(xy).all()
+
+
 def test_points_outside_the_picture_and_points_that_are_not_numbers_stay() -> None:
     first, second = sliding_pictures(2, 97, 129)
     xy = np.array([[-5, 10], [129.5, 40], [np.nan, 3], [60, 50]], np.float32)

@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.testing import assert_allclose, assert_array_equal
 
 from online_tapir.errors import FrameError, QueryError
+from online_tapir.flow.model_thread import ModelThread
 from online_tapir.flow.tracker import FlowTracker
 from online_tapir.model.tapir import Tapir
 from online_tapir.records import Frame, Tracks
@@ -238,6 +240,8 @@ def test_a_save_does_not_wait_for_the_frame_on_offer(slow: tuple[SlowTracker, Fl
     assert inner.done.acquire(timeout=LONG)
     tracker.submit(frame(1))
     tracker.collect()
+    while tracker._offered is not None:
+        time.sleep(0.001)
     ids = tracker.add(XY, frame_id=1)
     tracker.submit(frame(2))  # on offer, with the points, while the model is busy with frame 1
     tracker.collect()
@@ -252,6 +256,44 @@ def test_a_save_does_not_wait_for_the_frame_on_offer(slow: tuple[SlowTracker, Fl
     assert saved.frame_id == 1
     assert np.union1d(saved.ids, saved.waiting_ids).tolist() == ids.tolist()
     assert np.isfinite(saved.waiting_xy).all()
+
+
+def test_points_that_are_removed_again_and_again_keep_no_other_camera_from_the_model(
+    make_model: Callable[..., Tapir],
+) -> None:
+    thread = ModelThread()
+    inner = [SlowTracker(make_model(), max_points=8, window=6) for _ in range(2)]
+    with (
+        closing(thread),
+        closing(FlowTracker(inner[0], thread=thread)) as one,
+        closing(FlowTracker(inner[1], thread=thread)) as other,
+    ):
+        for number in range(12):
+            for tracker in (one, other):
+                tracker.submit(frame(number))
+                tracker.collect()
+            one.remove(one.add(XY[:1], frame_id=number))  # a task, for which nobody waits
+            for slow in inner:
+                slow.go.release()
+            time.sleep(0.02)
+        deadline = time.monotonic() + LONG
+        while other.answer is None and time.monotonic() < deadline:
+            other.submit(frame(number := number + 1))
+            other.collect()
+        assert other.answer is not None
+        for slow in inner:
+            slow.go.release(100)
+
+
+def test_a_point_that_overflowed_is_left_out_of_the_state(patient: FlowTracker) -> None:
+    patient.add(np.concatenate([XY, XY[:1] + 5]), frame_id=None)
+    answer(patient, 0)
+    answer(patient, 1)
+    with torch.inference_mode():
+        patient._tracker.lanes.state.memory[..., 1, :] = torch.inf
+    saved = patient.saved_state()
+    assert saved.ids.tolist() == [0, 2]
+    assert saved.waiting_ids.tolist() == []
 
 
 def test_frames_out_of_order_are_refused_and_a_closed_tracker_says_so(patient: FlowTracker) -> None:

@@ -62,6 +62,17 @@ class ListStatus(Status):
         self.notes.append(text)
 
 
+class Overlapping(Tracker):
+    """A tracker that takes a second frame ahead, as on a GPU."""
+
+    overlaps = True
+    most_in_flight = 0
+
+    def submit(self, rgb: NDArray[np.uint8] | Frame) -> None:
+        super().submit(rgb)
+        self.most_in_flight = max(self.most_in_flight, self.in_flight)
+
+
 @pytest.fixture
 def tracker(make_model: Callable[..., Tapir]) -> Tracker:
     return Tracker(make_model(), max_points=6, window=4)
@@ -106,9 +117,10 @@ def test_a_pipelined_run_publishes_the_same_tracks_in_the_same_order(
 ) -> None:
     plain, pipelined = ListSink(), ListSink()
     for sink, pipeline in ((plain, False), (pipelined, True)):
-        tracker = Tracker(make_model(), max_points=6, window=4)
+        tracker = Overlapping(make_model(), max_points=6, window=4)
         track(SyntheticCamera(make_frames(7)), tracker, sinks=[sink], pipeline=pipeline)
     assert [frame.id for frame in pipelined.frames] == list(range(7))
+    assert tracker.most_in_flight == 2
     for one, other in zip(plain.tracks, pipelined.tracks, strict=True):
         np.testing.assert_array_equal(one.xy, other.xy)
         np.testing.assert_array_equal(one.ids, other.ids)
@@ -308,27 +320,40 @@ def test_views_that_are_searched_for_are_no_points_to_keep_up(make_frames: Calla
     assert len(fresh.ids) == 1
 
 
-def test_points_that_do_not_fit_one_camera_do_not_end_the_others(make_frames: Callable[..., Pictures]) -> None:
+class Refusing(FakeTracker):
+    """A tracker whose model fails on the third frame."""
+
+    def collect(self) -> Tracks:
+        if len(self.frame_ids) == 3:
+            self._submitted.clear()
+            raise QueryError("the model cannot go on")
+        return super().collect()
+
+
+@pytest.mark.parametrize(("where", "said"), [("submit", "outside"), ("collect", "the model cannot go on")])
+def test_what_fails_in_one_camera_does_not_end_the_others(
+    where: str, said: str, make_frames: Callable[..., Pictures]
+) -> None:
     notes: list[str] = []
-    outside = Listed(np.array([[1000, 1000]], np.float32))
+    bad = (FakeTracker(), Listed(np.array([[1000, 1000]], np.float32))) if where == "submit" else (Refusing(), GRID)
     members = [
         Member(
             Stream(
                 Capture(SyntheticCamera(make_frames(20), name=name), report=notes.append),
-                FakeTracker(),  # type: ignore[arg-type]
+                tracker,  # type: ignore[arg-type]
                 threading.Event(),
                 points=points,
                 report=notes.append,
             )
         )
-        for name, points in (("good", GRID), ("bad", outside))
+        for name, (tracker, points) in {"good": (FakeTracker(), GRID), "bad": bad}.items()
     ]
     sink, roster = ListSink(), Roster(report=notes.append)
     roster.begin(members)
     with roster:
         Run(members, [sink], threading.Event(), roster=roster).go()
-    assert [tracks.camera for tracks in sink.tracks] == ["good"] * 20
-    assert "outside" in roster.absent["bad"].reason
+    assert [tracks.camera for tracks in sink.tracks if tracks.camera == "good"] == ["good"] * 20
+    assert said in roster.absent["bad"].reason
     assert any("the other cameras go on" in note for note in notes)
 
 

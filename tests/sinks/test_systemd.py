@@ -56,6 +56,8 @@ def test_a_run_that_is_silent_for_long_still_lives(manager: socket.socket) -> No
             now_ns[0] += 1_000_000_000
             watchdog.serve(stream)
             assert heard(manager) == ["WATCHDOG=1"]
+        watchdog.beat(LOST)  # in the same moment as a sign of life, and what it says is told all the same
+        assert heard(manager) == ["WATCHDOG=1", "STATUS=lost; the last frame was 7"]
 
 
 def test_a_run_whose_camera_gives_nothing_is_ready_all_the_same(manager: socket.socket) -> None:

@@ -25,6 +25,7 @@ export class Link {
     this.numbers = 0;
     this.waiting = new Map();
     this.waitMs = FIRST_WAIT_MS;
+    this.ended = false;
     this.open();
   }
 
@@ -34,18 +35,26 @@ export class Link {
     this.socket.binaryType = "arraybuffer";
     this.socket.onopen = () => {
       this.waitMs = FIRST_WAIT_MS;
+      this.ended = false;
       this.stands("open");
       if (this.looking) this.send({ look: this.looking });
     };
     this.socket.onmessage = (event) => this.hear(event.data);
     this.socket.onclose = () => {
-      this.stands("lost");
+      this.stands(this.ended ? "ended" : "lost");
       for (const { refuse } of this.waiting.values()) refuse(new Error("the link was lost"));
       this.waiting.clear();
-      fetch("api/about").then((reply) => { if (reply.status === 401) this.stands("ended"); }).catch(() => {});
+      this.askWhether();
       setTimeout(() => this.open(), this.waitMs);
       this.waitMs = Math.min(2 * this.waitMs, LONGEST_WAIT_MS);
     };
+  }
+
+  /** Asks whether the run is there and only this session is over. */
+  async askWhether() {
+    const reply = await fetch("api/about").catch(() => null);
+    this.ended = reply?.status === 401;
+    if (this.ended) this.stands("ended");
   }
 
   async hear(data) {

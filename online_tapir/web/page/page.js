@@ -228,6 +228,7 @@ async function remove(place, reach = REACH_PX) {
 
 /** Names points again, where they were; those that had left the picture cannot be. */
 function addAgain(points) {
+  if (!picture.header) return say("there is no link to the run");
   const { width, height } = picture.header;
   const there = points.filter(({ x, y }) => x >= 0 && y >= 0 && x < width && y < height);
   return ask("add", { xy: there.map(({ x, y }) => [x, y]), names: there.map(({ name }) => name ?? "") });
@@ -307,7 +308,7 @@ function boxFrom(one, other) {
 const canvas = $("picture");
 
 canvas.addEventListener("pointerdown", (event) => {
-  touched = event.pointerType !== "mouse";
+  touched = event.pointerType !== "mouse" && event.button === 0; // a pen's other button is a right click
   const place = picture.at(event);
   if (!place || event.button !== 0 || right !== "control") return;
   pressed = { place, frame: picture.header.frame, x: event.clientX, y: event.clientY, long: false, drags: false };
