@@ -42,7 +42,10 @@ class Limits:
 
 def median_ms(work: Callable[[], object], device: torch.device, seconds: float) -> float:
     """Median time of `work`, measured for about `seconds` and at least three times."""
-    return _on_a_gpu(work, seconds) if device.type == "cuda" else _on_a_cpu(work, seconds)
+    if device.type != "cuda":
+        return _on_a_cpu(work, seconds)
+    with torch.cuda.device(device):  # streams and graphs are of the current one
+        return _on_a_gpu(work, seconds)
 
 
 def _on_a_gpu(work: Callable[[], object], seconds: float) -> float:

@@ -25,8 +25,10 @@ def _dispatched(op: Callable[P, R]) -> Callable[P, R]:
     @wraps(op)
     def dispatched(*args: P.args, **kwargs: P.kwargs) -> R:
         device = cast(Tensor, args[0] if args else next(iter(kwargs.values()))).device
-        if device.type == "cpu" or backend(device).name == "reference" or _wants_gradient(*args, *kwargs.values()):
+        if device.type == "cpu" or backend(device).name == "reference":
             return op(*args, **kwargs)
+        if _wants_gradient(*args, *kwargs.values()) or _casts(device.type):
+            return op(*args, **kwargs)  # the kernels have no gradient, and take operands of one type
         found: R = _launcher(op.__name__)(*args, **kwargs)
         return found
 
@@ -35,6 +37,11 @@ def _dispatched(op: Callable[P, R]) -> Callable[P, R]:
 
 def _wants_gradient(*inputs: object) -> bool:
     return torch.is_grad_enabled() and any(tensor.requires_grad for tensor in _tensors(inputs))
+
+
+def _casts(device: str) -> bool:
+    """Whether autocast gives some operands another type."""
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
 def _tensors(inputs: tuple[object, ...] | list[object]) -> Iterator[Tensor]:

@@ -38,6 +38,7 @@ def _pictures(folder: Path, count: int, size: tuple[int, int]) -> "Iterator[NDAr
     from online_tapir.scenes.textures import photograph_paths, read_bgr
 
     paths = photograph_paths(folder)
-    for path in paths[:: max(1, len(paths) // count)][:count]:
+    for index in np.linspace(0, len(paths) - 1, min(count, len(paths))).round().astype(int).tolist():
+        path = paths[index]
         small = cv2.resize(read_bgr(path), (size[1], size[0]), interpolation=cv2.INTER_AREA)
         yield np.asarray(cv2.cvtColor(small, cv2.COLOR_BGR2RGB), np.uint8)

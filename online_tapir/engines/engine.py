@@ -3,11 +3,12 @@
 import hashlib
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
+from filelock import FileLock
 from torch import Tensor
 
 from online_tapir.engines import export, quantized
@@ -64,15 +65,29 @@ class Engine:
         calibrated = self._calibrated(model)  # refused before anything is prepared
         names = ["encoder", "step"] if calibrated is None else ["step"]
         paths = {name: folder / f"{name}{self.runtime.suffix}" for name in names}
+        if all(path.is_file() for path in paths.values()):
+            try:
+                return self._opened(paths, calibrated, size)
+            except RuntimeError:  # a file that was cut, as by a power failure: once more
+                for path in paths.values():
+                    path.unlink(missing_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".lock"):  # of several programs that begin at once, one prepares
+            self._prepare(model, size, paths)
+        return self._opened(paths, calibrated, size)
+
+    def _prepare(self, model: Tapir, size: Size, paths: dict[str, Path]) -> None:
+        """Exports the stages whose files are missing."""
         missing = [name for name, path in paths.items() if not path.is_file()]
-        if missing:
-            self.report(
-                f"preparing {model.config.name} at {size[1]}x{size[0]} for {self.runtime.name}; kept in {folder}"
-            )
-            folder.mkdir(parents=True, exist_ok=True)
-            for stage in export.stages(model, size, ROWS):
-                if stage.name in missing:
-                    export.write(stage, paths[stage.name])
+        if not missing:
+            return
+        kept = paths[missing[0]].parent
+        self.report(f"preparing {model.config.name} at {size[1]}x{size[0]} for {self.runtime.name}; kept in {kept}")
+        for stage in export.stages(model, size, ROWS):
+            if stage.name in missing:
+                export.write(stage, paths[stage.name])
+
+    def _opened(self, paths: dict[str, Path], calibrated: Path | None, size: Size) -> tuple[Session, Session]:
         if calibrated is None:
             encoder = self.runtime.open(paths["encoder"], self.precision, self.threads, None)
         else:
@@ -135,5 +150,6 @@ def _oldest_first(phase: int) -> list[int]:
 
 def digest(model: Tapir, size: Size) -> str:
     """What the graph files of a model at a size depend on, as a short hexadecimal digest."""
-    told = f"{GRAPHS} {version('torch')} {size} {ROWS} {model.config} {digest_of_weights(model)}"
+    config = replace(model.config, visible_above=0.0)  # which no graph knows
+    told = f"{GRAPHS} {version('torch')} {size} {ROWS} {config} {digest_of_weights(model)}"
     return hashlib.sha256(told.encode()).hexdigest()[:16]

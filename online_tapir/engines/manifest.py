@@ -41,7 +41,9 @@ class Exported:
                 )
             step = told["tensors"]["step"]
             shapes = {name: tuple(shape) for name, shape in step["inputs"].items() if name in told["begin"]}
-            lacking = [name for name in told["graphs"].values() if not (folder / name).is_file()]
+            files = [Path(name) for name in told["graphs"].values()]
+            files += [file.with_suffix(".bin") for file in files if file.suffix == ".xml"]  # OpenVINO's weights
+            lacking = [file for file in files if not (folder / file).is_file()]
             if lacking:
                 raise ConfigError(f"{folder} has no {lacking[0]}; export anew")
             return cls(

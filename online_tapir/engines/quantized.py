@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,8 @@ KEPT_TYPES = ("AvgPool", "Maximum", "MVN", "Multiply", "Add", "Divide", "Power",
 
 def find(model: Tapir) -> Path | None:
     """The encoder that was calibrated for exactly these weights: in the package, or on this machine; or None."""
+    if model.config.trunk == "lean":
+        return None
     name = model.config.name
     folders = [folder for folder in (_package(), kept_in()) if any(folder.glob(f"{name}-int8-*.xml"))]
     if not folders:
@@ -55,8 +58,11 @@ def calibrate(model: Tapir, pictures: Iterable[NDArray[np.uint8]], folder: Path)
     """Quantises the encoder and writes it into `folder`; returns the file.
 
     `pictures` are RGB [H, W, 3] of the model's input size, some tens of what it will see: they tell the range of every
-    activation. Raises ConfigError if NNCF is not installed or there is no picture.
+    activation. Raises ConfigError if NNCF is not installed, there is no picture, or the graph of the model's encoder is
+    of one size only.
     """
+    if model.config.trunk == "lean":
+        raise ConfigError("an encoder in int8 serves every input size, and a lean one's graph is of one; use bfloat16")
     if lacking := missing(("nncf", *OPENVINO.packages)):
         raise ConfigError(f"calibration needs {' and '.join(lacking)}; {INSTALL}")
     images = [(rgb.astype(np.float32) / 127.5 - 1).transpose(2, 0, 1)[None] for rgb in pictures]
@@ -69,8 +75,10 @@ def calibrate(model: Tapir, pictures: Iterable[NDArray[np.uint8]], folder: Path)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / file_name(model)
     encoder = export.stages(model, model.config.initial_resolution, export.LEAST_ROWS)[0]
-    export.write(encoder, path)
-    graph = vendor.Core().read_model(str(path))
+    with TemporaryDirectory() as scratch:  # an interrupted calibration leaves nothing under the name
+        exact = Path(scratch) / "encoder.xml"
+        export.write(encoder, exact)
+        graph = vendor.Core().read_model(exact.read_bytes(), exact.with_suffix(".bin").read_bytes())
     layers = [node.get_friendly_name() for node in graph.get_ordered_ops() if node.get_type_name() == "Convolution"]
     types = {node.get_type_name() for node in graph.get_ops()}
     kept = nncf.IgnoredScope(

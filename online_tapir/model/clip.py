@@ -59,7 +59,7 @@ class _Walk:
         config = model.config
         self.model = model
         self.queries, self._neighbours = model.split(queries)  # [B, N, C], [B, N, 8 C']
-        self._to_match = self.queries[..., -config.lowres_channels :]
+        self._to_match = self.queries[..., -config.lowres_channels :].contiguous()
         self._query_frame = query_frame
         self._recent = Recent.begun(self._to_match, self.queries[None], xy) if config.recent_inputs else None
         self._past = [model.refiner.mixer.no_past() for _ in range(config.iterations)]

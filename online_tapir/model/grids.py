@@ -30,7 +30,9 @@ class Grids:
     def by_frame(self, frames: int) -> list["Grids"]:
         """Splits a batch of clips, each `frames` long, into one batch per frame number."""
         # Not slices: the gradient of each would be as large as that of all frames.
-        levels = (level.view(-1, frames, *level.shape[1:]).unbind(1) for level in self.levels)
+        levels = (
+            level.view(-1, frames, *level.shape[1:]).transpose(0, 1).contiguous().unbind(0) for level in self.levels
+        )
         return [Grids(self.size, frame, self.pooled) for frame in zip(*levels, strict=True)]
 
 

@@ -103,23 +103,28 @@ def get(wanted: Release, check: Check, source: Path | None = None, meter: Meter 
     interrupted downloads, now or at the next call. Raises WeightsError, and leaves nothing under the final name, for a
     file of the wrong size or hash, a server that refuses, no network, no disk space or no permission.
     """
+    from filelock import FileLock  # comes with torch, without which no release is of use
+
     folder = cache_folder()
     path = folder / wanted.file_name
     part = path.with_name(path.name + ".part")
     with _disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        if source is None:
-            _transfer(wanted, part, meter or _silent)
-        else:
-            _check_readable(source)
-            shutil.copyfile(source, part)
-        try:
-            verify(part, wanted, str(source or wanted.address))
-            check(part)
-        except WeightsError as error:
-            part.unlink()
-            raise WeightsError(f"{error}. Nothing of it was kept. {_by_hand(wanted)}") from error
-        part.replace(path)
+        with FileLock(part.with_suffix(".lock")):  # of several programs that want it at once, one fetches it
+            if source is None and path.is_file():
+                return path
+            if source is None:
+                _transfer(wanted, part, meter or _silent)
+            else:
+                _check_readable(source)
+                shutil.copyfile(source, part)
+            try:
+                verify(part, wanted, str(source or wanted.address))
+                check(part)
+            except WeightsError as error:
+                part.unlink()
+                raise WeightsError(f"{error}. Nothing of it was kept. {_by_hand(wanted)}") from error
+            part.replace(path)
     return path
 
 

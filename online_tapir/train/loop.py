@@ -16,9 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from online_tapir.errors import ConfigError
 from online_tapir.evaluation import scores as metrics
 from online_tapir.files import replacing
 from online_tapir.model.clip import track_clip
+from online_tapir.model.digest import digest
 from online_tapir.model.estimate import visibility
 from online_tapir.model.grids import Grids
 from online_tapir.model.tapir import Tapir
@@ -30,6 +32,7 @@ from online_tapir.train.losses import LossWeights, Truth, clip_loss, matching_lo
 
 CHECKPOINT = "checkpoint.pt"
 PAIRED_POINTS = 192
+MAY_CHANGE = ("steps", "validate_every", "checkpoint_every", "compile")  # of a stage that is resumed
 
 
 @dataclass(slots=True)
@@ -39,6 +42,7 @@ class Progress:
     model: Tapir
     averaged: Tapir
     optimizer: torch.optim.Optimizer
+    stage: str = ""  # what the stage begins with and how it learns
     step: int = 0
     seconds: float = 0.0
 
@@ -48,6 +52,7 @@ class Progress:
             "model": self.model.state_dict(),
             "averaged": self.averaged.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "stage": self.stage,
             "step": self.step,
             "seconds": self.seconds,
         }
@@ -55,7 +60,10 @@ class Progress:
             torch.save(parts, partial)
 
     def load(self, path: Path, device: torch.device) -> None:
+        """Goes on from a checkpoint. Raises ConfigError for that of another stage."""
         saved = torch.load(path, map_location=device, weights_only=True)
+        if saved.get("stage") != self.stage:
+            raise ConfigError(f"{path} is of another stage: it began with other weights or settings; name a new folder")
         self.model.load_state_dict(saved["model"])
         self.averaged.load_state_dict(saved["averaged"])
         self.optimizer.load_state_dict(saved["optimizer"])
@@ -105,10 +113,18 @@ def train(
 def _begin(start: Tapir, config: TrainConfig) -> Progress:
     averaged = Tapir(start.config).to(next(start.parameters()).device)
     averaged.load_state_dict(start.state_dict())
+    averaged.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # as the kernels want it
     decayed = [p for p in start.parameters() if p.ndim > 1]
     rest = [p for p in start.parameters() if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": rest, "weight_decay": 0.0}]
-    return Progress(start, averaged, torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98)))
+    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98))
+    return Progress(start, averaged, optimizer, _stage(start, config))
+
+
+def _stage(start: Tapir, config: TrainConfig) -> str:
+    """All that a stage depends on but its length, which may be changed, and what only tells of it."""
+    told = {name: value for name, value in asdict(config).items() if name not in MAY_CHANGE}
+    return json.dumps({"weights": digest(start), "model": asdict(start.config), **told})
 
 
 def _pairs(config: TrainConfig, photographs: Photographs | None, step: int) -> ViewPairs | None:

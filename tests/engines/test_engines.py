@@ -1,6 +1,7 @@
 """An engine gives torch's tracks: in both phases, with more rows than a step has, late queries, states, inspections."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -139,6 +140,23 @@ def test_another_model_or_size_is_another_file(make_model: MakeModel) -> None:
     other.matching.heat.bias.data += 1
     found = {digest(model, (64, 96)), digest(model, (64, 64)), digest(other, (64, 96)), digest(model, (64, 96))}
     assert len(found) == 3
+    shown = model.config.visible_above
+    model.config = replace(model.config, visible_above=shown / 2)
+    assert digest(model, (64, 96)) in found, "a threshold is in no graph"
+
+
+def test_a_file_that_was_cut_is_prepared_again(
+    make_model: MakeModel, make_frames: MakeFrames, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("openvino")
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    model, frames, notes = make_model(), make_frames(2), []
+    whole = run(Tracker(model, max_points=24, engine=Engine(OPENVINO, "float32", 1, notes.append)), frames)
+    [weights] = tmp_path.rglob("step.bin")
+    weights.write_bytes(weights.read_bytes()[:100])
+    again = run(Tracker(model, max_points=24, engine=Engine(OPENVINO, "float32", 1, notes.append)), frames)
+    assert_allclose(again, whole, atol=1e-4)
+    assert len(notes) == 2
 
 
 def test_an_engine_refuses_what_it_cannot_run(make_model: MakeModel) -> None:

@@ -11,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from online_tapir.cli.app import main
+from online_tapir.cli.quantize import _pictures
 from online_tapir.engines import engine as engines
 from online_tapir.engines import quantized
 from online_tapir.engines.engine import Engine
@@ -20,7 +21,7 @@ from online_tapir.errors import ConfigError
 from online_tapir.model.checkpoint import load_model, save_weights
 from online_tapir.model.tapir import Tapir
 from online_tapir.model.weights_store import CACHE_VARIABLE
-from online_tapir.testing import sliding_pictures, tiny_model
+from online_tapir.testing import sliding_pictures, tiny_config, tiny_model
 from online_tapir.tracking.tracker import Tracker
 from tests.configs import LIKE_SMALL
 
@@ -78,6 +79,35 @@ def test_weights_that_are_calibrated_here_are_found_here(tmp_path: Path) -> None
     main(["quantize", str(weights), "--photos", str(photos)])
     assert quantized.find(load_model(weights, device="cpu")) is not None
     assert np.isfinite(tracked(load_model(weights, device="cpu"), "int8", (64, 96), frames)).all()
+
+
+def test_an_interrupted_calibration_leaves_nothing_that_could_be_taken_for_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nncf = pytest.importorskip("nncf")
+
+    def torn(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(nncf, "quantize", torn)
+    with pytest.raises(KeyboardInterrupt):
+        quantized.calibrate(tiny_model(LIKE_SMALL), sliding_pictures(1, 64, 96), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_lean_encoder_whose_graph_is_of_one_size_is_not_calibrated(tmp_path: Path) -> None:
+    pytest.importorskip("nncf")
+    lean = tiny_model(tiny_config(trunk="lean", grid_widths=(16, 32), described_by=(1, 3), extra_convs=0))
+    with pytest.raises(ConfigError, match="of one"):
+        quantized.calibrate(lean, sliding_pictures(1, 64, 96), tmp_path)
+    assert quantized.find(lean) is None
+
+
+def test_pictures_are_chosen_from_the_whole_folder(tmp_path: Path) -> None:
+    for number in range(7):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), np.full((64, 64, 3), 30 * number, np.uint8))
+    seen = [int(rgb.mean()) for rgb in _pictures(tmp_path, 4, (64, 64))]
+    assert seen == [0, 60, 120, 180]
 
 
 def test_no_picture_no_calibration() -> None:

@@ -5,6 +5,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -104,13 +105,26 @@ def refusal(release: Release, source: Path | None = None, check: Callable[[Path]
     return str(refused.value)
 
 
+def kept(cache: Path) -> list[str]:
+    """What is in the cache, but for the lock that programs wait at."""
+    return sorted(path.name for path in cache.iterdir() if path.suffix != ".lock")
+
+
 def test_a_file_is_fetched_once_and_then_found(server: Server, cache: Path) -> None:
     path = weights_store.fetched(server.release, loads)
     assert path == cache / "file.bin"
     assert path.read_bytes() == CONTENT
     assert weights_store.fetched(server.release, loads) == path
     assert len(server.asked) == 1
-    assert os.listdir(cache) == ["file.bin"]
+    assert kept(cache) == ["file.bin"]
+
+
+def test_two_programs_that_want_it_at_once_both_get_it(server: Server, cache: Path) -> None:
+    with ThreadPoolExecutor(2) as both:
+        found = list(both.map(lambda _: weights_store.get(server.release, loads), range(2)))
+    assert found == 2 * [cache / "file.bin"]
+    assert found[0].read_bytes() == CONTENT
+    assert len(server.asked) == 1
 
 
 def test_a_cut_transfer_goes_on_where_it_was_cut(server: Server) -> None:
@@ -126,7 +140,7 @@ def test_a_later_call_goes_on_where_an_earlier_one_gave_up(server: Server, cache
     assert server.release.address in said
     assert weights_store.get(server.release, loads).read_bytes() == CONTENT
     assert server.asked[-1] == "bytes=300000-"
-    assert os.listdir(cache) == ["file.bin"]
+    assert kept(cache) == ["file.bin"]
 
 
 def test_a_server_that_ignores_ranges_still_gives_a_right_file(server: Server) -> None:
@@ -174,13 +188,13 @@ def test_a_wrong_hash_is_never_used(server: Server, cache: Path) -> None:
     said = refusal(server.release)
     assert f"has SHA-256 {hashlib.sha256(CHANGED).hexdigest()}, not the {server.release.sha256}" in said
     assert "Nothing of it was kept" in said
-    assert os.listdir(cache) == []
+    assert kept(cache) == []
 
 
 def test_a_wrong_size_is_never_used(server: Server, cache: Path) -> None:
     server.content = CONTENT[:-10]
     assert "is 999,993 bytes, not the 1,000,003 of file.bin" in refusal(server.release)
-    assert os.listdir(cache) == []
+    assert kept(cache) == []
 
 
 def test_where_no_hash_is_known_a_file_that_does_not_load_is_never_used(server: Server, cache: Path) -> None:
@@ -190,7 +204,7 @@ def test_where_no_hash_is_known_a_file_that_does_not_load_is_never_used(server: 
 
     said = refusal(replace(server.release, size=None, sha256=None), check=check)
     assert "is a web page. Nothing of it was kept. To do it by hand, fetch http://127.0.0.1" in said
-    assert os.listdir(cache) == []
+    assert kept(cache) == []
 
 
 @pytest.mark.parametrize("status", [403, 404, 500])
@@ -216,7 +230,7 @@ def test_a_file_from_elsewhere_is_checked_as_strictly(server: Server, tmp_path: 
     assert weights_store.get(server.release, loads, given).read_bytes() == CONTENT
     assert not server.asked
     assert given.exists()
-    assert os.listdir(cache) == ["file.bin"]
+    assert kept(cache) == ["file.bin"]
 
 
 def test_a_file_from_elsewhere_must_be_there(server: Server, tmp_path: Path) -> None:
@@ -229,7 +243,7 @@ def test_a_full_disk_is_said_before_anything_is_written(
     real = weights_store.shutil.disk_usage
     monkeypatch.setattr(weights_store.shutil, "disk_usage", lambda path: real(path)._replace(free=7))
     assert f"no room in {cache}, where 7 bytes are free" in refusal(server.release)
-    assert os.listdir(cache) == []
+    assert kept(cache) == []
 
 
 @pytest.mark.parametrize(

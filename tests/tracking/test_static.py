@@ -7,6 +7,7 @@ with none of the host's, and cannot be asked for its values.
 import importlib
 import pkgutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from online_tapir.model.clip import track_clip
 from online_tapir.model.config import PRESETS, TapirConfig
 from online_tapir.model.state import TrackState
 from online_tapir.model.tapir import Tapir, phase_of
@@ -192,3 +194,18 @@ def test_the_kernels_take_some_rows_of_a_state(launched: set[str]) -> None:
     pyramid = model.encode(torch.zeros(1, 3, 64, 72, device=GPU).to(memory_format=torch.channels_last))
     model.refine(pyramid, model.match(pyramid, state).estimate, state, phase_of(1, GPU))
     assert "mixer_step_kernel" in launched
+
+
+@pytest.mark.parametrize("clips", [1, 2])
+@pytest.mark.parametrize("config", [CONFIGS[0], CONFIGS[2]], ids=lambda config: config.name)
+def test_the_kernels_take_what_whole_clips_hand_them(
+    config: TapirConfig, clips: int, launched: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in validation while training."""
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # there is none on meta
+    model = model_of(config, torch.float32)
+    frames = torch.zeros(clips, 3, 3, 64, 72, device=GPU)
+    xy, named = torch.zeros(clips, 5, 2, device=GPU), torch.zeros(clips, 5, dtype=torch.long, device=GPU)
+    with torch.no_grad():
+        track_clip(model, frames, xy, named)
+    assert {"instance_norm_relu_kernel", "cost_volume_kernel", "local_correlations_kernel"} <= launched

@@ -4,8 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 
+from online_tapir.errors import ConfigError
 from online_tapir.model.lean import LeanBackbone
 from online_tapir.scenes.views import Photographs
 from online_tapir.testing import sliding_pictures, tiny_config, tiny_model
@@ -39,6 +41,27 @@ def test_a_stopped_run_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     distil(model, LEAN, teaching(), photographs(), tmp_path, lambda record: None)
     distil(model, LEAN, teaching(steps=6), photographs(), tmp_path, lambda record: steps.append(record["step"]))
     assert steps == [6]
+    with pytest.raises(ConfigError, match="another stage"):
+        distil(tiny_model(TEACHER, seed=1), LEAN, teaching(steps=8), photographs(), tmp_path, lambda record: None)
+
+
+def test_a_run_in_two_parts_learns_what_one_does(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    whole = distil(tiny_model(TEACHER), LEAN, teaching(steps=4), photographs(), tmp_path / "whole", lambda record: None)
+    torch.manual_seed(0)
+
+    def stop(record: dict[str, Any]) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        distil(
+            tiny_model(TEACHER), LEAN, teaching(steps=4, report_every=2, checkpoint_every=2), photographs(),
+            tmp_path / "parts", stop,
+        )  # fmt: skip
+    torch.manual_seed(1)  # what is drawn at the start is replaced by the checkpoint
+    again = distil(tiny_model(TEACHER), LEAN, teaching(steps=4), photographs(), tmp_path / "parts", lambda record: None)
+    for name, tensor in whole.state_dict().items():
+        torch.testing.assert_close(again.state_dict()[name], tensor, msg=name)
 
 
 def test_folding_the_norms_changes_no_grid() -> None:

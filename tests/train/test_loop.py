@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from online_tapir.errors import ConfigError
 from online_tapir.model.config import TapirConfig
 from online_tapir.model.tapir import Tapir
 from online_tapir.scenes.clips import Clips, SceneConfig, make_clips
@@ -52,6 +53,21 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(
     steps = [json.loads(line)["step"] for line in (tmp_path / "parts" / "log.jsonl").read_text().splitlines()]
     assert steps == [2, 4]
     assert not list(tmp_path.rglob("*.partial"))
+
+
+def test_the_checkpoint_of_another_stage_is_refused(
+    learner: Callable[[], Tapir], make_model: MakeModel, textures: TextureBank, validation: Clips, tmp_path: Path
+) -> None:
+    train(learner(), SHORT, textures, None, validation, tmp_path, lambda record: None)
+    other = make_model(learner().config, seed=1).requires_grad_(True)
+    for start, config in ((other, SHORT), (learner(), replace(SHORT, size=128)), (learner(), replace(SHORT, seed=5))):
+        with pytest.raises(ConfigError, match="another stage"):
+            train(start, replace(config, steps=6), textures, None, validation, tmp_path, lambda record: None)
+
+
+def test_the_averaged_weights_are_laid_out_as_kernels_want_them(learner: Callable[[], Tapir]) -> None:
+    kernels = [p for p in loop._begin(learner(), SHORT).averaged.backbone.parameters() if p.ndim == 4]
+    assert all(p.is_contiguous(memory_format=torch.channels_last) for p in kernels)
 
 
 def test_training_on_the_same_clips_lowers_their_loss(learner: Callable[[], Tapir], validation: Clips) -> None:
