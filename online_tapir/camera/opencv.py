@@ -184,7 +184,7 @@ def open_video(path: Path, size: tuple[int, int] | None, fps: float | None, pace
         raise CameraError(f"{path} is an empty file; give a video with at least one frame")
     if not os.access(path, os.R_OK):
         raise CameraError(f"{path} cannot be read: permission denied")
-    capture = cv2.VideoCapture(str(path))
+    capture = cv2.VideoCapture(str(path.absolute()))  # of 12:30.mp4, ffmpeg would take 12 for a protocol
     if not capture.isOpened():
         raise CameraError(f"{path} is not a video that OpenCV can read, or is damaged; try it with `ffplay`")
     camera = OpenCvCamera(capture, label=path.name, name=path.stem, live=False, fps=fps or 0.0)

@@ -138,6 +138,8 @@ def _with_settings(words: list[str]) -> tuple[list[str], list[dict[str, Any]]]:
         if not isinstance(tables, list):
             app.config = [*app.config, settings]
             return rest, []
+        if not tables:
+            raise ConfigError(f"{file}: camera is an empty list; name a source, or leave it out")
         others = {key: value for key, value in settings.config.items() if key != "camera"}
         app.config = [*app.config, Dict(others, source=file, use_commands_as_keys=False)]
         return rest, tables

@@ -23,7 +23,9 @@ def several(words: Sequence[str], tables: Sequence[dict[str, Any]], parse: Parse
         raise ConfigError("cameras come from --camera or from [[camera]] tables of the file, not from both")
     if len(sources) < 2 and not tables:
         return []
-    asked = [dict(table) for table in tables] or [{"camera": source} for source in sources]
+    asked = [dict(table) if isinstance(table, dict) else {"camera": table} for table in tables] or [
+        {"camera": source} for source in sources
+    ]
     for table in asked:
         if "source" in table:
             table["camera"] = table.pop("source")

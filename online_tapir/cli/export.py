@@ -7,6 +7,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 from online_tapir.errors import ConfigError
+from online_tapir.files import make_folder
 from online_tapir.launch import sizes
 from online_tapir.limits import MOST_POINTS
 
@@ -31,6 +32,7 @@ def export(
     {"onnx": ONNXRUNTIME, "openvino": OPENVINO}[format].require(f"export --format {format}")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ConfigError(f"{out} is there and not empty; name a new folder")
+    make_folder(out)
     size = sizes.input_size(input, (1, 1))
     rows = -(-max_points // LEAST_ROWS) * LEAST_ROWS
     manifest = write_folder(load_model(model, weights, device="cpu").at(size), size, rows, out, format)

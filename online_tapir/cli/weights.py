@@ -8,6 +8,7 @@ from cyclopts import App, Parameter
 from rich.console import Console
 
 from online_tapir.errors import ConfigError, WeightsError
+from online_tapir.files import refuse_unwritable
 
 if TYPE_CHECKING:
     from online_tapir.model.checkpoint import Weights
@@ -84,6 +85,7 @@ def convert(
 
     if target.suffix != ".safetensors":
         raise ConfigError(f"{target} would be a safetensors file; give it a name that ends in .safetensors")
+    refuse_unwritable("TARGET", target)
     weights = inspect(source, preset)
     model = Tapir(weights.config)
     model.load_state_dict(weights.state)

@@ -11,7 +11,7 @@ from typing import Any
 from online_tapir.errors import ConfigError
 from online_tapir.files import expanded, refuse_overwriting
 from online_tapir.flow.model_thread import ModelThread
-from online_tapir.launch.config import LiveConfig
+from online_tapir.launch.config import LiveConfig, at_home
 from online_tapir.launch.outputs import open_sinks, open_window, rerun_mode, shows_web
 from online_tapir.launch.streams import Streams
 from online_tapir.launch.tables import own_outputs
@@ -39,6 +39,7 @@ def opened(
     set. Raises ConfigError for invalid settings; CameraError, WeightsError, PublishError or StateError for what cannot
     be opened.
     """
+    configs = [at_home(config) for config in configs]
     first, report = configs[0], status.note
     for config in configs:
         check(config)
@@ -69,7 +70,7 @@ def _joining(
     name: str, settings: Mapping[str, Any], configure: Configure, streams: Streams, first: LiveConfig
 ) -> Member:
     """A camera that joins the run of `first`; model, viewer and network are the run's."""
-    asked = configure({**settings, "name": name})
+    asked = at_home(configure({**settings, "name": name}))
     own = replace(first.model, input=asked.model.input, flow=asked.model.flow)
     output = replace(own_outputs(asked.output, name, settings), mcap=None)  # the environment's paths are of all cameras
     config = replace(asked, model=own, viewer=replace(first.viewer, rerun="off"), output=output, network=first.network)

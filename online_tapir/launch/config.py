@@ -4,9 +4,9 @@ The groups are the panels of `online-tapir --help`. Every flag can also stand in
 environment variable (`ONLINE_TAPIR_` and the flag's name).
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Group, Parameter
 from cyclopts.validators import Number
@@ -14,12 +14,25 @@ from cyclopts.validators import Number
 from online_tapir.control.protocol import DEFAULT_ADDRESS as CONTROL_ADDRESS
 from online_tapir.control.protocol import LONGEST_HEARTBEAT_S, SHORTEST_HEARTBEAT_S
 from online_tapir.drawing.look import DEFAULT_COLOR, DEFAULT_MEMORY, LIVE_FPS, LIVE_SIDE, WEB_SIDE, ColorMode
+from online_tapir.files import expanded
 from online_tapir.limits import DEFAULT_MAX_POINTS, DEFAULT_WINDOW, MOST_POINTS, MOST_WINDOW
 from online_tapir.recording.codecs import DEFAULT_CODEC, CodecName
 from online_tapir.wire.messages import DEFAULT_ADDRESS
 
 Count = Number(gte=1)
 DEFAULT_POINTS = 64  # corners that are tracked by default
+
+
+def at_home(config: "LiveConfig") -> "LiveConfig":
+    """The configuration with `~` in its paths as the user's folder: shells leave it alone after a `=`, files always."""
+    groups: dict[str, Any] = {}
+    for group in (part.name for part in fields(config)):
+        found = getattr(config, group)
+        if is_dataclass(found) and not isinstance(found, type):
+            settings = {setting.name: getattr(found, setting.name) for setting in fields(found)}
+            paths = {name: expanded(value) for name, value in settings.items() if isinstance(value, Path)}
+            groups[group] = replace(found, **paths)
+    return replace(config, **groups)
 
 
 def _panel(name: str, place: int) -> Parameter:

@@ -181,6 +181,10 @@ def _receive(wanted: Release, part: Path, start: int, meter: Meter) -> bool:
             start = 0  # the server sends the file from its beginning
         length = answer.headers.get("Content-Length")
         total = start + int(length) if length is not None else wanted.size
+        if wanted.size is not None and total != wanted.size:  # a proxy's page, for instance: what is there is kept
+            host = urlsplit(wanted.address).netloc
+            wrong = f"is {total:,} bytes, not the {wanted.size:,} of {wanted.file_name}"
+            raise WeightsError(f"what {host} sends {wrong}. {_by_hand(wanted)}")
         _check_room(part, total)
         with part.open("r+b" if start else "wb") as file:
             done = file.seek(start)

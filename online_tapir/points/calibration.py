@@ -1,9 +1,10 @@
-"""A camera's calibration as OpenCV writes it, and what it makes of points: image pixels without the lens's distortion.
+"""A camera's calibration as OpenCV and ROS write it, and what it makes of points: pixels without the lens's distortion.
 
 Undistorted points are those of an ideal pinhole camera with the same matrix, so that a plane moves by a homography
 between them. The model of the lens is OpenCV's (Brown 1971; Zhang 2000).
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ NAMES = {  # as OpenCV's own programs and ROS's camera_calibration write them
     "width": ("image_width", "imageWidth"),
     "height": ("image_height", "imageHeight"),
 }
+MODELS = ("plumb_bob", "rational_polynomial")  # of ROS's lenses, whose coefficients are OpenCV's
 COEFFICIENTS = (0, 4, 5, 8, 12, 14)  # how many OpenCV's model of a lens may have
 
 
@@ -50,7 +52,7 @@ class Calibration:
 
 
 def read(path: Path) -> Calibration:
-    """Reads an OpenCV file, YAML, XML or JSON. Raises ConfigError for one that is missing, or is no calibration."""
+    """Reads an OpenCV file (YAML, XML or JSON) or one of ROS's camera_calibration. ConfigError for what is neither."""
     if not path.is_file():
         raise ConfigError(f"--calibration {path}: there is no such file; give what OpenCV's calibration wrote")
     try:
@@ -60,7 +62,9 @@ def read(path: Path) -> Calibration:
         finally:
             file.release()
     except (cv2.error, SystemError) as error:
-        raise ConfigError(f"--calibration {path} cannot be read: it is no YAML, XML or JSON of OpenCV's") from error
+        found = _plain(path)
+        if not found:
+            raise ConfigError(f"--calibration {path} cannot be read: it is no file of OpenCV's or ROS's") from error
     missing = [NAMES[what][0] for what in ("matrix", "width", "height") if found[what] is None]
     if missing:
         raise ConfigError(f"--calibration {path} has no {', '.join(missing)}")
@@ -82,3 +86,31 @@ def _first(file: cv2.FileStorage, names: tuple[str, ...]) -> Any:
         if not node.empty():
             return node.mat() if node.isMap() else node.real()
     return None
+
+
+def _plain(path: Path) -> dict[str, Any]:
+    """What ROS's camera_calibration writes: the same names in plain YAML. Empty for what it does not write."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return {}
+    model = re.search(r"^distortion_model:\s*(\w+)", text, re.MULTILINE)
+    if model is not None and model[1] not in MODELS:
+        raise ConfigError(f"--calibration {path} is of a lens of model {model[1]}; there are {' and '.join(MODELS)}")
+    told: dict[str, Any] = {}
+    for what in ("matrix", "distortion"):
+        name = NAMES[what][0]
+        found = re.search(
+            rf"^{name}:[ \t]*\n(?:[ \t]+(?:rows|cols):.*\n)*[ \t]+data:\s*\[([^\]]*)\]", text, re.MULTILINE
+        )
+        try:
+            told[what] = None if found is None else np.array([float(number) for number in found[1].split(",")])
+        except ValueError:
+            return {}
+    if told["matrix"] is None or len(told["matrix"]) != 9:
+        return {}
+    told["matrix"] = told["matrix"].reshape(3, 3)
+    for what in ("width", "height"):
+        found = re.search(rf"^{NAMES[what][0]}:\s*(\d+)\s*$", text, re.MULTILINE)
+        told[what] = None if found is None else float(found[1])
+    return told

@@ -119,7 +119,8 @@ class Objects:
     def _one(self, name: str, ids: Sequence[int], tracks: Tracks) -> TrackedObject | None:
         motion: Motion = "homography" if name in self._sizes else self._motion  # what a flat thing does
         seen = self._groups.setdefault(name, _Seen())
-        gone = [i for i, id in enumerate(seen.ids) if id not in ids]
+        there = set(ids)
+        gone = [i for i, id in enumerate(seen.ids) if id not in there]
         for i in reversed(gone):
             del seen.ids[i], seen.xy[i]
         rows = {int(id): row for row, id in enumerate(tracks.ids.tolist())}
@@ -198,9 +199,11 @@ def with_objects(tracks: Tracks, objects: tuple[TrackedObject, ...]) -> Tracks:
     if not objects:
         return tracks
     xy, uncertainty = tracks.xy.copy(), tracks.uncertainty.copy()
+    rows = {id: row for row, id in enumerate(tracks.ids.tolist())}
     for one in objects:
         for id, place in one.placed.items():
-            xy[tracks.ids == id] = place
+            if id in rows:
+                xy[rows[id]] = place
         doubtful = np.isin(tracks.ids, one.doubtful)
         uncertainty[doubtful] = np.maximum(uncertainty[doubtful], np.float32(DOUBT))
     return replace(tracks, xy=xy, uncertainty=uncertainty, objects=objects)

@@ -25,8 +25,9 @@ Points = NDArray[np.float32]  # [N, 2] image pixels
 Picture = NDArray[np.uint8]  # [H, W, 3] RGB
 
 FORMS = "grid:12, grid:8x6, auto:64, random:64, x,y pairs such as '120.5,80 300,200', or a CSV file"
+LONGEST_TOLD = 200  # characters of what was asked for
 LABEL_COLUMNS = ("name", "group", "color")
-NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
+NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"  # which can be read in one way only: a typo takes no time
 PAIRS = re.compile(rf"\s*{NUMBER}\s*,\s*{NUMBER}(?:[\s;]+{NUMBER}\s*,\s*{NUMBER})*[\s;]*")
 
 
@@ -245,8 +246,13 @@ def read_csv(file: Path) -> Listed:
 
     Raises ConfigError naming the line.
     """
-    if not file.is_file():
-        raise ConfigError(f"--points {file} is neither a file nor one of {FORMS}")
+    try:
+        there = file.is_file()
+    except (OSError, ValueError):  # too long for a name, for instance
+        there = False
+    if not there:
+        told = str(file) if len(str(file)) <= LONGEST_TOLD else f"{str(file)[:LONGEST_TOLD]}..."
+        raise ConfigError(f"--points {told} is neither a file nor one of {FORMS}")
     try:
         with file.open(newline="", encoding="utf-8-sig") as lines:
             rows = list(_rows(file.name, csv.reader(lines)))

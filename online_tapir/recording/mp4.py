@@ -40,7 +40,7 @@ class Mp4Writer:
         self._closed = False
         rate = Fraction(fps).limit_denominator(1001)  # 30000/1001, too
         try:
-            self._file = av.open(str(path), "w", format="mp4", container_options=CONTAINER)
+            self._file = av.open(str(path.absolute()), "w", format="mp4", container_options=CONTAINER)
             stream = self._file.add_stream(ENCODER, rate=rate, options=ENCODING)
             assert isinstance(stream, VideoStream)
             self._stream, codec = stream, stream.codec_context

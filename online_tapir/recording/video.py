@@ -34,7 +34,7 @@ class VideoWriter:
         hush()
         self._size = (width, height)
         even = (width + width % 2, height + height % 2)
-        self._video = cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*FOURCC[codec]), fps, even)
+        self._video = cv2.VideoWriter(_named(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*FOURCC[codec]), fps, even)
         if not self._video.isOpened():
             raise PublishError(
                 f"cannot write {path} as {codec}: check that the folder is writable, or try another codec"
@@ -55,7 +55,7 @@ class VideoWriter:
 def read_video(path: Path, width: int, height: int) -> Generator[Picture]:
     """Yields the pictures [height, width, 3] of a file, up to where it was cut off. Raises CameraError for none."""
     hush()
-    video = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    video = cv2.VideoCapture(_named(path), cv2.CAP_FFMPEG)
     if not video.isOpened():
         raise CameraError(f"{path} cannot be read: it is missing, damaged, or was cut before its first picture")
     try:
@@ -66,3 +66,8 @@ def read_video(path: Path, width: int, height: int) -> Generator[Picture]:
             yield np.asarray(cv2.cvtColor(bgr[:height, :width], cv2.COLOR_BGR2RGB), np.uint8)
     finally:
         video.release()
+
+
+def _named(path: Path) -> str:
+    """The whole path: of a relative one such as 12:30/video.avi, ffmpeg takes 12 for a protocol."""
+    return str(path.absolute())

@@ -56,6 +56,11 @@ class WriterSink(Sink):
         """Frames that are missing because they came faster than they could be written."""
         return 0 if self._box is None else self._box.dropped
 
+    @property
+    def ended(self) -> bool:
+        """Whether writing has ended early, after an error."""
+        return self._thread is not None and not self._thread.is_alive() and not self._closed
+
     def begin(self, stream: "Stream") -> None:
         """Tells the writer the source, before the first frame."""
         camera = stream.camera
@@ -72,6 +77,7 @@ class WriterSink(Sink):
         try:
             box.offer(TrackedFrame(frame, tracks, tuple(self._named), dropped))
         except Closed:
+            self._named.clear()
             return
         if box.dropped == dropped:  # otherwise its points go with the next step
             self._named.clear()

@@ -42,11 +42,13 @@ class Recorder(Sink):
 
     @property
     def folder(self) -> str:
+        if self._running is not None and self._running[1].ended:
+            self._end()
         return "" if self._running is None else str(self._running[0])
 
     def switch(self, on: bool) -> None:
         """Begins a recording, or ends the one that runs. Raises PublishError if it cannot or if it is so already."""
-        if on == (self._running is not None):
+        if on == bool(self.folder):
             raise PublishError(f"it is being recorded already, into {self.folder}" if on else "nothing is recorded")
         if not on:
             self._end()
@@ -84,7 +86,8 @@ class Recorder(Sink):
     def _end(self) -> None:
         if self._running is None:
             return
-        thread = threading.Thread(target=self._running[1].close, name=f"ending {self.folder}", daemon=True)
+        folder, writer = self._running
+        thread = threading.Thread(target=writer.close, name=f"ending {folder}", daemon=True)
         self._running = None
         self._ending = [one for one in self._ending if one.is_alive()] + [thread]
         thread.start()

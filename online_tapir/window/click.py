@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing
 from queue import SimpleQueue
 from typing import Any, Protocol
@@ -36,6 +36,7 @@ SHOWN_FPS = 30  # at most
 PAINTED_SHARE = 0.25  # of one core, at most: 256 points with trails take 17 ms at 640x480
 POLL_MS = 10  # how long a click may wait to be noticed
 NOTICE_NS = 4_000_000_000
+SERVED_S = 2.0  # until a run that was asked to stop has
 PROBE_SECONDS = 30.0
 
 GRID = (8, 6)  # points along the longer and the shorter side of a picture
@@ -154,7 +155,7 @@ class ClickWindow(Sink):
     def beside(self, track: Callable[[], None], stop: threading.Event) -> None:
         """Runs `track` in another thread and the window in this one until `track` returns; raises what it raises.
 
-        Sets `stop` to end `track` if the window fails or is interrupted.
+        Sets `stop` to end `track` if the window is closed, fails or is interrupted.
         """
         with ThreadPoolExecutor(1, "tracking") as pool:
             tracking = pool.submit(track)
@@ -163,6 +164,9 @@ class ClickWindow(Sink):
             except BaseException:
                 stop.set()
                 raise
+            if self._quitting:
+                wait([tracking], SERVED_S)
+                stop.set()  # its camera may have left, and nobody serves its request
             tracking.result()
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ read on every new connection, so a change in the folder takes effect at once; ex
 
 import errno
 import os
+import socket
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -42,6 +43,15 @@ _REASONS = {
     zmq.EPROTONOSUPPORT: "no such transport; use tcp:// or ipc://",
     zmq.EINVAL: "not an address; write tcp://HOST:PORT",
 }
+
+
+def _listens(address: str) -> bool:
+    """Whether a program of this machine listens at ipc://PATH; what a dead one left there does not."""
+    path = address.removeprefix("ipc://")
+    if path == address or path.startswith(("@", "*")):
+        return False
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(path) == 0
 
 
 class BindError(OnlineTapirError):
@@ -95,8 +105,9 @@ def new_keys(folder: Path) -> Keys:
     public, secret = zmq.curve_keypair()
     try:
         (folder / PEERS).mkdir(mode=0o700, parents=True, exist_ok=True)
-        if list(folder.glob("*.key_secret")):
-            raise ConfigError(f"{folder} has a private key already, which others may trust; name another folder")
+        if taken := [*folder.glob("*.key_secret"), *folder.glob("*.key")]:
+            kind = "private" if taken[0].suffix == ".key_secret" else "public"
+            raise ConfigError(f"{folder} has a {kind} key already, which others may trust; name another folder")
         _write(folder / f"{name}.key_secret", 0o600, {"public-key": public, "secret-key": secret})
         _write(folder / f"{name}.key", 0o644, {"public-key": public})
     except OSError as error:
@@ -173,6 +184,8 @@ class BoundSocket:
 
     def __init__(self, kind: int, address: str, access: Access, options: Mapping[zmq.SocketOption, int]) -> None:
         _check(address, access)
+        if _listens(address):  # libzmq would take its file away
+            raise BindError(_REASONS[zmq.EADDRINUSE])
         self._context = zmq.Context()
         self._doorman: ThreadAuthenticator | None = None
         self.socket = self._context.socket(kind)

@@ -399,10 +399,10 @@ def test_points_live_on_when_a_run_is_ended_and_started_again(
     listed = ("--points", "20,20", "--replenish", "--json-log")
     main([str(word) for word in (*DEMO, *run[4:], "--frames", 3, *listed)])
     *_, summary = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert (summary["frames"], summary["points"]) == (3, 4)
+    assert (summary["frames"], summary["points"]) == (3, 3), "the points of the command are in the file"
     again = Tracker(load_model("small", device="cpu"))
     again.load_state(state)
-    assert again.ids.tolist() == [0, 3, 4, 5]
+    assert again.ids.tolist() == [0, 3, 4]
 
 
 def test_a_state_that_does_not_fit_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -46,6 +46,21 @@ def test_tables_give_each_camera_its_own_settings(tmp_path: Path, capsys: pytest
     assert points == {"left": 4, "right": 9}
 
 
+def test_a_list_of_sources_in_a_file_is_several_cameras(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "run.toml"
+    head = 'size = "64x64"\nframes = 2\npoints = "grid:2"\njson-log = true\n'
+    config.write_text(head + 'camera = ["demo", "demo:3"]\n')
+    main(["--config", str(config), *ALONE])
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert sorted(line["camera"] for line in lines if line["event"] == "summary") == ["demo", "demo-2"]
+    for wrong, said in (("[]", "an empty list"), ("[1]", "names no source"), ('[["a"]]', "names no source")):
+        config.write_text(f"{head}camera = {wrong}\n")
+        with pytest.raises(SystemExit) as end:
+            main(["--config", str(config), *ALONE])
+        assert end.value.code == 2
+        assert said in " ".join(capsys.readouterr().err.split())
+
+
 @pytest.mark.parametrize(
     ("table", "said"),
     [

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from online_tapir.launch import build, streams
-from online_tapir.launch.config import LiveConfig, OutputConfig, PointsConfig
+from online_tapir.launch.config import LiveConfig, OutputConfig, PointsConfig, at_home
 from online_tapir.launch.tables import joining
 from online_tapir.points.placement import NOWHERE, Grid
 
@@ -38,3 +38,12 @@ def test_a_camera_that_joins_writes_into_files_of_its_own(monkeypatch: pytest.Mo
     [config] = opened
     assert config.output.save_state == config.output.resume == tmp_path / "points-door"
     assert config.output.save_csv == tmp_path / "mine.csv"
+
+
+def test_paths_begin_at_home_wherever_they_are_written(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    asked = LiveConfig(output=OutputConfig(record=Path("~/runs"), save_csv=Path("a/~b.csv")))
+    found = at_home(asked)
+    assert found.output.record == tmp_path / "runs"
+    assert found.output.save_csv == Path("a/~b.csv")
+    assert at_home(found) == found

@@ -256,3 +256,13 @@ def test_too_many_points_or_none_are_refused_with_the_bounds(spec: str, says: st
 def test_as_many_points_as_a_tracker_can_have_are_taken() -> None:
     assert parse_points("auto:65536") == Corners(65536)
     assert parse_points("grid:256") == Grid(256, 256)
+
+
+def test_a_typo_in_a_long_list_is_refused_at_once() -> None:
+    """A pattern that can read a number in several ways would take for ever."""
+    pairs = " ".join(f"{10 * i},{5 * i}" for i in range(400))
+    for wrong in (f"{pairs} 410,20a", f"{pairs} 7", "x" * 5000):
+        with pytest.raises(ConfigError, match="neither a file nor one of"):
+            parse_points(wrong)
+    assert len(parse_points(pairs).place(np.zeros((4000, 8000, 3), np.uint8))) == 400
+    assert len(parse_points("1.,.5 3e2,4;5,6").place(np.zeros((600, 600, 3), np.uint8))) == 3

@@ -149,6 +149,39 @@ def test_opencvs_own_files_are_read(suffix: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(found.distortion, LENS.distortion)
 
 
+ROS = """image_width: 640
+image_height: 480
+camera_name: narrow_stereo
+camera_matrix:
+  rows: 3
+  cols: 3
+  data: [{}]
+distortion_model: plumb_bob
+distortion_coefficients:
+  rows: 1
+  cols: 5
+  data: [{}]
+rectification_matrix:
+  rows: 3
+  cols: 3
+  data: [1, 0, 0, 0, 1, 0, 0, 0, 1]
+"""
+
+
+@pytest.mark.parametrize("head", ["", "%YAML:1.0\n---\n"], ids=["plain", "with OpenCV's head"])
+def test_the_file_of_ross_camera_calibration_is_read(head: str, tmp_path: Path) -> None:
+    path = tmp_path / "ost.yaml"
+    numbers = (", ".join(map(str, part.ravel().tolist())) for part in (LENS.matrix, LENS.distortion))
+    path.write_text(head + ROS.format(*numbers))
+    found = calibration.read(path)
+    assert found.size == LENS.size
+    np.testing.assert_allclose(found.matrix, LENS.matrix)
+    np.testing.assert_allclose(found.distortion, LENS.distortion)
+    path.write_text(path.read_text().replace("plumb_bob", "equidistant"))
+    with pytest.raises(ConfigError, match="of a lens of model equidistant"):
+        calibration.read(path)
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

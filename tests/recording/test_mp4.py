@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,9 +12,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from online_tapir.camera.opencv import open_video
 from online_tapir.errors import PublishError
 from online_tapir.recording.mp4 import Mp4Writer
-from online_tapir.recording.video import read_video
+from online_tapir.recording.video import VideoWriter, read_video
 
 LONG = 60  # seconds; only a broken program takes so long
 COLORS = [(250, 20, 30), (20, 240, 30), (30, 20, 250), (240, 240, 20), (20, 20, 20)]
@@ -87,3 +89,19 @@ def fill(path: Path) -> None:
 def test_a_full_disk_is_an_error_of_the_system_that_names_the_file() -> None:
     with pytest.raises((PublishError, OSError), match="No space left on device"):
         fill(Path("/dev/full"))
+
+
+def test_a_name_with_a_colon_is_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a relative path ffmpeg would take what is before the colon for a protocol."""
+    monkeypatch.chdir(tmp_path)
+    Path("12:30").mkdir()
+    for path in (Path("12:30.mp4"), Path("12:30/a.mp4")):
+        video = Mp4Writer(path, FPS, 64, 48)
+        video.write(flat(COLORS[0], 48, 64))
+        video.close()
+        assert len(list(read_video(path, 64, 48))) == 1
+    writer = VideoWriter(Path("12:30/a.avi"), "mjpeg", FPS, 64, 48)
+    writer.write(flat(COLORS[0], 48, 64))
+    writer.close()
+    with closing(open_video(Path("12:30/a.avi"), None, None, None)) as camera:
+        assert camera.read() is not None

@@ -142,6 +142,10 @@ def test_a_writer_that_fails_ends_with_one_note_and_publish_goes_on(open_sink: O
     assert writer.closed[0] == "the disk is full"
     assert notes[0] == "the recording ended: the disk is full; tracking goes on"
     assert all("they came faster" in note for note in notes[1:])
+    for number in range(3, 100):
+        sink.named("desk", [Queries(np.array([number], np.int32), np.zeros((1, 2), np.float32), number)])
+        publish(sink, number)
+    assert not sink._named, "nothing is kept for nobody"
 
 
 def test_a_disk_that_hangs_does_not_keep_the_program_from_ending(open_sink: Open, notes: list[str]) -> None:

@@ -88,6 +88,30 @@ def test_a_recording_that_runs_is_ended_with_the_run(tmp_path: Path) -> None:
     assert len(Recording(folder)) == 15
 
 
+def test_a_recording_that_ended_on_a_full_disk_is_over_and_another_may_begin(tmp_path: Path) -> None:
+    sink = recorder(tmp_path)
+    stream = Stream(
+        Capture(SyntheticCamera(sliding_pictures(1, 33, 49), name="desk")), FakeTracker(), threading.Event()
+    )  # type: ignore[arg-type]
+    sink.begin(stream)
+    sink.switch(True)
+    full = sink._running
+    assert full is not None
+    full[1]._writer.write = fails  # type: ignore[method-assign]
+    frame = Frame(0, 0, 0, sliding_pictures(1, 33, 49)[0])
+    sink.publish(frame, make_tracks(0, np.zeros((0, 2)), size=(49, 33)))
+    full[1]._thread.join(20)  # type: ignore[union-attr]
+    assert sink.folder == ""
+    sink._now = lambda: datetime(2026, 1, 2, 3, 4, 6)
+    sink.switch(True)
+    assert sink.folder.endswith("030406")
+    sink.close()
+
+
+def fails(step: object) -> None:
+    raise OSError("the disk is full")
+
+
 def test_what_is_so_already_is_refused(tmp_path: Path) -> None:
     sink = recorder(tmp_path)
     said: list[str] = []

@@ -258,6 +258,14 @@ def test_without_a_point_near_the_mouse_there_is_nothing_to_inspect(monkeypatch:
     assert run(monkeypatch, *look, press("i"), inspected=1) == [Request("inspect", {})]
 
 
+def test_a_window_that_is_closed_ends_a_run_though_its_camera_has_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(window_module, "SERVED_S", 0.01)
+    stop, over = threading.Event(), []
+    window = ClickWindow(open_screen=ScriptedScreen(lambda screen: press("q")(window, screen)).open)
+    window.beside(lambda: over.append(stop.wait(LONG)), stop)
+    assert over == [True]
+
+
 @pytest.mark.parametrize("key", ["q", "\x1b"])
 def test_a_key_that_quits_stops_the_run(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
     assert quits(monkeypatch, press(key)) == [Request("stop", {})]

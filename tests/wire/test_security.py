@@ -155,6 +155,23 @@ def test_a_folder_of_keys_is_never_made_anew(party: Party) -> None:
         new_keys(party.robot)
 
 
+def test_a_new_private_key_is_not_put_beside_another_keys_public_one(party: Party) -> None:
+    (party.robot / "robot.key_secret").unlink()
+    with pytest.raises(ConfigError, match="has a public key already"):
+        new_keys(party.robot)
+    assert not (party.robot / "robot.key_secret").exists()
+
+
+def test_an_ipc_address_is_taken_from_no_program_that_uses_it(tmp_path: Path) -> None:
+    address = f"ipc://{tmp_path}/tracks"
+    first = ZmqPublisher(address)
+    with pytest.raises(PublishError, match="another program"):
+        ZmqPublisher(address)
+    first.close()
+    (tmp_path / "tracks").touch()  # what a program that was killed leaves
+    ZmqPublisher(address).close()
+
+
 def test_what_is_no_folder_of_keys_is_refused(party: Party, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="has 0 private keys"):
         load_keys(tmp_path / "nowhere")

@@ -86,6 +86,10 @@ class Scene:
         self._flush()
         self._recording.disconnect()
 
+    def retire(self) -> None:
+        """Leaves its place in the layout: others, beside it in the recording, draw from now on."""
+        self._layouts.pop(self._root, None)
+
     def abandon(self) -> None:
         """Gives up data in transit: otherwise rerun would keep the program from ending while the viewer hangs."""
         rr.unregister_shutdown()

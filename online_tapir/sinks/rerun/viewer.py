@@ -209,6 +209,8 @@ class RerunViewer(Sink):
         if len(self._patches) < 2 and not self._scenes:
             return self._scene
         if camera not in self._scenes:
+            if not self._scenes:
+                self._scene.retire()  # from here on every camera has a root of its own
             from online_tapir.sinks.rerun.scene import Scene
 
             self._scenes[camera] = Scene(

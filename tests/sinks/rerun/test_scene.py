@@ -153,6 +153,15 @@ def test_several_cameras_have_a_tab_each_and_one_together_under_their_own_roots(
         assert origins == {tab.name}
 
 
+def test_a_scene_that_others_replace_leaves_the_layout(scene: Any) -> None:
+    drawn, _ = scene()
+    drawn.draw(moment(0))
+    assert list(drawn._layouts) == [""]
+    for _ in range(2):
+        drawn.retire()
+        assert not drawn._layouts
+
+
 def test_scenes_beside_each_other_share_a_recording_and_keep_their_entities_apart(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
