@@ -52,6 +52,7 @@ def draw(runs: Sequence[Run], path: Path) -> None:
     axes, last = figure.add_subplot(), max(hours for one in runs for hours in one.hours)
     for drawn in runs:
         (line,) = axes.plot(drawn.hours, drawn.jaccard, marker="o", markersize=3, linewidth=1.2, label=drawn.name)
+        crowded = 0  # names at the right, one below the other
         for index, stage in enumerate(drawn.stages):
             if index == 0 or drawn.stages[index - 1] != stage:
                 at = (drawn.hours[index], drawn.jaccard[index])
@@ -59,12 +60,13 @@ def draw(runs: Sequence[Run], path: Path) -> None:
                 axes.annotate(
                     stage,
                     at,
-                    xytext=(-3 if right else 3, -11),
+                    xytext=(-3 if right else 3, -11 - 20 * crowded),
                     textcoords="offset points",
                     ha="right" if right else "left",
                     fontsize=7,
                     color=line.get_color(),
                 )
+                crowded += right
     axes.set(xlabel="hours of both cores", ylabel="Average Jaccard on twelve validation clips, %")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="lower right")
