@@ -38,7 +38,9 @@ class MetricsServer:
     def close(self) -> None:
         """Stops serving, within a fraction of a second unless a slow client is connected. May be called twice."""
         if self._thread.is_alive():
-            Thread(target=self._server.shutdown, name="metrics end", daemon=True).start()
+            ending = Thread(target=self._server.shutdown, name="metrics end", daemon=True)
+            ending.start()
+            ending.join(CLOSE_S)
             self._thread.join(CLOSE_S)
         self._server.server_close()
 
