@@ -73,13 +73,16 @@ def _joining(
     asked = at_home(configure({**settings, "name": name}))
     own = replace(first.model, input=asked.model.input, flow=asked.model.flow)
     output = replace(own_outputs(asked.output, name, settings), mcap=None)  # the environment's paths are of all cameras
-    config = replace(asked, model=own, viewer=replace(first.viewer, rerun="off"), output=output, network=first.network)
-    check(config)
+    config = replace(asked, model=own, viewer=first.viewer, output=output, network=first.network)
+    check(config, joins=True)
     return streams.open(config, len(streams.names) + 1)
 
 
-def check(config: LiveConfig) -> None:
-    """Raises ConfigError where two settings contradict each other, or an output would overwrite something."""
+def check(config: LiveConfig, *, joins: bool = False) -> None:
+    """Raises ConfigError where two settings contradict each other, or an output would overwrite something.
+
+    A camera that `joins` a run writes into the run's Rerun file, which is there already.
+    """
     output, viewer = config.output, config.viewer
     shown = viewer.window or shows_web(viewer) or viewer.rerun != "off"
     if config.points.inspect is not None and not shown:
@@ -93,7 +96,7 @@ def check(config: LiveConfig) -> None:
             "--save-video": output.save_video,
             "--save-csv": output.save_csv,
             "--mcap": output.mcap,
-            "--rerun save=": Path(mode.target) if mode.way == "save" else None,
+            "--rerun save=": Path(mode.target) if mode.way == "save" and not joins else None,
         },
         {
             "--camera": _file(config.source.camera),

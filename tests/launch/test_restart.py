@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from online_tapir.launch import build, streams
-from online_tapir.launch.config import LiveConfig, OutputConfig, PointsConfig, at_home
+from online_tapir.launch.config import LiveConfig, OutputConfig, PointsConfig, ViewerConfig, at_home
 from online_tapir.launch.tables import joining
 from online_tapir.points.placement import NOWHERE, Grid
 
@@ -35,7 +35,11 @@ def test_a_camera_that_joins_writes_into_files_of_its_own(monkeypatch: pytest.Mo
     opener: Any = Opener()
     settings = {"camera": "demo:7", "save_csv": str(tmp_path / "mine.csv")}
     build._joining("door", settings, joining, opener, LiveConfig())
-    [config] = opened
+    first = LiveConfig(viewer=ViewerConfig(rerun=f"save={tmp_path / 'run.rrd'}"))
+    (tmp_path / "run.rrd").touch()  # the run writes it
+    build._joining("yard", {"camera": "demo", "inspect": 3}, joining, opener, first)
+    config, inspecting = opened
+    assert inspecting.viewer == first.viewer
     assert config.output.save_state == config.output.resume == tmp_path / "points-door"
     assert config.output.save_csv == tmp_path / "mine.csv"
 
