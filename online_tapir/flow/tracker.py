@@ -267,9 +267,8 @@ class FlowTracker(Labelled):
             with self._changed:  # the model has yet to see its first frame
                 self._changed.wait_for(lambda: self._offered is None or self._error is not None)
         saved, known = self._ask(lambda: (self._tracker.saved_state(), self._tracker.ids))
-        fresh = np.setdiff1d(self._fusion.ids, known).astype(
-            np.int32
-        )  # a state that overflowed is known, and not saved
+        # A point whose state overflowed is known to the model, and is not saved.
+        fresh = np.setdiff1d(self._fusion.ids, known).astype(np.int32)
         where = None if self._last is None else self._fusion.where(fresh, self._last.id)
         waiting = [(saved.waiting_ids, saved.waiting_xy)]
         waiting += [] if where is None else [(fresh, where)]

@@ -10,7 +10,6 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,20 +19,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from online_tapir.errors import ConfigError
 from online_tapir.files import replacing
 from online_tapir.model.backbone import Backbone
 from online_tapir.model.config import TapirConfig
-from online_tapir.model.digest import digest
 from online_tapir.model.lean import Conv, LeanBackbone
 from online_tapir.model.tapir import Tapir
 from online_tapir.scenes.views import Photographs, ViewPairs
 from online_tapir.train.config import DistilConfig
 from online_tapir.train.losses import matching_loss
+from online_tapir.train.stage import check_stage, stage_of
 from online_tapir.train.transplant import transplanted
 
 CHECKPOINT = "distil.pt"
-MAY_CHANGE = ("steps", "report_every", "checkpoint_every")  # of a stage that is resumed
 TAUGHT = 0.8  # share of a coarse vector's squared length for the teacher's channels
 UNNORMED = ("finest", "lateral4", "fine", "coarse")  # the last convolutions, whose outputs are the grids
 REGRESSED = 8.0  # weight of the regression, relative to the cross-entropies
@@ -57,14 +54,10 @@ def distil(
     assert isinstance(teacher.backbone, Backbone)
     optimizer = torch.optim.AdamW(student.parameters(), lr=teaching.learning_rate, weight_decay=1e-3, betas=(0.9, 0.98))
     step, seconds = 0, 0.0
-    told = {name: value for name, value in asdict(teaching).items() if name not in MAY_CHANGE}
-    stage = json.dumps({"teacher": digest(teacher), "model": asdict(config), **told})
+    stage = stage_of(teacher, config, teaching)
     if (out / CHECKPOINT).exists():
         saved = torch.load(out / CHECKPOINT, weights_only=True)
-        if saved.get("stage") != stage:
-            raise ConfigError(
-                f"{out / CHECKPOINT} is of another stage: it began with other weights or settings; name a new folder"
-            )
+        check_stage(out / CHECKPOINT, saved, stage)
         student.load_state_dict(saved["student"])
         optimizer.load_state_dict(saved["optimizer"])
         step, seconds = saved["step"], saved["seconds"]

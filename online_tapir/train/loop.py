@@ -16,11 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from online_tapir.errors import ConfigError
 from online_tapir.evaluation import scores as metrics
 from online_tapir.files import replacing
 from online_tapir.model.clip import track_clip
-from online_tapir.model.digest import digest
 from online_tapir.model.estimate import visibility
 from online_tapir.model.grids import Grids
 from online_tapir.model.tapir import Tapir
@@ -29,10 +27,10 @@ from online_tapir.scenes.textures import TextureBank
 from online_tapir.scenes.views import Photographs, ViewPairs
 from online_tapir.train.config import VALIDATION_SEED, TrainConfig
 from online_tapir.train.losses import LossWeights, Truth, clip_loss, matching_loss
+from online_tapir.train.stage import check_stage, stage_of
 
 CHECKPOINT = "checkpoint.pt"
 PAIRED_POINTS = 192
-MAY_CHANGE = ("steps", "validate_every", "checkpoint_every", "compile")  # of a stage that is resumed
 
 
 @dataclass(slots=True)
@@ -62,8 +60,7 @@ class Progress:
     def load(self, path: Path, device: torch.device) -> None:
         """Goes on from a checkpoint. Raises ConfigError for that of another stage."""
         saved = torch.load(path, map_location=device, weights_only=True)
-        if saved.get("stage") != self.stage:
-            raise ConfigError(f"{path} is of another stage: it began with other weights or settings; name a new folder")
+        check_stage(path, saved, self.stage)
         self.model.load_state_dict(saved["model"])
         self.averaged.load_state_dict(saved["averaged"])
         self.optimizer.load_state_dict(saved["optimizer"])
@@ -118,13 +115,7 @@ def _begin(start: Tapir, config: TrainConfig) -> Progress:
     rest = [p for p in start.parameters() if p.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": rest, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98))
-    return Progress(start, averaged, optimizer, _stage(start, config))
-
-
-def _stage(start: Tapir, config: TrainConfig) -> str:
-    """All that a stage depends on but its length, which may be changed, and what only tells of it."""
-    told = {name: value for name, value in asdict(config).items() if name not in MAY_CHANGE}
-    return json.dumps({"weights": digest(start), "model": asdict(start.config), **told})
+    return Progress(start, averaged, optimizer, stage_of(start, start.config, config))
 
 
 def _pairs(config: TrainConfig, photographs: Photographs | None, step: int) -> ViewPairs | None:
