@@ -2,8 +2,10 @@
 
 import json
 import logging
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +37,7 @@ BEGIN = {
     "recent.age": "0",
 }
 FORMATS = {"openvino": ".xml", "onnx": ".onnx"}
+_CONVERTING = threading.Lock()
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,12 +124,31 @@ def write(stage: Stage, path: Path) -> None:
 
 def _write_openvino(stage: Stage, path: Path) -> None:
     program = torch.export.export(stage.graph, stage.examples, strict=False)
-    found = openvino().convert_model(program)
+    with _logging_kept():
+        found = openvino().convert_model(program)
     _plain_norms(found)
     found.reshape({index: list(example.shape) for index, example in enumerate(stage.examples)})
     _name(found.inputs, stage.inputs)
     _name(found.outputs, stage.outputs)
     save(found, path)
+
+
+@contextmanager
+def _logging_kept() -> Iterator[None]:
+    """Warnings of this program are heard meanwhile and after: OpenVINO's converter silences all loggers of the process.
+
+    It undoes that at its end, but not where it fails.
+    """
+    root, own = logging.getLogger(), logging.getLogger("online_tapir")
+    with _CONVERTING:  # of two at once, the second would keep what the first has silenced
+        level, handlers, filters, own_level = root.level, root.handlers[:], root.filters[:], own.level
+        own.setLevel(own.getEffectiveLevel())
+        try:
+            yield
+        finally:
+            own.setLevel(own_level)
+            root.setLevel(level)
+            root.handlers[:], root.filters[:] = handlers, filters
 
 
 def save(graph: Any, path: Path) -> None:

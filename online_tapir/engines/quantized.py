@@ -71,7 +71,7 @@ def calibrate(model: Tapir, pictures: Iterable[NDArray[np.uint8]], folder: Path)
     vendor = openvino()  # before NNCF, which would import it with its reports
     import nncf  # type: ignore[import-not-found,import-untyped,unused-ignore]
 
-    nncf.set_log_level(logging.ERROR)
+    logging.getLogger("nncf").setLevel(logging.ERROR)  # not its function: that quietens shared handlers
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / file_name(model)
     encoder = export.stages(model, model.config.initial_resolution, export.LEAST_ROWS)[0]

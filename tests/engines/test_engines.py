@@ -1,5 +1,6 @@
 """An engine gives torch's tracks: in both phases, with more rows than a step has, late queries, states, inspections."""
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import torch
 from numpy.testing import assert_allclose, assert_array_equal
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from online_tapir.engines import engine as engines
 from online_tapir.engines.engine import Compiled, Engine, digest
@@ -207,3 +209,36 @@ def test_compiled_stages_leave_rows_beyond_the_state_alone(make_model: MakeModel
         torch.testing.assert_close(
             tensor, before[name].narrow(-1 if name == "recent.age" else -2, 3, 2), equal_nan=True
         )
+
+
+class Unknown(nn.Module):
+    """A graph with an operation that OpenVINO cannot convert."""
+
+    def forward(self, matrix: Tensor) -> Tensor:
+        return torch.linalg.eigh(matrix)[1]
+
+
+def test_a_conversion_that_fails_leaves_logging_as_it_was(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    root = logging.getLogger()
+    before = root.level, root.handlers[:], root.filters[:]
+    with pytest.raises(Exception, match="getitem"):
+        write(Stage("unknown", Unknown(), (torch.eye(3),), ("matrix",), ("found",)), tmp_path / "unknown.xml")
+    assert (root.level, root.handlers, root.filters) == before
+    logging.getLogger("online_tapir.engines").warning("afterwards")
+    assert "afterwards" in caplog.text
+
+
+def test_the_program_is_heard_while_a_graph_is_converted(
+    make_model: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from openvino.tools.ovc import convert
+
+    def warning(*args: Any) -> Any:  # in the midst of a conversion, as another thread may
+        assert not logging.getLogger("another").isEnabledFor(logging.WARNING), "the converter has silenced loggers"
+        logging.getLogger("online_tapir.tracking.step").warning("meanwhile")
+        return restore(*args)
+
+    restore = convert.restore_logger_state
+    monkeypatch.setattr(convert, "restore_logger_state", warning)
+    write(stages(make_model(), (64, 64), ROWS)[0], tmp_path / "encoder.xml")
+    assert "meanwhile" in caplog.text

@@ -3,7 +3,6 @@
 Stages are made to fail as torch fails, on a GPU and on a CPU; the last test runs into a real limit.
 """
 
-import logging
 import re
 import subprocess
 import sys
@@ -183,7 +182,6 @@ def test_points_too_many_to_match_at_once_are_matched_in_batches_to_the_same_tra
     caplog: pytest.LogCaptureFixture,
     error: Exception,
 ) -> None:
-    caplog.set_level(logging.WARNING, "online_tapir.tracking.step")  # whatever another test's packages did to loggers
     model, frames = make_model(), make_frames(3)
     roomy, narrow = Tracker(model, 33), Tracker(model, 33)
     for tracker in (roomy, narrow):
