@@ -1,11 +1,12 @@
 """Training settings: each field is a flag of `online-tapir train` or `online-tapir distil`."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
+Kind = Literal["adamw", "muon"]  # of optimiser
 Positive = Number(gte=1)
 Share = Number(gte=0, lte=1)
 Rate = Number(gt=0, lte=1)
@@ -52,7 +53,11 @@ class TrainConfig:
     reuse: Annotated[
         int, Parameter(help="Steps that use each batch of clips, flipped and recoloured.", validator=Positive)
     ] = 3
-    learning_rate: Annotated[float, Parameter(help="Peak learning rate of AdamW.", validator=Rate)] = 1e-3
+    optimizer: Annotated[
+        Kind,
+        Parameter(help="adamw, or muon: Muon for matrices, with steps as large as AdamW's, and AdamW for the rest."),
+    ] = "adamw"
+    learning_rate: Annotated[float, Parameter(help="Peak learning rate.", validator=Rate)] = 1e-3
     final_rate: Annotated[
         float, Parameter(help="Share of the learning rate left at the end of the stage.", validator=Share)
     ] = 0.05
@@ -60,7 +65,7 @@ class TrainConfig:
         float, Parameter(help="Share of the steps over which the learning rate falls.", validator=Share)
     ] = 0.25
     warmup: Annotated[int, Parameter(help="Steps over which the learning rate rises.", validator=Number(gte=0))] = 200
-    weight_decay: Annotated[float, Parameter(help="Weight decay of AdamW.", validator=Share)] = 1e-2
+    weight_decay: Annotated[float, Parameter(help="Weight decay.", validator=Share)] = 1e-2
     average: Annotated[
         float, Parameter(help="Decay per step of the running average of the weights.", validator=Number(gte=0, lt=1))
     ] = 0.999

@@ -27,6 +27,7 @@ from online_tapir.scenes.textures import TextureBank
 from online_tapir.scenes.views import Photographs, ViewPairs
 from online_tapir.train.config import VALIDATION_SEED, TrainConfig
 from online_tapir.train.losses import LossWeights, Truth, clip_loss, matching_loss
+from online_tapir.train.optimizer import Optimizer, make_optimizer
 from online_tapir.train.stage import check_stage, stage_of
 
 CHECKPOINT = "checkpoint.pt"
@@ -39,7 +40,7 @@ class Progress:
 
     model: Tapir
     averaged: Tapir
-    optimizer: torch.optim.Optimizer
+    optimizer: Optimizer
     stage: str = ""  # what the stage begins with and how it learns
     step: int = 0
     seconds: float = 0.0
@@ -111,10 +112,7 @@ def _begin(start: Tapir, config: TrainConfig) -> Progress:
     averaged = Tapir(start.config).to(next(start.parameters()).device)
     averaged.load_state_dict(start.state_dict())
     averaged.backbone.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # as the kernels want it
-    decayed = [p for p in start.parameters() if p.ndim > 1]
-    rest = [p for p in start.parameters() if p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": rest, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=config.learning_rate, betas=(0.9, 0.98))
+    optimizer = make_optimizer(start, config.optimizer, config.learning_rate, config.weight_decay)
     return Progress(start, averaged, optimizer, stage_of(start, start.config, config))
 
 
@@ -140,7 +138,7 @@ def _step(progress: Progress, config: TrainConfig, clips: Clips, pairs: ViewPair
     loss = clip_loss(tracks, Truth.of(clips), model.config.softmax_temperature, LossWeights())
     if pairs is not None:
         loss = loss + LossWeights().matching * _matching_loss(model, pairs, config)
-    progress.optimizer.zero_grad(set_to_none=True)
+    model.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     if not torch.isfinite(norm):

@@ -17,7 +17,7 @@ from online_tapir.scenes.textures import TextureBank
 from online_tapir.scenes.views import Photographs
 from online_tapir.testing import sliding_pictures
 from online_tapir.train import loop
-from online_tapir.train.config import TrainConfig
+from online_tapir.train.config import Kind, TrainConfig
 from online_tapir.train.loop import learning_rate_share, train, validate
 
 MakeModel = Callable[..., Tapir]
@@ -41,13 +41,15 @@ def learner(make_model: MakeModel, tiny_config: TapirConfig) -> Callable[[], Tap
     return lambda: make_model(replace(tiny_config, initial_resolution=(64, 64))).requires_grad_(True)
 
 
+@pytest.mark.parametrize("kind", ["adamw", "muon"])
 def test_a_stopped_run_goes_on_as_if_it_had_not_been(
-    learner: Callable[[], Tapir], textures: TextureBank, validation: Clips, tmp_path: Path
+    learner: Callable[[], Tapir], textures: TextureBank, validation: Clips, tmp_path: Path, kind: Kind
 ) -> None:
-    whole = train(learner(), SHORT, textures, None, validation, tmp_path / "whole", lambda record: None)
-    stopped = replace(SHORT, steps=2)
+    config = replace(SHORT, optimizer=kind)
+    whole = train(learner(), config, textures, None, validation, tmp_path / "whole", lambda record: None)
+    stopped = replace(config, steps=2)
     train(learner(), stopped, textures, None, validation, tmp_path / "parts", lambda record: None)
-    again = train(learner(), SHORT, textures, None, validation, tmp_path / "parts", lambda record: None)
+    again = train(learner(), config, textures, None, validation, tmp_path / "parts", lambda record: None)
     for name, tensor in whole.state_dict().items():
         torch.testing.assert_close(again.state_dict()[name], tensor, msg=name)
     steps = [json.loads(line)["step"] for line in (tmp_path / "parts" / "log.jsonl").read_text().splitlines()]
