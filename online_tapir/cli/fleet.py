@@ -22,6 +22,7 @@ from rich.text import Text
 
 from online_tapir.cli.signals import stop_on_signal
 from online_tapir.errors import ConfigError
+from online_tapir.files import expanded
 from online_tapir.wire.directory import DEFAULT_ADDRESS, Directory
 from online_tapir.wire.fleet import DirectoryReader
 from online_tapir.wire.security import Access, load_keys
@@ -342,6 +343,6 @@ def _settings(config: UpConfig, settings: Mapping[str, Any]) -> Any:
         settings,
         config.lanes,
         config.save_every,
-        None if config.keys is None else str(config.keys.expanduser().resolve()),
+        None if config.keys is None else str(expanded(config.keys).resolve()),
         config.insecure,
     )

@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
 from online_tapir.errors import ConfigError, WeightsError
+from online_tapir.files import expanded
 
 CACHE_VARIABLE = "ONLINE_TAPIR_CACHE"  # a folder to use instead of the platform's
 TIMEOUT_S = 30.0
@@ -78,7 +79,7 @@ def cache_folder() -> Path:
     import platformdirs
 
     chosen = os.environ.get(CACHE_VARIABLE)
-    return Path(chosen).expanduser() if chosen else Path(platformdirs.user_cache_dir("online-tapir", appauthor=False))
+    return expanded(chosen) if chosen else Path(platformdirs.user_cache_dir("online-tapir", appauthor=False))
 
 
 def cached(wanted: Release) -> Path | None:

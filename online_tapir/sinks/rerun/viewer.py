@@ -127,6 +127,7 @@ class RerunViewer(Sink):
     def end(self, stream: "Stream") -> None:
         """Frees what is kept of a stream that has left; its tab shows its last frame."""
         self._patches.pop(stream.name, None)
+        self._published_ns.pop(stream.name, None)
 
     def named(self, camera: str, queries: Sequence[Queries]) -> None:
         """Takes points whose first tracks come with the next frame published."""
