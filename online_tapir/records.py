@@ -91,7 +91,8 @@ class TrackedObject:
     """A group of points as a thing on one frame: how it moved since it was first seen, if enough of them agree."""
 
     name: str  # of the group
-    matrix: NDArray[np.float64] | None  # [3, 3] from image pixels when it was first seen to those now; None: not found
+    # [3, 3] from image pixels when it was first seen to those now, without distortion if calibrated; None: not found
+    matrix: NDArray[np.float64] | None
     box: NDArray[np.float32] | None  # [4, 2] image pixels: the box around its points then, where it is now
     seen: int  # visible points
     following: NDArray[np.int32]  # ids of those that agree

@@ -143,6 +143,9 @@ class FakeTracker:
     def clear(self) -> None:
         self._queries.clear()
 
+    def check_inspects(self) -> None:
+        """As `Tracker.check_inspects`."""
+
     def inspect(self, id: int | None) -> None:
         if id is not None and id not in self._queries:
             raise QueryError(f"there is no point {id}")

@@ -79,16 +79,19 @@ class Fusion:
             self._anchor(flow)
         self._remember(flow)
 
-    def add(self, ids: Ids, xy: Points, frame_id: int | None) -> None:
-        """Adds points on the newest frame (None) or on a remembered one, from which flow carries them to the newest."""
+    def add(self, ids: Ids, xy: Points, frame_id: int | None, named: bool = True) -> None:
+        """Adds points on the newest frame (None) or on a remembered one, from which flow carries them to the newest.
+
+        Only where people `named` them is their look exact enough to be compared with.
+        """
         new = np.zeros(len(ids), POINT)
         new["id"], new["visible"] = ids, True
         new["xy"], new["sure"] = self._brought(xy, frame_id)
         new["anchor"] = -1
-        if self._past and self._anchoring:
-            here = self._past[-1].flow
-            self._anchors[here.id] = here
-            new["anchor"], new["anchor_xy"] = here.id, new["xy"]
+        there = self._past[-1].flow if self._past and frame_id is None else self._flow(frame_id)
+        if there is not None and named and self._anchoring:
+            self._anchors[there.id] = there
+            new["anchor"], new["anchor_xy"] = there.id, xy
         both = np.concatenate([self._points, new])
         self._points = both[np.argsort(both["id"])]  # restored points come after newer ones
         if self._past:
@@ -98,12 +101,28 @@ class Fusion:
         """Forgets all points but these."""
         self._points = self._points[np.isin(self._points["id"], ids)]
 
-    def where(self, ids: Ids, frame_id: int) -> Points | None:
-        """The positions of points on a remembered frame [P, 2]; None unless all are known."""
+    def where(self, ids: Ids, frame_id: int) -> tuple[Points, Bools] | None:
+        """The positions of points on a remembered frame [P, 2], and of which flow is sure [P]; None if one is new."""
         for moment in self._past:
             if moment.flow.id == frame_id and np.isin(ids, moment.ids).all():
-                return moment.xy[np.searchsorted(moment.ids, ids)]
+                rows = np.searchsorted(moment.ids, ids)
+                return moment.xy[rows], moment.sure[rows]
         return None
+
+    def carried(self, xy: Points, source: int, target: int) -> tuple[Points, Bools] | None:
+        """Where flow takes points xy [P, 2] from one remembered frame to another, later or earlier one [P, 2].
+
+        Also which of them it did not lose on the way [P]. None where a frame is not remembered.
+        """
+        first, last = sorted((source, target))
+        moments = [moment for moment in self._past if first <= moment.flow.id <= last]
+        if not moments or (moments[0].flow.id, moments[-1].flow.id) != (first, last):
+            return None
+        found, sure = self._through(moments if source == first else moments[::-1], xy)
+        return found.clip(0, moments[-1 if source == first else 0].flow.size).astype(np.float32), sure
+
+    def _flow(self, frame_id: int | None) -> FlowFrame | None:
+        return next((moment.flow for moment in self._past if moment.flow.id == frame_id), None)
 
     def correct(self, answer: Tracks) -> None:
         """Applies the model's answer, which may be for a past frame."""

@@ -8,8 +8,9 @@ up with the frames, `collect` waits for its answer, so that no answer is late.
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -38,22 +39,51 @@ RECENT = 15  # frames and answers over which both times are measured
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class _Places:
+    """Where new points are on a frame, by flow."""
+
+    frame_id: int
+    xy: NDArray[np.float32]  # [P, 2]
+    sure: NDArray[np.bool_]  # [P] False: flow has lost the point between the frame that it was named on and this one
+
+    def taken(self, keep: NDArray[np.bool_]) -> "_Places":
+        return _Places(self.frame_id, self.xy[keep], self.sure[keep])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class _Named:
     """New points that the model has not received yet."""
 
     ids: NDArray[np.int32]
-    xy: NDArray[np.float32]  # [P, 2] on the frame that they were named on
-    frame_id: int
-    now: NDArray[np.float32]  # [P, 2] on the newest frame, by flow
+    on: _Places  # the frame that they were named on
+    now: _Places  # the newest frame
+    near: tuple[_Places, ...] = ()  # frames that the model has seen, the last before they were named, the first after
     looks: Looks | None = None  # they are searched for by these, and have no position
 
-    def on(self, now: NDArray[np.float32] | None) -> "_Named":
-        return self if now is None or self.looks is not None else replace(self, now=now)
+    def moved(self, frame_id: int, found: tuple[NDArray[np.float32], NDArray[np.bool_]] | None) -> "_Named":
+        return self if found is None or self.looks is not None else replace(self, now=_Places(frame_id, *found))
 
     def without(self, ids: NDArray[np.int32]) -> "_Named":
         keep = ~np.isin(self.ids, ids)
         looks = None if self.looks is None else self.looks.taken(keep)
-        return _Named(self.ids[keep], self.xy[keep], self.frame_id, self.now[keep], looks)
+        near = tuple(places.taken(keep) for places in self.near)
+        return _Named(self.ids[keep], self.on.taken(keep), self.now.taken(keep), near, looks)
+
+    def described(self, known: Sequence[int]) -> Iterator[tuple[NDArray[np.int32], NDArray[np.float32], int | None]]:
+        """Where the model learns what the points look like: ids, positions and a `known` frame, None the newest one.
+
+        That is the frame they were named on, or the nearest one to which flow follows them; they are in the order of
+        their ids. A point that flow follows to none of them has to be taken where it was seen last.
+        """
+        if self.on.frame_id in known:
+            yield self.ids, self.on.xy, self.on.frame_id
+            return
+        places = [*(near for near in self.near if near.frame_id in known), self.now]
+        places.sort(key=lambda one: abs(one.frame_id - self.on.frame_id))
+        chosen = [next((one for one in places if one.sure[row]), self.now) for row in range(len(self.ids))]
+        for frame_id, several in groupby(range(len(self.ids)), key=lambda row: chosen[row].frame_id):
+            rows = np.array(list(several))
+            yield self.ids[rows], chosen[rows[0]].xy[rows], None if frame_id == self.now.frame_id else frame_id
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -101,6 +131,7 @@ class FlowTracker(Labelled):
         self._intervals: deque[int] = deque(maxlen=RECENT)  # between frames, nanoseconds
         self._model_ns: deque[int] = deque(maxlen=RECENT)  # time that the model took per frame
         self._template: Tracks | None = None  # the model's newest answer
+        self._answered: deque[int] = deque(maxlen=tracker.window)  # ids of the frames that it has answered
         self._own = thread is None
         self._model_thread = thread or ModelThread()
         self._changed = self._model_thread.changed
@@ -200,6 +231,7 @@ class FlowTracker(Labelled):
     def inspect(self, id: int | None) -> None:
         """As `Tracker.inspect`; the inspection comes with the model's answers, so it may be of an earlier frame."""
         if id is not None:
+            self._tracker.check_inspects()
             self._points.check(np.array([id], np.int64))
         self._inspected = id
 
@@ -231,7 +263,7 @@ class FlowTracker(Labelled):
 
     def _offer(self, frame: Frame) -> None:
         with self._changed:
-            self._named = [named.on(self._fusion.where(named.ids, frame.id)) for named in self._named]
+            self._named = [named.moved(frame.id, self._fusion.where(named.ids, frame.id)) for named in self._named]
             self._offered = _Offer(frame, list(self._named), self._clock())
             self._changed.notify_all()
 
@@ -271,7 +303,7 @@ class FlowTracker(Labelled):
         fresh = np.setdiff1d(self._fusion.ids, known).astype(np.int32)
         where = None if self._last is None else self._fusion.where(fresh, self._last.id)
         waiting = [(saved.waiting_ids, saved.waiting_xy)]
-        waiting += [] if where is None else [(fresh, where)]
+        waiting += [] if where is None else [(fresh, where[0])]
         waiting += [
             (query.ids, self._fusion.brought(query.xy, query.frame_id))
             for query in self._points.queries
@@ -283,6 +315,7 @@ class FlowTracker(Labelled):
             labels=self._points.labels,
             waiting_ids=np.concatenate([ids for ids, _ in waiting]),
             waiting_xy=np.concatenate([xy for _, xy in waiting]),
+            waiting_size=None if self._last is None else self._last.rgb.shape[:2],
         )
 
     def load_state(self, path: str | Path) -> "SavedState":
@@ -311,18 +344,27 @@ class FlowTracker(Labelled):
         self._points.seat([query])
         if query.looks is None:  # the others appear with the model's answer
             self._fusion.add(query.ids, query.xy, frame_id)
+        on = _Places(frame_id, query.xy, np.ones(len(query.ids), np.bool_))
         with self._changed:
-            self._named.append(_Named(query.ids, query.xy, frame_id, query.xy, query.looks))
+            self._named.append(_Named(query.ids, on, on, self._near(on), query.looks))
+
+    def _near(self, on: _Places) -> tuple[_Places, ...]:
+        """The points on the frames nearest to theirs that the model has answered, one before and one after."""
+        before = max((id for id in self._answered if id < on.frame_id), default=None)
+        after = min((id for id in self._answered if id > on.frame_id), default=None)
+        found = [(id, self._fusion.carried(on.xy, on.frame_id, id)) for id in (before, after) if id is not None]
+        return tuple(_Places(id, *places) for id, places in found if places is not None)
 
     def _take_in_answers(self) -> None:
         with self._changed:
             answers, self._answers = self._answers, deque()
         for answer in answers:
             self._template = answer
+            self._answered.append(answer.frame_id)
             restored = np.setdiff1d(np.intersect1d(answer.ids, self._points.rows), self._fusion.ids)
             if len(restored):  # points of a loaded state first appear in an answer
                 places = answer.xy[np.searchsorted(answer.ids, restored)]
-                self._fusion.add(restored.astype(np.int32), places, answer.frame_id)
+                self._fusion.add(restored.astype(np.int32), places, answer.frame_id, named=False)
             self._fusion.correct(answer)
 
     def _patience_ns(self, frame: Frame) -> int:
@@ -439,11 +481,11 @@ class FlowTracker(Labelled):
         frame = offer.frame
         for named in offer.named:
             if named.looks is not None:
-                self._tracker.adopt(named.ids, named.xy, None, named.looks)
+                self._tracker.adopt(named.ids, named.on.xy, None, named.looks)
                 continue
-            exact = named.frame_id in self._tracker.frame_ids
-            now = named.now.clip(0, (frame.rgb.shape[1], frame.rgb.shape[0])).astype(np.float32)
-            self._tracker.adopt(named.ids, named.xy if exact else now, named.frame_id if exact else None)
+            for ids, xy, frame_id in named.described(self._tracker.frame_ids):
+                inside = xy if frame_id is not None else xy.clip(0, (frame.rgb.shape[1], frame.rgb.shape[0]))
+                self._tracker.adopt(ids, inside.astype(np.float32), frame_id)
         wanted = self._inspected
         self._tracker.inspect(wanted if wanted is not None and wanted in self._tracker.ids else None)
 

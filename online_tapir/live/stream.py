@@ -164,7 +164,8 @@ class Stream:
         times = replace(tracks.times, publish=self._publish_ns)
         tracks = self._finder.sift(tracks, self.tracker)
         if self._objects is not None:
-            tracks = with_objects(tracks, self._objects.follow(tracks))
+            sought = {id: label for id, label in self.tracker.labels.items() if label.sought}
+            tracks = with_objects(tracks, self._objects.follow(tracks, sought))
             if self._objects.trouble not in ("", self._told):
                 self._told = self._objects.trouble
                 self.tell(self._told)

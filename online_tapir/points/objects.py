@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from online_tapir.points.calibration import Calibration
 from online_tapir.points.pose import CORNERS, plane_of, pose
-from online_tapir.records import Pose, TrackedObject, Tracks
+from online_tapir.records import Label, Pose, TrackedObject, Tracks
 
 Motion = Literal["similarity", "affine", "homography"]
 Points = NDArray[np.float32]  # [N, 2] image pixels
@@ -23,6 +23,9 @@ Points = NDArray[np.float32]  # [N, 2] image pixels
 LEAST: dict[Motion, int] = {"similarity": 3, "affine": 4, "homography": 5}  # points: one more than they need
 REPROJECTION = 4.0 / 640  # of the picture's longer side: a point farther off does not follow its object
 LEAST_AGREEING = 0.5  # share of the visible points
+# Least spread of the agreeing points across their longest direction, in reaches: points near a line say nothing of what
+# is beside it. A similarity needs none.
+LEAST_SPREAD: dict[Motion, float] = {"similarity": 0.0, "affine": 1.0, "homography": 2.0}
 DOUBT = 0.5  # least uncertainty of a point that does not follow its object
 CONFIDENCE = 0.999
 ITERATIONS = 500
@@ -34,6 +37,7 @@ class _Seen:
 
     ids: list[int] = field(default_factory=list)
     xy: list[NDArray[np.float32]] = field(default_factory=list)  # of each point, image pixels
+    corners: list[int] = field(default_factory=list)  # ids of the group's first points, though some may be gone
     pose: Pose | None = None  # the last
 
     def box(self) -> NDArray[np.float32]:
@@ -74,9 +78,10 @@ class Objects:
         )
         return None
 
-    def follow(self, tracks: Tracks) -> tuple[TrackedObject, ...]:
+    def follow(self, tracks: Tracks, sought: Mapping[int, Label] | None = None) -> tuple[TrackedObject, ...]:
         """The groups on this frame, by name; groups of fewer points than a motion needs are left out.
 
+        `sought` are the labels of points that are searched for and not among the tracks: they may be corners.
         An object begins on the first frame on which enough of its points are visible. A point that comes later, while
         its object is found, enters where it was on that frame.
         """
@@ -84,7 +89,8 @@ class Objects:
         for id, label in tracks.labels.items():
             if label.group:
                 members.setdefault(label.group, []).append(id)
-        self._groups = {name: seen for name, seen in self._groups.items() if name in members}
+        self._groups = {name: self._groups.get(name) or _Seen() for name in members}
+        self._settle_corners(members, sought or {})
         lens = self._lens(tracks)
         ideal = tracks if lens is None else replace(tracks, xy=lens.undistort(tracks.xy))
         found = []
@@ -93,6 +99,15 @@ class Objects:
             if one is not None:
                 found.append(one if lens is None else self._seen_by(lens, one, ideal))
         return tuple(found)
+
+    def _settle_corners(self, members: Mapping[str, Sequence[int]], sought: Mapping[int, Label]) -> None:
+        """Which points of each group are its first is settled once: what comes later is no corner, whoever leaves."""
+        for name, ids in members.items():
+            corners = self._groups[name].corners
+            awaited = min((id for id, label in sought.items() if label.group == name), default=None)
+            for id in sorted(set(ids) - set(corners)):
+                if len(corners) < CORNERS and (awaited is None or id < awaited):
+                    corners.append(id)
 
     def _seen_by(self, lens: Calibration, one: TrackedObject, ideal: Tracks) -> TrackedObject:
         """The object as it lies in the picture, with its pose if its size is known."""
@@ -103,8 +118,7 @@ class Objects:
 
     def _pose(self, lens: Calibration, one: TrackedObject, ideal: Tracks) -> Pose | None:
         size, seen = self._sizes.get(one.name), self._groups[one.name]
-        corners = [id for id, label in sorted(ideal.labels.items()) if label.group == one.name][:CORNERS]
-        entered = dict(zip(seen.ids, seen.xy, strict=True))
+        corners, entered = seen.corners, dict(zip(seen.ids, seen.xy, strict=True))
         if size is None or not one.found or not all(id in entered for id in corners) or len(corners) < CORNERS:
             return None
         plane = plane_of(np.array([entered[id] for id in corners], np.float32), size)
@@ -118,15 +132,14 @@ class Objects:
 
     def _one(self, name: str, ids: Sequence[int], tracks: Tracks) -> TrackedObject | None:
         motion: Motion = "homography" if name in self._sizes else self._motion  # what a flat thing does
-        seen = self._groups.setdefault(name, _Seen())
-        there = set(ids)
+        seen, there = self._groups[name], set(ids)
         gone = [i for i, id in enumerate(seen.ids) if id not in there]
         for i in reversed(gone):
             del seen.ids[i], seen.xy[i]
         rows = {int(id): row for row, id in enumerate(tracks.ids.tolist())}
         visible = {id for id in ids if id in rows and tracks.visible[rows[id]]}
         if len(seen.ids) < LEAST[motion]:  # all of them as of one frame, the first with enough
-            seen = self._groups[name] = _Seen()
+            seen = self._groups[name] = _Seen(corners=seen.corners)
             self._enter(seen, *_new(seen, visible, rows, tracks))
             if len(seen.ids) < LEAST[motion]:
                 return None
@@ -168,7 +181,8 @@ def fit(
 ) -> tuple[NDArray[np.float64] | None, NDArray[np.bool_]]:
     """The motion [3, 3] that takes most of source [N, 2] to within `reach` pixels of target [N, 2]; which agree [N].
 
-    None where there are too few points, fewer than half agree, or the motion is degenerate. Nothing is guessed.
+    None where there are too few points, fewer than half agree, those lie along a line that does not settle the motion,
+    or the motion is degenerate. Nothing is guessed.
     """
     nobody = np.zeros(len(source), np.bool_)
     if len(source) < LEAST[motion]:
@@ -191,7 +205,14 @@ def fit(
     area = abs(float(np.linalg.det(whole[:2, :2])))
     if agrees.sum() < max(LEAST[motion], LEAST_AGREEING * len(source)) or not 1e-3 < area < 1e3:
         return None, nobody
+    if min(_spread(source[agrees]), _spread(target[agrees])) < LEAST_SPREAD[motion] * reach:
+        return None, nobody
     return whole, agrees
+
+
+def _spread(xy: Points) -> float:
+    """The standard deviation of points xy [N, 2] in the direction in which they vary least, pixels."""
+    return float(np.linalg.svd(xy - xy.mean(axis=0), compute_uv=False)[-1] / np.sqrt(len(xy)))
 
 
 def with_objects(tracks: Tracks, objects: tuple[TrackedObject, ...]) -> Tracks:

@@ -32,7 +32,10 @@ class Follower(Protocol):
 
 
 class Replenisher:
-    """Replaces points that left the picture, or were hidden for more than `patience` frames in a row."""
+    """Replaces points that left the picture, or were hidden for more than `patience` frames in a row.
+
+    Those that have a name or a group stay: no other point is as good.
+    """
 
     def __init__(self, want: int, patience: int = PATIENCE_FRAMES) -> None:
         self.want = want
@@ -59,4 +62,5 @@ class Replenisher:
         }
         overdue = np.array([self._hidden[int(id)] > self._patience for id in tracks.ids], np.bool_)
         outside = ((tracks.xy < 0) | (tracks.xy > (tracks.width, tracks.height))).any(axis=1)
-        return tracks.ids[overdue | (outside & ~tracks.visible)]
+        labelled = np.isin(tracks.ids, list(tracks.labels))
+        return tracks.ids[(overdue | (outside & ~tracks.visible)) & ~labelled]

@@ -149,10 +149,14 @@ class ExportedTracker(Labelled):
         """Raises StateError: states belong to the model itself."""
         raise StateError("an exported model continues no saved points; use the model itself")
 
+    def check_inspects(self) -> None:
+        """Raises QueryError: the graphs do not tell what the model saw."""
+        raise QueryError("points of an exported model cannot be inspected; use the model itself")
+
     def inspect(self, id: int | None) -> None:
-        """Raises QueryError unless `id` is None: the graphs do not tell what the model saw."""
+        """Raises QueryError unless `id` is None."""
         if id is not None:
-            raise QueryError("points of an exported model cannot be inspected; use the model itself")
+            self.check_inspects()
 
     def remove(self, ids: ArrayLike) -> None:
         """Removes points. Raises QueryError, and removes none, if one of them does not exist."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from online_tapir.errors import QueryError
 from online_tapir.records import Label, Tracks
 from online_tapir.tracking.looks import Looks
 from online_tapir.tracking.templates import Template
@@ -78,9 +79,14 @@ class Finder:
     def begin(self, tracker: Searching) -> None:
         """Asks for all templates but those whose points live already, as after a restart.
 
+        Points that were searched for by a template which is no longer given are removed.
         Where there is not room for all views, each template has its first ones.
         """
         labels = tracker.labels
+        left = [id for id, label in labels.items() if label.sought and label.sought not in self._templates]
+        if left:
+            tracker.remove(np.array(left, np.int32))
+            labels = {id: label for id, label in labels.items() if id not in left}
         known = {label.name for label in labels.values()} | {label.sought for label in labels.values()}
         for id, label in labels.items():  # searched for before the restart
             template = self._templates.get(label.sought)
@@ -171,7 +177,11 @@ class Finder:
         assert view.xy is not None
         inside = np.clip(view.xy, 0, (answer.width, answer.height)).astype(np.float32)
         channels = tracker.model.config.feature_channels
-        if likeness(view.looks, tracker.looks(inside[None], answer.frame_id), channels) < ALIKE:
+        try:
+            there = tracker.looks(inside[None], answer.frame_id)
+        except QueryError:  # the model has gone on, and its window is short
+            return False
+        if likeness(view.looks, there, channels) < ALIKE:
             view.seen, view.xy = -AGAIN, None
             return False
         return True

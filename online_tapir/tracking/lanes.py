@@ -161,7 +161,8 @@ class Lanes:
         with memory_errors(self.ran_out):
             self._catch_up(lane)
             rows = self.state.rows(lane.rows.start, lane.rows.stop)
-            return self.persistence.pack(lane.points, rows, self._refinement, lane.last_frame.id, lane.frames)
+            last = lane.last_frame
+            return self.persistence.pack(lane.points, rows, self._refinement, last.id, lane.frames, last.size)
 
     @torch.inference_mode()
     def load(self, lane: Lane, saved: SavedState, rows: TrackState) -> None:

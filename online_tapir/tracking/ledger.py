@@ -1,7 +1,7 @@
 """Which point is in which row of a track state, and which points still wait for a frame."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from online_tapir.errors import QueryError
 from online_tapir.limits import LONGEST_NAME
+from online_tapir.model.config import Size
 from online_tapir.points.placement import check_inside
 from online_tapir.records import Label
 from online_tapir.tracking.looks import Looks
@@ -24,12 +25,25 @@ class Query:
     xy: NDArray[np.float32]
     frame_id: int | None  # None: the next frame
     looks: Looks | None = None  # what they are searched for by; None: they look as they do at xy on that frame
+    size: Size | None = None  # height, width of the picture that xy are pixels of; None: of the frame they are on
 
     def without(self, ids: Ids) -> "Query":
         keep = ~np.isin(self.ids, ids)
         return Query(
-            self.ids[keep], self.xy[keep], self.frame_id, None if self.looks is None else self.looks.taken(keep)
+            self.ids[keep],
+            self.xy[keep],
+            self.frame_id,
+            None if self.looks is None else self.looks.taken(keep),
+            self.size,
         )
+
+    def on(self, width: int, height: int) -> "Query":
+        """The same points on a picture of this size, of which theirs is a larger or smaller copy."""
+        if self.size is None:
+            return self
+        scale = width / self.size[1], height / self.size[0]
+        xy = (self.xy * scale).clip(0, (width, height)).astype(np.float32)
+        return replace(self, xy=xy, size=None)
 
 
 def points_of(xy: ArrayLike) -> NDArray[np.float32]:
@@ -144,7 +158,11 @@ class Ledger:
         self.queries.append(Query(ids, xy.copy(), frame_id, looks))
 
     def refuse_outside(self, width: int, height: int) -> None:
-        """Raises QueryError if a query for the next frame, of this size, lies outside it, and drops that query."""
+        """Raises QueryError if a query for the next frame, of this size, lies outside it, and drops that query.
+
+        Points of a run before, whose pictures may have had another size, are where they were in proportion.
+        """
+        self.queries = [query.on(width, height) for query in self.queries]
         for query in self.queries:
             if query.frame_id is None and query.looks is None:
                 try:

@@ -30,9 +30,12 @@ class Persistence:
         return Origin(self._model.config, self._digest, str(dtype).removeprefix("torch."), resolutions)
 
     def pack(
-        self, points: Ledger, state: TrackState, resolutions: list[Size], frame_id: int, frames: int
+        self, points: Ledger, state: TrackState, resolutions: list[Size], frame_id: int, frames: int, size: Size
     ) -> SavedState:
-        """Copies the points to the host, without those whose state overflowed. No point may wait on a past frame."""
+        """Copies the points to the host, without those whose state overflowed. No point may wait on a past frame.
+
+        `size` is that of the last frame.
+        """
         live = state.rows(0, points.live)
         sound = live.sound().nonzero()[:, 0]
         waiting = points.queued
@@ -45,6 +48,7 @@ class Persistence:
             state=live.taken(sound, "cpu"),
             waiting_ids=waiting.ids,
             waiting_xy=waiting.xy,
+            waiting_size=size,
         )
 
     def read(
@@ -57,6 +61,6 @@ class Persistence:
         """
         saved = state_file.read(path, self.origin(resolutions), points.capacity)
         rows = saved.state.taken(torch.arange(len(saved.ids)), device)
-        waiting = Query(saved.waiting_ids.copy(), saved.waiting_xy.copy(), None)
+        waiting = Query(saved.waiting_ids.copy(), saved.waiting_xy.copy(), None, size=saved.waiting_size)
         points.restore(saved.ids, saved.next_id, waiting, saved.labels)
         return saved, rows

@@ -5,7 +5,8 @@ One .safetensors file, of version 1; nothing in it is executed. Its metadata:
     format, version  "online-tapir/state", "1"; any other version is refused
     run              JSON: config, weights, dtype, resolutions (see `Origin`), frame_id, frames, next_id, saved_unix_ns,
                      labels ([[id, name, group, colour, template it is searched by], ...]; older files have
-                     none, or no template)
+                     none, or no template), waiting_size (height and width of the picture of waiting_xy, or null;
+                     older files have none)
     crc32            of `run` and the bytes of all tensors, in the order of their names
 
 Its tensors: `ids` int32 [N], `waiting_ids` int32 [M] and `waiting_xy` float32 [M, 2] of points that were added for the
@@ -63,7 +64,8 @@ class SavedState:
     ids: NDArray[np.int32]  # [N] the id of each row
     state: TrackState  # N rows
     waiting_ids: NDArray[np.int32]  # [M]
-    waiting_xy: NDArray[np.float32]  # [M, 2] image pixels of the next frame
+    waiting_xy: NDArray[np.float32]  # [M, 2] pixels of a picture of `waiting_size`
+    waiting_size: Size | None = None  # height, width; None: of the next frame, whatever its size
     saved_unix_ns: int = field(default_factory=time.time_ns)
     labels: Mapping[int, Label] = field(default_factory=dict)  # by id
 
@@ -80,7 +82,7 @@ class SavedState:
 
 def write(path: Path, saved: SavedState) -> None:
     """Writes a state atomically and syncs it to disk. If that fails, raises StateError and keeps the old file."""
-    head = {name: getattr(saved, name) for name in ("frame_id", "frames", "next_id", "saved_unix_ns")}
+    head = {name: getattr(saved, name) for name in ("frame_id", "frames", "next_id", "saved_unix_ns", "waiting_size")}
     labels = [[id, label.name, label.group, label.color, label.sought] for id, label in saved.labels.items()]
     run = json.dumps({**asdict(saved.origin), **head, "labels": labels})
     tensors = saved.tensors
@@ -150,12 +152,14 @@ def _read_run(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
         if not isinstance(run["config"], dict):
             raise TypeError(f"a {type(run['config']).__name__} is not a configuration")
         labels = {_whole(id): _label(*rest) for id, *rest in run.get("labels", [])}
+        size = run.get("waiting_size")
+        waiting_size = None if size is None else (_side(size[0]), _side(size[1]))
         known = {"config": run["config"], "weights": str(run["weights"]), "dtype": str(run["dtype"])}
     except (ValueError, TypeError, LookupError, RecursionError) as error:
         raise _damaged(path, f"its metadata is invalid ({str(error)[:80]})") from error
     if not 0 < len(resolutions) <= MOST_RESOLUTIONS or counts["next_id"] > MOST_IDS:
         raise _damaged(path, f"{len(resolutions)} resolutions, {counts['next_id']} ids")
-    return {**known, **counts, "resolutions": resolutions, "labels": labels}
+    return {**known, **counts, "resolutions": resolutions, "labels": labels, "waiting_size": waiting_size}
 
 
 def _label(name: object, group: object, color: object, sought: object = "") -> Label:
@@ -238,6 +242,7 @@ def _check_content(path: Path, origin: Origin, run: Mapping[str, Any], tensors: 
         state,
         waiting_ids,
         waiting_xy,
+        run["waiting_size"],
         run["saved_unix_ns"],
         {id: label for id, label in run["labels"].items() if id in every},
     )
@@ -256,6 +261,12 @@ def _checksum(run: str, tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         found = zlib.crc32(content(tensors[name]), found)
     return f"{found:08x}"
+
+
+def _side(value: Any) -> int:
+    if _whole(value) < 1:
+        raise ValueError("a picture has no pixels")
+    return _whole(value)
 
 
 def _whole(value: Any) -> int:

@@ -73,6 +73,8 @@ class Templates:
                 raise TemplateError("a template has no name; name its point first")
             if names.count(name) > 1:
                 raise TemplateError(f"two templates are called {name!r}; names are given once")
+        if len(names) > MOST_TEMPLATES:
+            raise TemplateError(f"{len(names)} templates are too many for a file; it holds {MOST_TEMPLATES}")
 
     @classmethod
     def made(cls, model: "Tapir", labels: Sequence[Label], looks: Looks, patches: Patches) -> "Templates":

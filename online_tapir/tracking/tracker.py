@@ -192,6 +192,9 @@ class Tracker(Labelled):
         """The inspected point, which `tracks.inspection` describes; None if there is none."""
         return self._lane.inspected
 
+    def check_inspects(self) -> None:
+        """Raises QueryError where no point of this kind of tracker can be inspected: of this one, any can."""
+
     def inspect(self, id: int | None) -> None:
         """From the next frame on, `tracks.inspection` is what the model saw of this point; None inspects no point.
 

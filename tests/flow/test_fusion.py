@@ -166,6 +166,16 @@ def test_a_point_named_on_a_past_frame_appears_where_flow_carries_it(named_on: i
     assert distance(scene.now.xy[2:], XY[:1] + 6 * STEP) < 0.3
 
 
+def test_a_point_named_on_a_past_frame_looks_as_it_did_there_and_where_it_was_named() -> None:
+    scene = begun(anchors=True)
+    scene.carry(6)
+    named = XY[:1] + 2 * STEP
+    scene.fusion.add(np.array([7], np.int32), named, 2)
+    point = scene.fusion._points[2]
+    assert point["anchor"] == 2
+    assert_array_equal(point["anchor_xy"], named[0])
+
+
 def test_points_are_forgotten_one_by_one_and_answers_for_them_are_ignored() -> None:
     scene = begun()
     scene.carry(2)
@@ -217,6 +227,7 @@ def test_where_points_were_is_known_for_remembered_frames_alone() -> None:
     ids = np.arange(2, dtype=np.int32)
     there = scene.fusion.where(ids, 18)
     assert there is not None
-    assert distance(there, XY + 18 * STEP) < 0.5
+    assert distance(there[0], XY + 18 * STEP) < 0.5
+    assert there[1].all()
     assert scene.fusion.where(ids, 1) is None
     assert scene.fusion.where(np.array([5], np.int32), 18) is None

@@ -303,3 +303,50 @@ def test_frames_out_of_order_are_refused_and_a_closed_tracker_says_so(patient: F
     patient.close()
     with pytest.raises(RuntimeError, match="closed"):
         patient.saved_state()
+
+
+def test_a_point_that_flow_loses_before_the_model_sees_it_is_learned_on_a_frame_that_the_model_has_seen(
+    slow: tuple[SlowTracker, FlowTracker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inner, tracker = slow
+    answer(tracker, 0)
+    inner.go.release()
+    tracker._wait_for_answer(0, LONG)
+    answer(tracker, 1)
+    with tracker._changed:  # the model takes it, and is busy from now on
+        assert tracker._changed.wait_for(lambda: tracker._offered is None, LONG)
+    learned: list[tuple[list[int], np.ndarray, int | None]] = []
+    adopt = inner.adopt
+
+    def watched(ids: Any, xy: Any, frame_id: int | None = None, looks: Any = None) -> None:
+        learned.append((ids.tolist(), xy, frame_id))
+        adopt(ids, xy, frame_id, looks)
+
+    monkeypatch.setattr(inner, "adopt", watched)
+    ids = tracker.add(XY)
+    answer(tracker, 2)
+    elsewhere = np.random.default_rng(5).integers(0, 255, PICTURES[0].shape, np.uint8)
+    tracker.submit(Frame(3, 99_000_000, 99_000_000, elsewhere))  # a cut: flow has lost the points
+    assert not tracker.collect().visible.any()
+    inner.go.release(2)
+    tracker._wait_for_answer(3, LONG)
+    ((told, xy, frame_id),) = learned
+    assert (told, frame_id) == (ids.tolist(), 0), "not where they were in what is now another scene"
+    assert_allclose(xy, XY + 2 * np.array([3, 1]), atol=0.3)
+
+
+def test_points_of_a_saved_state_are_corrected_by_the_model_like_any_other(
+    make_model: Callable[..., Tapir], tmp_path: Path
+) -> None:
+    with closing(FlowTracker(Tracker(make_model(), max_points=8, window=6), waits=True)) as before:
+        before.add(XY)
+        answer(before, 0)
+        before._tracker.save_state(tmp_path / "points")
+    with closing(FlowTracker(Tracker(make_model(), max_points=8, window=6), waits=True)) as tracker:
+        tracker.load_state(tmp_path / "points")
+        tracker.submit(frame(1))
+        tracker.collect()
+        tracker.add(XY)
+        answer(tracker, 2)
+        anchors = tracker._fusion._points["anchor"]
+        assert anchors.tolist() == [-1, -1, 2, 2], "where the model found them is not where people named them"

@@ -296,6 +296,18 @@ def test_a_hidden_point_is_given_up_when_patience_is_over(make_frames: Callable[
     assert renewed == [0] * patience + [6]
 
 
+def test_a_point_with_a_name_is_not_replaced_however_long_it_is_hidden(make_frames: Callable[..., Pictures]) -> None:
+    tracker = FakeTracker(lambda xy, named, now: (xy, False))
+    rgb = make_frames(1)[0]
+    placed = GRID.place(rgb)
+    ids = tracker.add(placed)
+    tracker.label(int(ids[2]), Label("tip"))
+    replenisher = Replenisher(len(placed), 0)
+    replenisher.renew(cast(Tracker, tracker), Frame(0, 0, 0, rgb), tracker.step(Frame(0, 0, 0, rgb)))
+    assert np.intersect1d(tracker.ids, ids).tolist() == [2]
+    assert len(tracker.ids) == len(placed)
+
+
 def test_a_frame_under_way_may_have_points_that_are_gone(make_frames: Callable[..., Pictures]) -> None:
     tracker = FakeTracker()
     tracker.add(np.array([[10, 12], [80, 50]], np.float32))

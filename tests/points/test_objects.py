@@ -148,3 +148,22 @@ def test_objects_go_over_the_wire() -> None:
     np.testing.assert_array_equal(found.matrix, sent.matrix)
     np.testing.assert_array_equal(found.box, sent.box)
     assert b"objects" not in wire.encode(make_tracks(camera="a"))
+
+
+@pytest.mark.parametrize("motion", ["affine", "homography"])
+@pytest.mark.parametrize("noise", [0.0, 0.5, 1.0])
+def test_points_near_a_line_do_not_settle_what_is_beside_it(motion: Motion, noise: float) -> None:
+    random = np.random.default_rng(4)
+    line = np.column_stack([np.linspace(200, 400, 8), np.full(8, 240.0)])
+    for _ in range(20):
+        source, target = (line + random.normal(0, noise, line.shape) for _ in range(2))
+        matrix, agrees = fit(np.asarray(source, np.float32), np.asarray(target, np.float32), motion, 4.0)
+        assert matrix is None
+        assert not agrees.any()
+
+
+def test_a_similarity_needs_no_more_than_a_line() -> None:
+    line = np.column_stack([np.linspace(200, 400, 8), np.full(8, 240.0)]).astype(np.float32)
+    matrix, agrees = fit(line, line + 5, "similarity", 4.0)
+    assert matrix is not None
+    assert agrees.all()

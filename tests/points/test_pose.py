@@ -204,3 +204,31 @@ def test_sizes_are_read_and_refused() -> None:
     for word in ("card", "card=85", "=3x4", "card=0x4", "card=axb"):
         with pytest.raises(ConfigError, match="is not GROUP=WIDTHxHEIGHT"):
             parse_sizes([word])
+
+
+def without(told: Tracks, id: int) -> Tracks:
+    """The tracks when a point has been removed."""
+    keep = told.ids != id
+    labels = {one: label for one, label in told.labels.items() if one != id}
+    parts = {name: getattr(told, name)[keep] for name in ("ids", "xy", "visible", "occlusion", "uncertainty")}
+    return replace(told, labels=labels, **parts)
+
+
+def test_a_corner_that_is_removed_is_not_replaced_by_the_next_point() -> None:
+    objects = Objects("similarity", LENS, {"card": CARD})
+    there = tracks(picture(PLACES_MM, *PLACES[0]))
+    [one] = objects.follow(there)
+    assert one.pose is not None
+    [one] = objects.follow(without(there, 1))
+    assert (one.found, one.pose) == (True, None), "its first four points are no rectangle any more"
+
+
+def test_a_corner_that_is_still_searched_for_is_awaited() -> None:
+    objects = Objects("similarity", LENS, {"card": CARD})
+    there = tracks(picture(PLACES_MM, *PLACES[0]))
+    sought = {1: Label(group="card", sought="top right")}
+    [one] = objects.follow(without(there, 1), sought)
+    assert one.pose is None
+    [one] = objects.follow(there)
+    assert one.pose is not None
+    np.testing.assert_allclose(one.pose.translation_mm, PLACES[0][1], atol=0.2)

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from online_tapir.engines.export import write_folder
 from online_tapir.engines.runtimes import ONNXRUNTIME, OPENVINO, RUNTIMES
 from online_tapir.errors import ConfigError, FrameError, QueryError
+from online_tapir.flow.tracker import FlowTracker
 from online_tapir.model.tapir import Tapir
 from online_tapir.records import Label, Tracks
 from online_tapir.testing import sliding_pictures, tiny_config, tiny_model
@@ -111,6 +113,10 @@ def test_points_and_frames_are_refused_as_the_tracker_refuses_them(folder: Path)
         tracker.remove([5])
     with pytest.raises(QueryError, match="inspected"):
         tracker.inspect(0)
+    with closing(FlowTracker(tracker)) as flowing:
+        flowing.add([[9, 9]])
+        with pytest.raises(QueryError, match="inspected"):
+            flowing.inspect(0)  # when it is asked, not later, where it would end the run
     with pytest.raises(FrameError):
         tracker.step(rgb.astype(np.float32))
     with pytest.raises(RuntimeError, match="no frame was submitted"):

@@ -212,6 +212,22 @@ def test_a_state_fits_a_tracker_with_more_room_and_a_camera_of_another_size(
     assert (tracks.ids.tolist(), tracks.width) == ([0, 1, 3], 96)
 
 
+def test_points_that_wait_are_where_they_were_in_proportion_on_a_camera_of_another_size(
+    tmp_path: Path, model: Tapir, make_frames: MakeFrames
+) -> None:
+    tracker = Tracker(model, ROOM)
+    tracker.step(make_frames(1, HEIGHT, WIDTH)[0])
+    corner, middle = (WIDTH, HEIGHT), (WIDTH / 2, HEIGHT / 2)
+    tracker.add([corner, middle])
+    tracker.save_state(tmp_path / "points")
+    for height, width in ((HEIGHT // 2, WIDTH // 2), (2 * HEIGHT, 2 * WIDTH)):
+        again = Tracker(model, ROOM)
+        again.load_state(tmp_path / "points")
+        waiting = again._points.queries[0].on(width, height)
+        assert waiting.xy.tolist() == [[width, height], [width / 2, height / 2]]
+        assert len(again.step(make_frames(1, height, width)[0]).ids) == 2
+
+
 def test_a_run_without_points_is_saved_for_its_ids(tmp_path: Path, model: Tapir, make_frames: MakeFrames) -> None:
     tracker = started(model)
     tracker.step(make_frames(1, HEIGHT, WIDTH)[0])

@@ -21,7 +21,7 @@ from online_tapir.tracking import templates
 from online_tapir.tracking.finder import AGAIN, LOOKS, Finder, likeness
 from online_tapir.tracking.looks import Looks
 from online_tapir.tracking.picture_templates import PLAIN, VIEWS, from_picture
-from online_tapir.tracking.templates import MOST_VIEWS, Template, Templates, patches_of
+from online_tapir.tracking.templates import MOST_TEMPLATES, MOST_VIEWS, Template, Templates, patches_of
 from online_tapir.tracking.tracker import Tracker
 
 SIZE = 192
@@ -183,6 +183,26 @@ def test_one_look_is_not_enough_and_the_second_must_be_near() -> None:
     assert tracker.labels == {0: LABELS[0]}
 
 
+def test_what_is_searched_for_without_its_template_is_given_up() -> None:
+    told = Told()
+    told.labels = {0: Label("tip"), 1: Label(sought="no longer given"), 2: Label(sought=LABELS[0].name)}
+    Finder([template()]).begin(told)
+    assert told.removed == [1], "a run that goes on without --templates cannot find it"
+    assert set(told.labels) == {0, 2}
+
+
+def test_a_frame_that_has_left_the_window_is_not_compared() -> None:
+    class Gone(Told):
+        def looks(self, xy: NDArray[np.float32], frame_id: int) -> Looks:
+            raise QueryError("it has left the window of 1")
+
+    told, finder = Gone(), Finder([template()])
+    finder.begin(told)
+    for frame_id in range(4):
+        tracks = finder.sift(told.answered(frame_id, [[50, 50]], [True]), told)
+    assert tracks.searching == (LABELS[0].name,)
+
+
 def test_the_same_answer_carried_to_another_frame_is_one_look() -> None:
     tracker, finder = Told(), Finder([template()])
     finder.begin(tracker)
@@ -308,6 +328,13 @@ def test_names_are_there_and_differ(small: Tapir) -> None:
         saved(small, [LABELS[0], LABELS[0]])
     with pytest.raises(TemplateError, match="has no name"):
         saved(small, [Label()])
+
+
+def test_more_than_a_file_holds_are_refused_when_they_are_made() -> None:
+    each = [replace(template(), label=Label(f"point {number}")) for number in range(MOST_TEMPLATES + 1)]
+    with pytest.raises(TemplateError, match="1025 templates are too many"):
+        Templates("model", "weights", tuple(each))
+    assert len(Templates("model", "weights", tuple(each[1:])).templates) == MOST_TEMPLATES
 
 
 def test_a_plain_surrounding_is_told() -> None:
