@@ -4,6 +4,7 @@ The rate of each sender is limited; beyond it requests are refused.
 """
 
 import hashlib
+import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -21,6 +22,8 @@ from online_tapir.live.roster import Roster
 
 if TYPE_CHECKING:
     from online_tapir.live.stream import Stream
+
+logger = logging.getLogger(__name__)
 
 REQUESTS_A_SECOND, BURST = 100.0, 200.0  # per sender
 COST = {
@@ -77,10 +80,20 @@ class Desk:
             raise ControlError("view_only", f"you may watch this run, not change it; {request.command} was refused")
         if digest in self._results:
             return self._results[digest]
-        result = self._of_the_run(request) or obey(self._asked_for(request, stream), request)
+        result = self._carried_out(request, stream)
         if request.controller and request.command not in REPEATABLE:
             _remember(self._results, digest, result)
         return result
+
+    def _carried_out(self, request: protocol.Request, stream: "Stream") -> dict[str, Any]:
+        """The result of a request. Raises ControlError: whatever fails, a request ends no run."""
+        try:
+            return self._of_the_run(request) or obey(self._asked_for(request, stream), request)
+        except ControlError:
+            raise
+        except Exception as error:
+            logger.exception("%s failed", request.command)
+            raise ControlError("failed", f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
 
     def _of_the_run(self, request: protocol.Request) -> dict[str, Any] | None:
         """The result of a request that is for the run's roster of cameras; None for others. Raises ControlError."""

@@ -99,6 +99,7 @@ ERRORS = {
     "not_shown": "the run has no viewer that could show an inspected point",
     "not_recorded": "a recording that cannot be begun or is not there to be ended",
     "view_only": "a change, asked for by one who may only look",
+    "failed": "something that should not happen; the run goes on and its log says more",
     "not_saved": "the run has no file to save its points to, or it could not be written (raised by the client)",
     "no_answer": "no reply in time (raised by the client)",
 }

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from online_tapir.control.protocol import DEFAULT_ADDRESS as CONTROL_ADDRESS
 from online_tapir.control.server import ControlServer
-from online_tapir.errors import ConfigError
+from online_tapir.errors import ConfigError, PublishError
 from online_tapir.launch.config import LiveConfig, ViewerConfig
 from online_tapir.live.roster import Roster
 from online_tapir.live.sink import Sink
@@ -132,8 +132,11 @@ def open_recorder(config: LiveConfig, report: Report) -> Recorder:
 
 
 def _recording(config: LiveConfig, report: Report, folder: Path) -> WriterSink:
-    from online_tapir.recording.tables import Settings  # pyarrow and av: a run that writes nothing needs neither
-    from online_tapir.recording.writer import RecordingWriter
+    try:
+        from online_tapir.recording.tables import Settings  # pyarrow and av: a run that writes nothing needs neither
+        from online_tapir.recording.writer import RecordingWriter
+    except ModuleNotFoundError as error:
+        raise PublishError(f"a recording needs {error.name}, which this install leaves out; install it") from error
 
     model = config.model
     settings = Settings(
@@ -150,7 +153,7 @@ def _recording(config: LiveConfig, report: Report, folder: Path) -> WriterSink:
         threads=model.threads,
     )
     writer = RecordingWriter(folder, settings, config.output.record_video)
-    return WriterSink(writer, f"the recording {folder}", report=report)
+    return WriterSink(writer, f"the recording {folder}", report=report, close_s=None)  # `Recorder` waits
 
 
 def open_writers(config: LiveConfig, report: Report) -> Iterator[Sink]:

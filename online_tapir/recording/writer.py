@@ -21,7 +21,8 @@ class RecordingWriter:
     """Writes a recording (see `tables`) into `folder`, which must be new or empty.
 
     A frame is recorded once its row is in `frames`, which is written last. If no frame comes, the folder is removed.
-    `free_bytes` returns the free disk space. Raises PublishError if the folder cannot be created or is not empty.
+    `free_bytes` returns the free disk space. Raises PublishError if the folder cannot be created or is not empty, or
+    if the disk is full.
     """
 
     def __init__(
@@ -41,12 +42,20 @@ class RecordingWriter:
                 folder.mkdir(parents=True, exist_ok=True)
                 if any(folder.iterdir()):
                     raise PublishError(f"cannot record into {folder}: it is not empty; name a new folder")
+                self._check_room()
                 self._frames, self._tracks, self._queries = (
                     opened.enter_context(closing(TableWriter(folder, name))) for name in ("frames", "tracks", "queries")
                 )
             except OSError as error:
                 raise PublishError(f"cannot record into {folder}: {error.strerror or error}") from error
             self._opened = opened.pop_all()
+
+    def _check_room(self) -> None:
+        try:
+            leave_room(self.folder, 0, self._free_bytes)
+        except PublishError as error:
+            self.folder.rmdir()
+            raise PublishError(f"cannot record into {self.folder}: {error}") from error
 
     def begin(self, source: Source) -> None:
         self._manifest = replace(self._manifest, camera=source)

@@ -93,12 +93,16 @@ class WriterSink(Sink):
         self._box.close()
         self._thread.join(CLOSE_SECONDS if self._close_s is None else self._close_s)
         if self._thread.is_alive() and self._close_s is None:
-            self._report(f"{self._title} is still being written; wait for it")
+            self._report(f"{self._title} is still being written")
             self._thread.join()
         elif self._thread.is_alive():
-            self._report(f"{self._title} was still busy after {self._close_s:g} s; its last frames are missing")
+            self.give_up(self._close_s or 0.0)
         if self.dropped and not self._live:
             self._report(f"{self._title} lacks {self.dropped} frames: they came faster than they could be written")
+
+    def give_up(self, waited_s: float) -> None:
+        """Reports that the program ends before all is written."""
+        self._report(f"{self._title} was still busy after {waited_s:g} s; its last frames are missing")
 
     def _start(self, frame: Frame) -> Backlog[TrackedFrame]:
         self._box = Backlog(max(LEAST_BACKLOG, self._backlog_bytes // frame.rgb.nbytes))

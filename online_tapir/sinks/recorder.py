@@ -38,7 +38,7 @@ class Recorder(Sink):
         self._running = first
         self._midway = False  # whether the recording has yet to be told of the points that were there before it
         self._stream: Stream | None = None
-        self._ending: list[threading.Thread] = []
+        self._ending: list[tuple[threading.Thread, WriterSink]] = []
 
     @property
     def folder(self) -> str:
@@ -80,8 +80,11 @@ class Recorder(Sink):
     def close(self) -> None:
         """Ends the recording that runs, and waits for those that are being ended. May be called twice."""
         self._end()
-        for thread in self._ending:
+        for thread, writer in self._ending:
             thread.join(CLOSE_SECONDS)
+            if thread.is_alive():
+                writer.give_up(CLOSE_SECONDS)
+        self._ending.clear()
 
     def _end(self) -> None:
         if self._running is None:
@@ -89,7 +92,7 @@ class Recorder(Sink):
         folder, writer = self._running
         thread = threading.Thread(target=writer.close, name=f"ending {folder}", daemon=True)
         self._running = None
-        self._ending = [one for one in self._ending if one.is_alive()] + [thread]
+        self._ending = [one for one in self._ending if one[0].is_alive()] + [(thread, writer)]
         thread.start()
 
 

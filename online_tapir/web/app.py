@@ -31,6 +31,7 @@ from online_tapir.web.viewer import Picture, Viewer
 
 MOST_VIEWERS = 64
 STALL_SECONDS = 20.0  # without an acknowledgement, after which a viewer is closed
+HERE_SECONDS = 3.0  # between two words to a page, so that it notices when this program has gone
 MOST_PENDING = 16  # requests of one viewer that wait for their answers
 INSPECTION_NS = 200_000_000  # between two pictures of an inspected point
 KEPT_JPEGS = 32
@@ -198,6 +199,7 @@ class _Session:
         self._asking: set[asyncio.Task[None]] = set()
         self._inspected_ns = 0
         self._told: dict[str, object] = {}  # the last heartbeat that was told, by camera
+        self._listed: tuple[str, ...] | None = None  # the cameras that were told last
 
     async def run(self) -> None:
         bridge = self._site.bridge
@@ -206,7 +208,7 @@ class _Session:
             return
         await self._socket.accept()
         bridge.viewers += 1
-        tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._write())]
+        tasks = [asyncio.create_task(each) for each in (self._read(), self._write(), self._be_here())]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -261,6 +263,7 @@ class _Session:
         while True:
             self._changed.clear()
             coming = bridge.news
+            await self._tell_cameras()
             await self._tell_heartbeats()
             newest = {camera: moment.number for camera, moment in tuple(bridge.newest.items())}
             camera = None if viewer.in_flight else viewer.next(newest)
@@ -297,6 +300,18 @@ class _Session:
     async def _jpeg(self, moment: Moment, wanted: Picture) -> bytes:
         key = (moment.tracks.camera, moment.number, wanted)
         return await self._site.jpeg(key, pictures.frame_jpeg, moment.frame.rgb, wanted.width, wanted.quality)
+
+    async def _be_here(self) -> None:
+        while True:
+            await asyncio.sleep(HERE_SECONDS)
+            await self._socket.send_text(json.dumps({"here": True}))
+
+    async def _tell_cameras(self) -> None:
+        """Tells which cameras run, at first and whenever one comes or goes."""
+        cameras = self._site.bridge.cameras
+        if cameras != self._listed:
+            self._listed = cameras
+            await self._socket.send_text(json.dumps({"cameras": cameras}))
 
     async def _tell_heartbeats(self) -> None:
         for camera, heartbeat in tuple(self._site.bridge.heartbeats.items()):

@@ -47,6 +47,7 @@ class Bridge:
         # Written by the tracking thread and read by the other; values are replaced, never modified.
         self.newest: dict[str, Moment] = {}
         self.heartbeats: dict[str, Heartbeat] = {}
+        self.cameras: tuple[str, ...] = ()  # those that run, by name
         # Of the serving thread.
         self.viewers = 0
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -76,10 +77,15 @@ class Bridge:
         self._desk.streams[stream.name] = stream
         self._palettes[stream.name] = Palette(self._color)
         self._rates[stream.name] = Rolling()
+        self._list()
 
     def end(self, stream: "Stream") -> None:
         for of_cameras in (self._desk.streams, self._palettes, self._rates, self.newest, self.heartbeats):
             of_cameras.pop(stream.name, None)
+        self._list()
+
+    def _list(self) -> None:
+        self.cameras = tuple(sorted(self._rates))
         self._tell()
 
     def serve(self, stream: "Stream") -> None:

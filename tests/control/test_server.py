@@ -108,6 +108,19 @@ def test_a_question_that_comes_again_has_the_answer_of_now(server: ControlServer
     assert told(server.answer(b"a", asking("list", 1, "desk"), stream))["result"]["waiting"] == [0]
 
 
+def test_a_request_that_fails_in_an_unforeseen_way_ends_no_run(
+    server: ControlServer, stream: Stream, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken(*arguments: Any, **named: Any) -> Any:
+        raise ZeroDivisionError("nobody thought of this")
+
+    monkeypatch.setattr(stream.tracker, "add", broken)
+    reply = told(server.answer(b"a", asking("add", 1, "desk", **ADD), stream))
+    assert (reply["error"], reply["message"]) == ("failed", "ZeroDivisionError: nobody thought of this")
+    assert "add failed" in caplog.text
+    assert told(server.answer(b"a", asking("list", 2, "desk"), stream))["result"]["waiting"] == []
+
+
 def test_what_was_refused_may_be_asked_again(server: ControlServer, stream: Stream) -> None:
     asked = asking("remove", 1, "desk", ids=[0])
     assert told(server.answer(b"a", asked, stream))["error"] == "unknown_point"

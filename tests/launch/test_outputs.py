@@ -1,13 +1,16 @@
 """What a run opens for its outputs, where one of them needs another."""
 
 import json
+import sys
 import urllib.request
 from contextlib import ExitStack, closing
+from pathlib import Path
 
 import pytest
 
+from online_tapir.errors import PublishError
 from online_tapir.launch import outputs
-from online_tapir.launch.config import LiveConfig, NetworkConfig, ViewerConfig
+from online_tapir.launch.config import LiveConfig, NetworkConfig, OutputConfig, ViewerConfig
 from online_tapir.live.roster import Roster
 from online_tapir.live.sink import Sink
 from online_tapir.web.server import WebPage
@@ -36,3 +39,13 @@ def test_the_page_links_to_the_rerun_viewer_that_is_served_beside_it(
         (page,) = [sink for sink in opened if isinstance(sink, WebPage)]
         about = json.load(urllib.request.urlopen(f"{next(iter(page.links.values())).partition('#')[0]}api/about"))
     assert about["rerun"] == (VIEWER_URL if served else None)
+
+
+@pytest.mark.parametrize("missing", ["online_tapir.recording.tables", "online_tapir.recording.writer"])
+def test_a_recording_that_this_install_cannot_write_is_refused(
+    missing: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, missing, None)
+    recorder = outputs.open_recorder(LiveConfig(output=OutputConfig(recordings=tmp_path)), print)
+    with pytest.raises(PublishError, match="a recording needs"):
+        recorder._open(tmp_path / "desk")

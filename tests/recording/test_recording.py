@@ -139,7 +139,7 @@ def test_a_disk_that_fills_ends_the_recording_with_one_note_and_what_there_is_ca
     tmp_path: Path, steps: list[TrackedFrame]
 ) -> None:
     notes: list[str] = []
-    free = iter([RESERVE * 9, RESERVE * 2, RESERVE * 2])
+    free = iter([RESERVE * 9, RESERVE * 9, RESERVE * 2, RESERVE * 2])
     writer = RecordingWriter(tmp_path / "a", Settings(), free_bytes=lambda folder: next(free, RESERVE))
     sink = WriterSink(writer, "the recording", report=notes.append)
     for one in steps:
@@ -149,6 +149,12 @@ def test_a_disk_that_fills_ends_the_recording_with_one_note_and_what_there_is_ca
     recording = Recording(tmp_path / "a")
     assert len(list(recording.steps())) == 3
     assert recording.manifest.end == "the disk is all but full (64 MiB are free)"
+
+
+def test_on_a_full_disk_no_recording_begins(tmp_path: Path) -> None:
+    with pytest.raises(PublishError, match="all but full"):
+        RecordingWriter(tmp_path / "a", Settings(), free_bytes=lambda folder: RESERVE - 1)
+    assert not list(tmp_path.iterdir())
 
 
 def test_nothing_that_is_there_is_overwritten(tmp_path: Path) -> None:

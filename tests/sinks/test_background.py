@@ -165,7 +165,7 @@ def test_a_file_that_is_written_at_the_end_is_waited_for(
     threading.Timer(0.3, writer.go.set).start()
     sink.close()
     assert writer.closed == ("the run ended", 0)
-    assert notes == ["the recording is still being written; wait for it"]
+    assert notes == ["the recording is still being written"]
 
 
 def test_memory_that_does_not_suffice_at_the_end_is_told(open_sink: Open, notes: list[str]) -> None:

@@ -16,6 +16,7 @@ from online_tapir.recording.reader import Recording
 from online_tapir.recording.tables import Settings
 from online_tapir.recording.writer import RecordingWriter
 from online_tapir.records import Frame, Label
+from online_tapir.sinks import background
 from online_tapir.sinks.background import WriterSink
 from online_tapir.sinks.recorder import Recorder
 from online_tapir.testing import FakeTracker, SyntheticCamera, make_tracks, run, sliding_pictures
@@ -106,6 +107,30 @@ def test_a_recording_that_ended_on_a_full_disk_is_over_and_another_may_begin(tmp
     sink.switch(True)
     assert sink.folder.endswith("030406")
     sink.close()
+
+
+def test_a_recording_that_is_ended_midway_is_written_to_its_end_however_long_that_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reports: list[str] = []
+    slow, go = opening(tmp_path / "slow"), threading.Event()
+    slow._report, slow._close_s = reports.append, None
+    written = slow._writer.write
+    slow._writer.write = lambda step: go.wait(20) and written(step)  # type: ignore[assignment,method-assign]
+    monkeypatch.setattr(background, "CLOSE_SECONDS", 0.01)
+    sink = Recorder(tmp_path, lambda folder: slow, (tmp_path / "slow", slow))
+    stream = Stream(
+        Capture(SyntheticCamera(sliding_pictures(1, 33, 49), name="desk")), FakeTracker(), threading.Event()
+    )  # type: ignore[arg-type]
+    sink.begin(stream)
+    for number in range(3):
+        frame = Frame(number, 0, 0, sliding_pictures(1, 33, 49)[0])
+        sink.publish(frame, make_tracks(number, np.zeros((0, 2)), size=(49, 33)))
+    sink.switch(False)
+    go.set()
+    sink.close()
+    assert len(Recording(tmp_path / "slow")) == 3
+    assert not [report for report in reports if "missing" in report]
 
 
 def fails(step: object) -> None:

@@ -74,6 +74,7 @@ class Served:
     def __init__(self, cameras: list[LiveCamera], page: WebPage, points: PointSource, reports: list[str]) -> None:
         self.page = page
         self.reports = reports
+        self.roster = Roster(report=reports.append)
         self.stop = threading.Event()
         self.cameras = cameras
         self.trackers = [FakeTracker(truth, max_points=64, window=300) for _ in cameras]
@@ -101,9 +102,8 @@ def serving(
     page = WebPage(address, report=reports.append, **settings)
     served = Served([LiveCamera(name, fps) for name in names], page, points, reports)
     members = [Member(stream) for stream in served.streams]
-    roster = Roster(report=reports.append)
-    roster.begin(members)
-    thread = threading.Thread(target=Run(members, [page], served.stop, roster=roster).go, daemon=True)
+    served.roster.begin(members)
+    thread = threading.Thread(target=Run(members, [page], served.stop, roster=served.roster).go, daemon=True)
     thread.start()
     try:
         yield served

@@ -296,6 +296,58 @@ def test_a_wall_of_cameras_and_one_click_to_one(browser: Browser, serve: Callabl
         page.close()
 
 
+def test_a_page_follows_cameras_that_leave_and_another_cameras_frames_are_never_mistaken(
+    browser: Browser, serve: Callable[..., Any]
+) -> None:
+    with serve(("left", "middle", "right"), points=Grid(1, 1)) as run:
+        page = browser.new_page(viewport={"width": 1100, "height": 800})
+        page.goto(run.page.url)
+        expect(page.locator("#wall button")).to_have_count(3, timeout=SECONDS)
+        page.get_by_role("button", name="Show camera left").click()
+        expect(page.locator("#waiting")).to_be_hidden(timeout=SECONDS)
+        page.keyboard.press("n")
+        page.mouse.click(*place(page, 160, 120))
+        expect(page.locator("#naming")).to_be_visible()
+        run.cameras[2].away.set()  # it sends nothing for a while
+        page.wait_for_timeout(300)
+        page.get_by_role("button", name="right", exact=True).click()
+        expect(page.locator("#naming")).to_be_hidden()
+        run.cameras[2].away.clear()
+        expect(page.locator("#waiting")).to_be_hidden(timeout=SECONDS)
+        run.roster.remove("right")
+        expect(page.locator("#wall")).to_be_visible(timeout=SECONDS)
+        expect(page.locator("#wall button")).to_have_count(2)
+        run.roster.remove("middle")
+        expect(page.locator("#wall button")).to_have_count(1, timeout=SECONDS)
+        page.close()
+
+
+def test_a_link_that_falls_silent_is_given_up(browser: Browser, serve: Callable[..., Any]) -> None:
+    with serve() as run:
+        page = browser.new_page(viewport={"width": 1000, "height": 900})
+        silent = threading.Event()
+
+        def relay(link: Any) -> None:
+            server = link.connect_to_server()
+            server.on_message(lambda message: None if silent.is_set() else link.send(message))
+
+        def impatient(route: Any) -> None:
+            reply = route.fetch()
+            body = reply.text()
+            assert "SILENT_MS = 10000" in body
+            route.fulfill(response=reply, body=body.replace("SILENT_MS = 10000", "SILENT_MS = 1500"))
+
+        page.route("**/link.js", impatient)
+        page.route_web_socket("**/stream", relay)
+        page.goto(run.page.url)
+        expect(page.locator("#waiting")).to_be_hidden(timeout=SECONDS)
+        silent.set()
+        expect(page.locator("#link")).to_contain_text("away", timeout=SECONDS)
+        silent.clear()
+        expect(page.locator("#link")).to_have_text("live", timeout=SECONDS)
+        page.close()
+
+
 def test_who_may_only_watch_gets_no_tools(browser: Browser, serve: Callable[..., Any]) -> None:
     with serve(view_only=True) as run:
         page = opened(browser, run)

@@ -18,6 +18,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from online_tapir.errors import ConfigError, PublishError
+from online_tapir.web import app
 from online_tapir.web.app import MOST_PENDING
 from online_tapir.web.openapi import OPENAPI
 from online_tapir.web.server import MOST_CONNECTIONS, WebAddress, WebPage, open_browser
@@ -139,8 +140,8 @@ def test_a_click_on_a_frame_that_has_left_the_window_is_refused_with_a_sentence(
 def test_what_json_can_say_and_the_protocol_cannot_is_refused(serve: Callable[..., Any], message: str) -> None:
     with serve() as run, joined(run.page) as link:
         link.send(message)
-        while not isinstance(reply := link.recv(timeout=20), str):
-            acknowledge(link, {"number": struct.unpack_from("<I", reply)[0]})
+        while not (isinstance(reply := link.recv(timeout=20), str) and "answer" in json.loads(reply)):
+            pass
         assert json.loads(reply)["error"] == "bad_request"
         assert asked(link, "status", 2)["result"]["points"] == 4, "the run goes on"
 
@@ -157,6 +158,29 @@ def test_pausing_is_told_to_every_viewer_by_heartbeats(serve: Callable[..., Any]
                 break
             acknowledge(other, {"number": 2})
         assert asked(one, "resume", 2)["result"] == {"paused": False}
+
+
+def test_cameras_that_come_and_go_are_told_and_that_the_run_is_there(
+    serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "HERE_SECONDS", 0.05)
+    with serve(("left", "right")) as run, joined(run.page) as link:
+        told: list[Any] = []
+
+        def hear(name: str) -> Any:
+            while True:
+                message = link.recv(timeout=20)
+                if isinstance(message, bytes):
+                    (length,) = struct.unpack_from("<I", message)
+                    acknowledge(link, json.loads(message[4 : 4 + length]))
+                elif name in (body := json.loads(message)):
+                    return body[name]
+
+        told.append(hear("cameras"))
+        assert hear("here") is True
+        run.roster.remove("left")
+        told.append(hear("cameras"))
+        assert told == [["left", "right"], ["right"]]
 
 
 def test_several_cameras_take_turns(serve: Callable[..., Any]) -> None:

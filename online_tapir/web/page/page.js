@@ -18,8 +18,8 @@ const curves = { fps: new Curve($("fps-curve")), latency: new Curve($("latency-c
 const tiles = new Map(); // of the wall, by camera
 const past = []; // what undo takes back: functions, by camera
 let camera = null; // the one that is shown; null: the wall
+let chosen = false; // whether somebody asked for what is shown
 let cameras = [];
-let learned = false; // whether the run has told which there are
 let mode = null; // what the next click does to the nearest point: inspect or name; null: it adds one
 let beat = null; // the last heartbeat of the camera, until a newer frame comes
 let naming = null; // the point that is being named
@@ -29,10 +29,10 @@ let pointer = null; // where it is, image pixels
 let touched = false; // whether what went down last was a finger or a pen
 let saidAt = 0;
 
-const link = new Link({ seen, told, stands });
+const link = new Link({ seen, told, listed: setCameras, stands });
 
 async function seen(header, [frame, inspection]) {
-  know(header.camera);
+  if (!cameras.includes(header.camera)) return; // it has left
   const target = camera === null ? tileOf(header.camera).picture : header.camera === camera ? picture : null;
   if (!target) return;
   await target.show(header, frame);
@@ -88,7 +88,6 @@ function tell(header) {
 }
 
 function told(heartbeat) {
-  know(heartbeat.camera);
   if (camera === null && tiles.has(heartbeat.camera)) tiles.get(heartbeat.camera).label.textContent = `${heartbeat.camera}: ${heartbeat.state}`;
   if (heartbeat.camera !== camera) return;
   beat = heartbeat;
@@ -114,32 +113,26 @@ function stands(state) {
   $("waiting").hidden = false;
 }
 
-/** Asks which cameras there are, and what this viewer may do. */
+/** Asks what this viewer may do. */
 async function learn() {
-  const [about, there] = await Promise.all(["api/about", "api/cameras"].map((path) => fetch(path).then((reply) => reply.json())));
+  const about = await fetch("api/about").then((reply) => reply.json());
   right = about.right;
   for (const button of $("tools").querySelectorAll("button")) button.hidden = right !== "control" && button.id !== "snapshot";
   if (about.rerun) {
     const anchor = Object.assign(document.createElement("a"), { href: about.rerun, textContent: "open the Rerun viewer" });
     $("links").replaceChildren(anchor);
   }
-  learned = true;
-  setCameras((there.cameras ?? []).slice());
 }
 
-function know(name) {
-  if (learned && !cameras.includes(name)) setCameras([...cameras, name]);
-}
-
+/** Takes the cameras that run; the only one is shown, of several those that are looked at. */
 function setCameras(names) {
-  const first = cameras.length === 0;
-  cameras = names.sort();
-  if (first || (camera !== null && !cameras.includes(camera))) camera = cameras.length === 1 ? cameras[0] : null;
+  const first = cameras.length === 0 || (camera !== null && !picture.header && !chosen);
+  cameras = names.slice().sort();
+  const wanted = first || (camera !== null && !cameras.includes(camera)) ? (cameras.length === 1 ? cameras[0] : null) : camera;
   const entries = cameras.length > 1 ? [null, ...cameras] : [];
   $("cameras").replaceChildren(...entries.map((name) => {
     const button = Object.assign(document.createElement("button"), { textContent: name ?? "all cameras" });
-    button.setAttribute("aria-current", String(name === camera));
-    button.onclick = () => show(name);
+    button.onclick = () => choose(name);
     return button;
   }));
   for (const name of tiles.keys()) {
@@ -147,11 +140,18 @@ function setCameras(names) {
     tiles.get(name).element.remove();
     tiles.delete(name);
   }
-  show(camera);
+  show(wanted);
+}
+
+/** Shows what was asked for. */
+function choose(name) {
+  chosen = true;
+  show(name);
 }
 
 /** Shows one camera, or all of them (null). */
 function show(name) {
+  if (name !== camera) leave();
   camera = name;
   beat = null;
   $("wall").hidden = name !== null;
@@ -161,11 +161,16 @@ function show(name) {
   document.title = name === null ? "online-tapir" : `${name} - online-tapir`;
   for (const curve of Object.values(curves)) curve.clear();
   past.length = 0;
-  if (name === null) {
-    for (const one of cameras) tileOf(one);
-    $("inspection").hidden = true;
-  }
+  if (name === null) for (const one of cameras) tileOf(one);
   report();
+}
+
+/** Puts away what belongs to the camera that was shown: numbers of points and frames are its own. */
+function leave() {
+  picture.clear();
+  mode = naming = pressed = pointer = null;
+  $("waiting").hidden = false;
+  $("naming").hidden = $("inspection").hidden = true;
 }
 
 /** Tells the run how large the picture is here. */
@@ -183,7 +188,7 @@ function tileOf(name) {
     const label = Object.assign(document.createElement("span"), { textContent: name });
     element.append(canvas, label);
     element.setAttribute("aria-label", `Show camera ${name}`);
-    element.onclick = () => show(name);
+    element.onclick = () => choose(name);
     tiles.set(name, { element, label, picture: new Picture(canvas) });
     $("wall").append(...[...tiles.keys()].sort().map((one) => tiles.get(one).element));
   }
@@ -377,7 +382,7 @@ document.addEventListener("keydown", (event) => {
   const onButton = event.target instanceof HTMLButtonElement || event.target.tagName === "SUMMARY";
   if (onButton && (event.key === " " || event.key === "Enter")) return;
   const action = right === "control" ? actionOf(event) : event.key.toLowerCase() === "s" ? snapshot : null;
-  const wall = event.key.toLowerCase() === "w" && cameras.length > 1 ? () => show(null) : null;
+  const wall = event.key.toLowerCase() === "w" && cameras.length > 1 ? () => choose(null) : null;
   if (!action && !wall) return;
   event.preventDefault();
   (action ?? wall)();
@@ -407,7 +412,10 @@ function actionOf(event) {
 }
 
 const isOn = (id) => $(id).getAttribute("aria-pressed") === "true";
-$("pause").onclick = () => ask(isOn("pause") ? "resume" : "pause");
+$("pause").onclick = async () => {
+  const answer = await ask(isOn("pause") ? "resume" : "pause");
+  if (answer) press("pause", answer.paused);
+};
 $("undo").onclick = undo;
 $("clear").onclick = clear;
 $("replenish").onclick = () => toggle("replenish", isOn("replenish"));
@@ -415,14 +423,14 @@ $("record").onclick = () => toggle("record", isOn("record"));
 $("snapshot").onclick = snapshot;
 $("inspect").onclick = () => {
   if ((picture.header?.inspected ?? -1) >= 0) return ask("inspect");
-  choose("inspect");
+  awaitClick("inspect");
 };
-$("name").onclick = () => choose("name");
+$("name").onclick = () => awaitClick("name");
 $("naming").onsubmit = (event) => { event.preventDefault(); endNaming($("called").value.trim()); };
 $("called").onkeydown = (event) => { if (event.key === "Escape") endNaming(null); };
 
 /** What the next click does; the same again: no longer. */
-function choose(wanted) {
+function awaitClick(wanted) {
   mode = mode === wanted ? null : wanted;
   for (const one of ["inspect", "name"]) press(one, mode === one);
   if (mode) say(`click a point to ${mode} it`);

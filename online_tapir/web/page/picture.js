@@ -15,6 +15,14 @@ export class Picture {
     this.cross = null; // image pixels
   }
 
+  /** Shows nothing: another camera's frame comes next. */
+  clear() {
+    this.image?.close();
+    this.header = this.image = this.box = this.cross = null;
+    this.trails.clear();
+    this.canvas.getContext("2d").clearRect(0, 0, this.canvas.width, this.canvas.height);
+  }
+
   /** Shows a frame that has come. */
   async show(header, blob) {
     const image = await createImageBitmap(blob);
