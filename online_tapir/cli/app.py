@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TextIO, cast
 
-from cyclopts import App, CycloptsError, UnusedCliTokensError
+from cyclopts import App, ArgumentCollection, CycloptsError, UnusedCliTokensError
 from cyclopts.config import Dict, Env, Toml
 from rich.console import Console
 from rich.markup import escape
@@ -52,6 +52,14 @@ def _version() -> str:
     from importlib.metadata import version
 
     return version("online-tapir")
+
+
+class Environment(Env):
+    """Flags from the environment, but for the `--camera` of a sub-command: there it chooses one of those that run."""
+
+    def __call__(self, app: App, commands: tuple[str, ...], arguments: ArgumentCollection) -> None:
+        others = [argument for argument in arguments if not (commands and argument.name == "--camera")]
+        super().__call__(app, commands, ArgumentCollection(others))  # type: ignore[no-untyped-call]
 
 
 app = App(
@@ -124,7 +132,7 @@ def _with_settings(words: list[str]) -> tuple[list[str], list[dict[str, Any]]]:
 
     The file's other settings rank below the command line and the environment.
     """
-    app.config = [Env("ONLINE_TAPIR_", command=False)]
+    app.config = [Environment("ONLINE_TAPIR_", command=False)]
     for place, word in enumerate(words):
         if word != "--config" and not word.startswith("--config="):
             continue

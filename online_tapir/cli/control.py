@@ -29,7 +29,10 @@ class Reach:
     """Which tracker, and how long to wait for it."""
 
     address: Annotated[str, Parameter(help="Its control address, see `online-tapir --control`.")] = DEFAULT_ADDRESS
-    camera: Annotated[str, Parameter(help="Which camera, in a run of several; `control camera list` lists them.")] = ""
+    camera: Annotated[
+        str,
+        Parameter(help="Which camera, in a run of several; `control camera list` lists them.", show_env_var=False),
+    ] = ""
     keys: Annotated[
         Path | None, Parameter(help="Key folder (see `online-tapir keys`), if the tracker requires keys.")
     ] = None

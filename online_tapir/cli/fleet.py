@@ -39,7 +39,10 @@ class Reach:
     """Which fleet."""
 
     fleet: Annotated[str, Parameter(help="Where its directory is published, HOST:PORT.")] = DIRECTORY
-    keys: Annotated[Path | None, Parameter(help="Key folder (see `online-tapir keys`), if the fleet has keys.")] = None
+    keys: Annotated[
+        Path | None,
+        Parameter(help="Key folder (see `online-tapir keys`), if the fleet has keys: one it trusts, or its own."),
+    ] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +119,7 @@ def up(
                 where = cluster.asked(placer.address).removeprefix("tcp://")
                 console.print(f"fleet {config.name}: {len(tables)} cameras, directory at {where}")
                 if config.address is None:
-                    show(where, config.keys, stop, console)
+                    show(directories(where, config.keys, stop, itself=True), console)
             finally:
                 if config.address is None:
                     cluster.down(placer)
@@ -190,6 +193,9 @@ def down(*, reach: There = HERE) -> None:
 def forward(
     publish: Annotated[str, Parameter(help="ZeroMQ address to publish on.")] = "tcp://127.0.0.1:5555",
     *,
+    publish_keys: Annotated[
+        Path | None, Parameter(help="Key folder of this address: encrypt, and admit only the keys that it trusts.")
+    ] = None,
     insecure: Annotated[bool, Parameter(help="Let other machines read without keys.", negative=())] = False,
     reach: There = HERE,
 ) -> None:
@@ -197,7 +203,7 @@ def forward(
     from online_tapir.fleet.forwarder import Forwarder
 
     report = partial(Console(stderr=True, highlight=False, soft_wrap=True).print, markup=False)
-    access = Access(None if reach.keys is None else load_keys(reach.keys), insecure, report)
+    access = Access(None if publish_keys is None else load_keys(publish_keys), insecure, report)
     with (
         stop_on_signal() as stop,
         closing(Forwarder(reach.fleet, publish, access=access, keys=reach.keys)) as forwarder,
@@ -230,7 +236,8 @@ def view(
     else:
         raise ConfigError(f"--rerun {rerun}: a fleet is shown with spawn, connect=URL or save=FILE.rrd")
     with stop_on_signal() as stop:
-        fleet_view.watch(directories(reach.fleet, reach.keys, stop, seconds), recording)
+        _, itself = _found(reach)
+        fleet_view.watch(directories(reach.fleet, reach.keys, stop, seconds, itself=itself), recording)
     recording.flush()
 
 
@@ -256,11 +263,28 @@ def read_cameras(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]
 
 def directory_of(reach: Reach) -> Directory:
     """The newest directory of a fleet. Raises ConfigError if none comes."""
-    with DirectoryReader(reach.fleet, timeout_ms=ANSWER_MS, keys=reach.keys) as reader:
-        try:
-            return next(reader)
-        except TimeoutError as error:
-            raise ConfigError(f"{error} `online-tapir fleet up` starts one; --fleet HOST:PORT names another") from error
+    return _found(reach)[0]
+
+
+def _found(reach: Reach) -> tuple[Directory, bool]:
+    """The newest directory of a fleet, and whether the key folder is the fleet's own. Raises ConfigError."""
+    for itself in _sides(reach.keys):
+        with DirectoryReader(reach.fleet, timeout_ms=ANSWER_MS, keys=reach.keys, itself=itself) as reader:
+            try:
+                return next(reader), itself
+            except TimeoutError as error:
+                silence = error
+    hint = "if it has keys, give --keys" if reach.keys is None else "are these keys trusted there?"
+    raise ConfigError(
+        f"{silence} `online-tapir fleet up` starts one; --fleet HOST:PORT names another; {hint}"
+    ) from silence
+
+
+def _sides(keys: Path | None) -> list[bool]:
+    """Whether a key folder may be the fleet's own: that of a client has one peer, and that of a fleet may, too."""
+    if keys is None:
+        return [False]
+    return [False, True] if len(load_keys(keys).allowed()) == 1 else [True]
 
 
 @contextmanager
@@ -275,11 +299,11 @@ def placer(reach: Reach) -> Iterator[Any]:
 
 
 def directories(
-    fleet: str, keys: Path | None, stop: threading.Event, seconds: float | None = None
+    fleet: str, keys: Path | None, stop: threading.Event, seconds: float | None = None, *, itself: bool = False
 ) -> Iterator[Directory]:
     """The directories of a fleet as they come, until `stop` is set."""
     end = None if seconds is None else time.monotonic() + seconds
-    with DirectoryReader(fleet, timeout_ms=200, keys=keys) as reader:
+    with DirectoryReader(fleet, timeout_ms=200, keys=keys, itself=itself) as reader:
         while not stop.is_set() and (end is None or time.monotonic() < end):
             try:
                 yield next(reader)
@@ -287,13 +311,13 @@ def directories(
                 continue
 
 
-def show(fleet: str, keys: Path | None, stop: threading.Event, console: Console) -> None:
-    """Shows the fleet until `stop` is set: a table on a terminal, with notes above it; else the notes alone."""
+def show(directories: Iterator[Directory], console: Console) -> None:
+    """Shows a fleet as its directories come: a table on a terminal, with notes above it; else the notes alone."""
     from online_tapir.fleet.notes import new_notes
 
     told: tuple[str, ...] = ()
     with Live(console=console, auto_refresh=False, transient=True) as live:
-        for now in directories(fleet, keys, stop):
+        for now in directories:
             for note in new_notes(told, now.notes):
                 console.print(note, markup=False)
             told = now.notes

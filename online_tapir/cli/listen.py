@@ -80,10 +80,12 @@ def patient(
     timeout_s: float | None,
     why: Callable[[], str],
     report: Callable[[str], object],
+    again: bool = False,
 ) -> Iterator[Message]:
-    """The messages of `stream`; reports once why the first does not come.
+    """The messages of `stream`; reports once why the first does not come, and with `again` why no further one does.
 
-    Raises OnlineTapirError, with the reason, when none has come for `timeout_s`.
+    A stream with heartbeats is never silent for long while its tracker is there. Raises OnlineTapirError, with the
+    reason, when none has come for `timeout_s`.
     """
     allowed_ms = None if timeout_s is None else max(int(timeout_s * 1000), 1)
     silent_ms, hinted = 0, False
@@ -101,7 +103,7 @@ def patient(
                 report(why())
             hinted = True
         else:
-            silent_ms, hinted = 0, True
+            silent_ms, hinted = 0, not again
             yield message
 
 
@@ -229,7 +231,7 @@ def listen(
     fleet: Annotated[
         str | None, Parameter(help="Instead of one tracker: the cameras of the fleet whose directory is at HOST:PORT.")
     ] = None,
-    camera: Annotated[str | None, Parameter(help="Only this camera's tracks.")] = None,
+    camera: Annotated[str | None, Parameter(help="Only this camera's tracks.", show_env_var=False)] = None,
     newest: Annotated[bool, Parameter(help="Skip all but the newest message.", negative=())] = False,
     jsonl: Annotated[
         bool, Parameter(help="JSON lines on the standard output instead of the table.", negative=())
@@ -252,19 +254,16 @@ def listen(
     else:
         cameras = None if camera is None else [camera]
         tracks = partial(subscribe, fleet=fleet, cameras=cameras, newest=newest, keys=keys)
-    report = partial(Console(stderr=True, highlight=False, soft_wrap=True).print, markup=False)
 
     def why() -> str:
         return why_silent(address, camera, keys) if fleet is None else why_fleet_silent(fleet, camera, keys)
 
-    def hinted(stream: "Subscription[Message] | FleetSubscription[Message]") -> Iterator[Message]:
-        return patient(stream, timeout_s=timeout, why=why, report=report)
-
     with suppress(KeyboardInterrupt):
-        if jsonl or csv:
-            with closing(tracks()) as stream:
-                (write_jsonl if jsonl else write_csv)(hinted(stream), sys.stdout, count=count)
-        else:
-            with closing(tracks(heartbeats=True)) as stream:
-                messages = hinted(stream)
-                live_table(messages, Console(), count=count)
+        console = Console(stderr=jsonl or csv)
+        report = partial(console.print, markup=False, highlight=False, soft_wrap=True)
+        with closing(tracks(heartbeats=not (jsonl or csv))) as stream:
+            messages = patient(stream, timeout_s=timeout, why=why, report=report, again=not (jsonl or csv))
+            if jsonl or csv:
+                (write_jsonl if jsonl else write_csv)(messages, sys.stdout, count=count)
+            else:
+                live_table(messages, console, count=count)

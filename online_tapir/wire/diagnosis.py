@@ -6,10 +6,12 @@ from pathlib import Path
 import zmq
 from zmq.utils.monitor import recv_monitor_message
 
+from online_tapir.errors import WireError
 from online_tapir.wire import messages as wire
 from online_tapir.wire import security
 from online_tapir.wire.envelope import MAX_MESSAGE_BYTES
 from online_tapir.wire.fleet import DirectoryReader
+from online_tapir.wire.messages import Heartbeat
 
 WAIT_MS = 1500  # more than a publisher's default pause between heartbeats
 
@@ -22,7 +24,7 @@ def why_silent(address: str, camera: str | None, keys: Path | str | None, wait_m
     context = zmq.Context()
     socket = context.socket(zmq.SUB)
     monitor = socket.get_monitor_socket()
-    answered, greeted, cameras = False, False, set[str]()
+    answered, greeted, states = False, False, dict[str, str]()  # by camera; "" while its tracks come
     try:
         security.authenticate(socket, keys)
         socket.setsockopt(zmq.MAXMSGSIZE, MAX_MESSAGE_BYTES)
@@ -46,8 +48,10 @@ def why_silent(address: str, camera: str | None, keys: Path | str | None, wait_m
                 if event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL:
                     return f"{address} uses no keys; leave out --keys"
             if socket in ready:
-                topic = socket.recv().partition(b"\0")[0]
-                cameras.add(topic.partition(b"/")[2].decode(errors="replace"))
+                message = socket.recv()
+                name = message.partition(b"\0")[0].partition(b"/")[2].decode(errors="replace")
+                state = _state(message)
+                states[name] = state if state is not None and states.get(name, state) else ""
     finally:
         socket.disable_monitor()
         monitor.close(linger=0)
@@ -57,11 +61,23 @@ def why_silent(address: str, camera: str | None, keys: Path | str | None, wait_m
         return f"{address} answers, but not as a publisher of tracks; check the address, see `online-tapir --publish`"
     if not greeted:
         return f"nobody listens at {address}; check that online-tapir runs there and publishes at that address"
-    if not cameras:
+    if not states:
         return f"connected to {address}, where no frame has been published yet"
-    if camera is not None and camera not in cameras:
-        return f"{address} publishes {', '.join(sorted(cameras))}; name one of these with --camera"
+    if camera is not None and camera not in states:
+        return f"{address} publishes {', '.join(sorted(states))}; name one of these with --camera"
+    known = {name: state for name, state in states.items() if camera in (None, name)}
+    if all(known.values()):
+        return f"{address} sends no frames: " + ", ".join(f"{name} is {state}" for name, state in sorted(known.items()))
     return f"{address} has begun to publish"
+
+
+def _state(message: bytes) -> str | None:
+    """What a heartbeat says of its camera; None for tracks, and for what cannot be read."""
+    try:
+        found = wire.decode_any(message)
+    except WireError:
+        return None
+    return found.state if isinstance(found, Heartbeat) else None
 
 
 def why_fleet_silent(fleet: str, camera: str | None, keys: Path | str | None, wait_ms: int = WAIT_MS) -> str:

@@ -59,13 +59,16 @@ class DirectoryReader(ClientSockets):
     """An iterator of directories, each as it is published at `fleet`, HOST:PORT.
 
     Iteration raises `TimeoutError` when `timeout_ms` passes without one, and `WireError` for another kind of message.
+    With `itself` the keys are the fleet's own.
     """
 
-    def __init__(self, fleet: str, *, timeout_ms: int | None = None, keys: Path | str | None = None) -> None:
+    def __init__(
+        self, fleet: str, *, timeout_ms: int | None = None, keys: Path | str | None = None, itself: bool = False
+    ) -> None:
         super().__init__(directory_address(fleet), "read the directory of a fleet at")
         self.timeout_ms = timeout_ms
         options = {**OPTIONS, zmq.CONFLATE: 1}  # before the connection: only the newest counts
-        self._socket = self._connect(zmq.SUB, keys, options, wire_directory.TOPIC)
+        self._socket = self._connect(zmq.SUB, keys, options, wire_directory.TOPIC, itself)
 
     def __iter__(self) -> Self:
         return self

@@ -167,13 +167,16 @@ def trust(folder: Path, public: Path) -> Path:
     return copy
 
 
-def authenticate(socket: zmq.Socket[Any], keys: Path | str | None) -> None:
-    """Sets the keys of a client's socket, before it connects; None leaves it unencrypted. Raises ConfigError."""
+def authenticate(socket: zmq.Socket[Any], keys: Path | str | None, *, itself: bool = False) -> None:
+    """Sets the keys of a client's socket, before it connects; None leaves it unencrypted. Raises ConfigError.
+
+    With `itself` the folder is the server's own, which lets itself in.
+    """
     if keys is None:
         return
     own = load_keys(keys)
     socket.curve_publickey, socket.curve_secretkey = own.public, own.secret
-    socket.curve_serverkey = own.server()
+    socket.curve_serverkey = own.public if itself else own.server()
 
 
 class BoundSocket:
@@ -237,7 +240,7 @@ class AllowList:
         self._reported: dict[bytes, float] = {}
 
     def callback(self, domain: str, key: bytes) -> bool:
-        if key in self.keys.allowed():
+        if key == self.keys.public or key in self.keys.allowed():  # who has its own key is itself
             return True
         now = self._monotonic()
         if now - self._reported.get(key, -REPORT_EVERY_S) >= REPORT_EVERY_S:

@@ -22,10 +22,18 @@ class ClientSockets:
         self._context = zmq.Context()
 
     def _connect(
-        self, kind: int, keys: Path | str | None, options: Mapping[Any, Any], topic: bytes | None = None
+        self,
+        kind: int,
+        keys: Path | str | None,
+        options: Mapping[Any, Any],
+        topic: bytes | None = None,
+        itself: bool = False,
     ) -> zmq.Socket[bytes]:
-        """Connects another socket; closes all if that fails. Raises ConfigError for an invalid address or keys."""
-        socket = self._open(kind, keys, options, () if topic is None else (topic,))
+        """Connects another socket; closes all if that fails. Raises ConfigError for an invalid address or keys.
+
+        With `itself` the keys are those of who listens there.
+        """
+        socket = self._open(kind, keys, options, () if topic is None else (topic,), itself)
         try:
             socket.connect(self.address)
         except zmq.ZMQError as error:
@@ -36,13 +44,18 @@ class ClientSockets:
         return socket
 
     def _open(
-        self, kind: int, keys: Path | str | None, options: Mapping[Any, Any], topics: Iterable[bytes] = ()
+        self,
+        kind: int,
+        keys: Path | str | None,
+        options: Mapping[Any, Any],
+        topics: Iterable[bytes] = (),
+        itself: bool = False,
     ) -> zmq.Socket[bytes]:
         """Another socket, not connected yet; closes all if that fails. Raises ConfigError for invalid keys."""
         socket = self._context.socket(kind)
         self._sockets.append(socket)
         try:
-            security.authenticate(socket, keys)
+            security.authenticate(socket, keys, itself=itself)
         except ConfigError:
             self.close()
             raise

@@ -20,6 +20,7 @@ from safetensors.numpy import save_file
 from online_tapir import Controller, Tracker, load_model, subscribe
 from online_tapir.camera import CameraInfo
 from online_tapir.camera import opencv as opencv_camera
+from online_tapir.cli import app as command_line
 from online_tapir.cli.app import main
 from online_tapir.launch import outputs, threads
 from online_tapir.launch.threads import check_threads
@@ -476,3 +477,20 @@ def test_more_threads_than_cpus_are_refused(
 def test_the_default_points_fit_the_room(capsys: pytest.CaptureFixture[str]) -> None:
     main([*DEMO, "--rerun", "off", "--publish", "off", "--control", "off", "--frames", "1", "--max-points", "10"])
     assert "10 points at the end" in capsys.readouterr().err
+
+
+def test_the_camera_of_the_environment_is_the_source_and_chooses_none_of_those_that_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("ONLINE_TAPIR_CAMERA", "/dev/video7")
+    monkeypatch.setenv("ONLINE_TAPIR_TIMEOUT", "3")
+    command_line._with_settings([])
+
+    def bound(words: list[str]) -> dict[str, Any]:
+        _, found, _ = command_line.app.parse_args(words, exit_on_error=False, print_error=False)
+        return dict(found.arguments)
+
+    assert bound([])["config"].source.camera == "/dev/video7"
+    assert bound(["listen"]) == {"timeout": 3.0}
+    assert bound(["listen", "--camera", "door"]) == {"camera": "door", "timeout": 3.0}
+    assert all(getattr(one, "camera", "") == "" for one in bound(["control", "list"]).values())

@@ -183,13 +183,16 @@ class Silences:
         return message
 
 
-def hear(*messages: int | None, timeout_s: float | None = None) -> tuple[list[int], list[str], int]:
+def hear(
+    *messages: int | None, timeout_s: float | None = None, again: bool = False
+) -> tuple[list[int], list[str], int]:
     """What is heard, what is said, and how long was waited in vain."""
     stream: Any = Silences(*messages)
     heard: list[int] = []
     said: list[str] = []
     try:
-        for message in patient(stream, timeout_s=timeout_s, why=lambda: "nobody is there", report=said.append):
+        told = patient(stream, timeout_s=timeout_s, why=lambda: "nobody is there", report=said.append, again=again)
+        for message in told:
             heard.append(message)
     except OnlineTapirError as error:
         said.append(str(error))
@@ -202,6 +205,11 @@ def test_a_silence_at_the_start_is_explained_once_and_waited_for() -> None:
 
 def test_a_silence_after_the_first_message_is_left_to_the_heartbeats() -> None:
     assert hear(1, None, None, 2) == ([1, 2], [], 2 * HINT_MS)
+
+
+def test_who_hears_heartbeats_is_told_of_every_silence() -> None:
+    one = "nobody is there"
+    assert hear(1, None, None, 2, None, 3, again=True) == ([1, 2, 3], [one, one], 3 * HINT_MS)
 
 
 def test_a_listener_gives_up_after_its_time_and_says_why() -> None:

@@ -12,6 +12,7 @@ from online_tapir.records import Frame
 from online_tapir.sinks.zmq import ZmqPublisher
 from online_tapir.testing import make_tracks
 from online_tapir.wire.diagnosis import why_silent
+from online_tapir.wire.messages import Heartbeat
 from online_tapir.wire.security import Access, load_keys, new_keys, trust
 
 LOOPBACK = "tcp://127.0.0.1:0"
@@ -62,6 +63,27 @@ def test_a_publisher_without_a_frame_is_told_from_none() -> None:
     with closing(ZmqPublisher(LOOPBACK)) as publisher:
         assert why_silent(publisher.address, None, None, SHORT).endswith("where no frame has been published yet")
     assert why_silent(publisher.address, None, None, LONG).startswith(f"nobody listens at {publisher.address}")
+
+
+@pytest.mark.parametrize("states", [["lost"], ["lost", "paused"]])
+def test_cameras_that_send_no_frames_are_told_with_their_state(states: list[str]) -> None:
+    over = threading.Event()
+    with closing(ZmqPublisher(LOOPBACK)) as publisher:
+
+        def go() -> None:
+            while not over.wait(0.005):
+                for number, state in enumerate(states):
+                    publisher.beat(Heartbeat(f"camera{number}", state, 5, 0, 1))  # type: ignore[arg-type]
+
+        thread = threading.Thread(target=go)
+        thread.start()
+        try:
+            told = why_silent(publisher.address, None, None, SHORT)
+        finally:
+            over.set()
+            thread.join()
+    there = ", ".join(f"camera{number} is {state}" for number, state in enumerate(states))
+    assert told == f"{publisher.address} sends no frames: {there}"
 
 
 def test_keys_that_are_missing_unknown_or_needless_are_told_apart(keys: tuple[Path, Path]) -> None:

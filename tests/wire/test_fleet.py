@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import msgpack
@@ -15,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from online_tapir import subscribe
+from online_tapir.cli import fleet as cli
 from online_tapir.errors import ConfigError, WireError
 from online_tapir.fleet.forwarder import Forwarder
 from online_tapir.records import Frame
@@ -24,7 +26,7 @@ from online_tapir.wire import directory as wire
 from online_tapir.wire.diagnosis import why_fleet_silent
 from online_tapir.wire.directory import CameraEntry, Directory, RigEntry
 from online_tapir.wire.fleet import DirectoryReader
-from online_tapir.wire.security import THIS_MACHINE, BoundSocket
+from online_tapir.wire.security import THIS_MACHINE, Access, BoundSocket, load_keys, new_keys, trust
 
 FRAME = Frame(0, 0, 0, np.zeros((17, 33, 3), np.uint8))
 PATIENCE_MS = 5_000
@@ -80,8 +82,8 @@ def test_a_mutated_directory_is_read_or_refused_and_nothing_else(edits: list[tup
 class Head:
     """Publishes a directory again and again, and two rigs' tracks when told."""
 
-    def __init__(self) -> None:
-        self._bound = BoundSocket(zmq.PUB, "tcp://127.0.0.1:0", THIS_MACHINE, {})
+    def __init__(self, access: Access = THIS_MACHINE) -> None:
+        self._bound = BoundSocket(zmq.PUB, "tcp://127.0.0.1:0", access, {})
         self.address = self._bound.address.removeprefix("tcp://")
         self.rigs = [ZmqPublisher("tcp://127.0.0.1:0") for _ in range(2)]
         self.now = Directory("lab")
@@ -206,6 +208,27 @@ def test_silence_is_explained_by_the_directory(head: Head) -> None:
     assert "has no camera 'yard'; there are door" in why_fleet_silent(head.address, "yard", None)
     with subscribe(fleet=head.address, timeout_ms=300) as stream, pytest.raises(TimeoutError, match="door is waiting"):
         next(stream)
+
+
+@pytest.mark.parametrize("clients", [0, 1, 2])
+def test_a_fleet_with_keys_is_reached_by_whom_it_trusts_and_by_itself(
+    clients: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cli, "ANSWER_MS", 1500)
+    own = tmp_path / "fleet"
+    new_keys(own)
+    for number in range(clients):
+        new_keys(tmp_path / f"client{number}")
+        trust(own, tmp_path / f"client{number}" / f"client{number}.key")
+        trust(tmp_path / f"client{number}", own / "fleet.key")
+    new_keys(tmp_path / "stranger")
+    trust(tmp_path / "stranger", own / "fleet.key")
+    with closing(Head(Access(load_keys(own)))) as head:
+        for folder in [own, *(tmp_path / f"client{number}" for number in range(clients))]:
+            assert cli.directory_of(cli.Reach(fleet=head.address, keys=folder)).fleet == "lab"
+        for keys, hint in ((tmp_path / "stranger", "are these keys trusted there"), (None, "give --keys")):
+            with pytest.raises(ConfigError, match=hint):
+                cli.directory_of(cli.Reach(fleet=head.address, keys=keys))
 
 
 def test_without_a_fleet_there_is_no_directory() -> None:
