@@ -151,6 +151,7 @@ def _recording(config: LiveConfig, report: Report, folder: Path) -> WriterSink:
         max_points=config.points.max_points,
         window=config.points.window_frames,
         threads=model.threads,
+        objects=config.points.objects if config.points.calibration is None else "calibrated",
     )
     writer = RecordingWriter(folder, settings, config.output.record_video)
     return WriterSink(writer, f"the recording {folder}", report=report, close_s=None)  # `Recorder` waits

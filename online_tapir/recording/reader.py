@@ -1,7 +1,7 @@
 """Reads a recording step by step, up to where it was cut off."""
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from online_tapir.errors import ConfigError
 from online_tapir.recording.steps import TrackedFrame
-from online_tapir.recording.tables import TABLES, Manifest, batches, is_whole, read_table, table_path
+from online_tapir.recording.tables import TABLES, Manifest, batches, is_there, is_whole, read_table, table_path
 from online_tapir.recording.video import LOSSLESS, VIDEO, read_video
 from online_tapir.records import Frame, Label, Queries, Tracks
 
@@ -40,12 +40,14 @@ class Recording:
         """The file names of tables that are cut although the manifest says that the recording was finished."""
         if self.manifest.end is None:
             return []
-        return [table_path(self.folder, name).name for name in TABLES if not is_whole(self.folder, name)]
+        there = [name for name in TABLES if is_there(self.folder, name)]
+        return [table_path(self.folder, name).name for name in there if not is_whole(self.folder, name)]
 
     def steps(self) -> Iterator[RecordedStep]:
         """Yields every frame that has a picture, a row and tracks. Raises CameraError if there is no video."""
         manifest = self.manifest
-        named = self._queries_by_answer()
+        named, called = self._queries_by_answer(), self._labels_by_frame()
+        labels: dict[int, Label] = {}
         tables = zip(batches(self.folder, "frames"), batches(self.folder, "tracks"), strict=False)  # one is cut earlier
         with closing(read_video(self.folder / VIDEO, manifest.width, manifest.height)) as pictures:
             for (moment, points), rgb in zip(tables, pictures, strict=False):
@@ -56,7 +58,10 @@ class Recording:
                     return  # the picture in which it was cut off
                 if (points["frame_id"].to_numpy() != frame.id).any():
                     raise ConfigError(f"{self.folder} is a damaged recording: its tables disagree at frame {frame.id}")
-                tracks = _tracks(frame, points, row, manifest)
+                for queries in named.get(frame.id, ()):
+                    labels |= queries.labels
+                labels |= called.get(frame.id, {})
+                tracks = _tracks(frame, points, row, manifest, labels)
                 yield RecordedStep(frame, tracks, named.get(frame.id, ()), row["unrecorded"], exact)
 
     def _queries_by_answer(self) -> dict[int, list[Queries]]:
@@ -76,12 +81,24 @@ class Recording:
                 queries.setdefault(int(answered[first]), []).append(found)
         return queries
 
+    def _labels_by_frame(self) -> dict[int, dict[int, Label]]:
+        """What points are called from a frame on, keyed by it and by their ids."""
+        found: dict[int, dict[int, Label]] = {}
+        if is_there(self.folder, "labels"):
+            for row in read_table(self.folder, "labels").to_pylist():
+                label = Label(row["name"], row["group"], row["color"])
+                found.setdefault(row["frame_id"], {})[row["id"]] = label
+        return found
 
-def _tracks(frame: Frame, points: pa.RecordBatch, row: dict[str, Any], manifest: Manifest) -> Tracks:
+
+def _tracks(
+    frame: Frame, points: pa.RecordBatch, row: dict[str, Any], manifest: Manifest, labels: Mapping[int, Label]
+) -> Tracks:
     def column(name: str) -> NDArray[Any]:
         values: NDArray[Any] = points[name].to_numpy(zero_copy_only=False)
         return values
 
+    called = {id: labels[id] for id in column("id").tolist() if labels.get(id, Label()) != Label()}
     return Tracks(
         frame_id=frame.id,
         captured_ns=frame.captured_ns,
@@ -97,4 +114,5 @@ def _tracks(frame: Frame, points: pa.RecordBatch, row: dict[str, Any], manifest:
         model_frame_id=frame.id if row["model_frame_id"] is None else row["model_frame_id"],
         camera=manifest.camera.name,
         model=manifest.model,
+        labels=called,
     )

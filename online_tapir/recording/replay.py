@@ -1,7 +1,8 @@
 """Tracks a recording again, with any model: adds the same points on the same frames and compares the tracks.
 
 With the model, settings and thread count of the recording the tracks are bit-identical, as long as every picture is the
-one that was tracked and none is missing; the comparison reports both.
+one that was tracked and none is missing; the comparison reports both. What a run makes of the model's answers, a replay
+makes of them too: points that come back have to prove themselves, and objects place their hidden points.
 """
 
 import threading
@@ -13,14 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from online_tapir.errors import PublishError
+from online_tapir.points.objects import LEAST, Objects, with_objects
+from online_tapir.points.returning import Returns
 from online_tapir.recording.reader import RecordedStep, Recording
 from online_tapir.recording.steps import TrackedFrame, Writer
 from online_tapir.recording.tables import table_path
 from online_tapir.recording.video import LOSSLESS, VIDEO
-from online_tapir.records import Label, Tracks
+from online_tapir.records import Tracks
 from online_tapir.tracking.tracker import Tracker
 
 WORST_SHOWN = 5  # points
+CALIBRATED = "calibrated"  # in place of a motion
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,8 @@ class Comparison:
     points: int
     left_out: int  # points that were added on a frame that is missing
     carried: int  # frames whose recorded positions optical flow had carried from an earlier answer of the model
-    resumed: int  # points that the run restored from a saved state instead of adding; not replayed either
+    resumed: int  # points that were not named in this recording; not replayed either
+    calibrated: bool  # groups were followed through a lens
     identical: bool  # bit for bit, in all that was recorded of the points
     median_px: float | None
     p95_px: float | None
@@ -75,8 +80,12 @@ class Comparison:
             )
         if self.resumed:
             lines.append(
-                f"{self.resumed} more points came from a saved state: they were not added in this run, so they "
-                f"cannot be tracked again"
+                f"{self.resumed} more points were not named in this recording, but came from a saved state, a template "
+                f"or the time before it began: they cannot be tracked again"
+            )
+        if self.calibrated:
+            lines.append(
+                "groups were followed through a calibrated lens, which a replay does not know: they may differ"
             )
         if self.unrecorded:
             lines.append(f"{self.unrecorded} frames that were tracked are missing: tracks may differ after them")
@@ -106,6 +115,7 @@ class Comparer:
         self._alike: list[NDArray[np.bool_]] = []
         self._frames = self._changed = self._unrecorded = 0
         self._identical = True
+        self._calibrated = False
         self._carried = 0  # frames whose recorded positions flow had carried
         self._model = ""
 
@@ -123,6 +133,9 @@ class Comparer:
         self._changed += not step.exact
         self._unrecorded = step.unrecorded
         self._model = tracks.model
+        self._calibrated |= self._recording.manifest.settings.objects == CALIBRATED and bool(
+            any(label.group for label in then.labels.values())
+        )
         self._carried += step.tracks.model_frame_id != step.frame.id
 
     def comparison(self, left_out: int, resumed: int = 0, expected: int | None = None) -> Comparison:
@@ -155,6 +168,7 @@ class Comparer:
             left_out=left_out,
             carried=self._carried,
             resumed=resumed,
+            calibrated=self._calibrated,
             identical=self._identical and bool(per_point),
             median_px=median_px,
             p95_px=p95_px,
@@ -186,7 +200,9 @@ class Replay:
         self._tracker = tracker
         self._ids: dict[int, int] = {}  # the recording's ids, by the tracker's
         self._named: set[int] = set()  # the recording's ids
-        self._labels: dict[int, Label] = {}  # by the recording's ids
+        self._returns = Returns()
+        motion = recording.manifest.settings.objects
+        self._objects = Objects(motion) if motion in LEAST else None
 
     def track(self, step: RecordedStep) -> Tracks:
         """Removes and adds points as was done before this frame, then tracks it."""
@@ -195,8 +211,19 @@ class Replay:
         self.resumed |= set(step.tracks.ids.tolist()) - self._named
         tracks = self._tracker.step(step.frame)
         ids = np.array([self._ids[id] for id in tracks.ids.tolist()], np.int32)
-        labels = {id: self._labels[id] for id in ids.tolist() if id in self._labels}
-        return replace(tracks, ids=ids, labels=labels, dropped=step.tracks.dropped, camera=step.tracks.camera)
+        labels = {id: label for id, label in step.tracks.labels.items() if id in ids}
+        order = np.argsort(ids)  # a point of a past frame may get a lower number in one run than in the other
+        tracks = replace(
+            tracks,
+            ids=ids[order],
+            **{name: getattr(tracks, name)[order] for name in ("xy", "visible", "occlusion", "uncertainty")},
+            labels=labels,
+            dropped=step.tracks.dropped,
+            camera=step.tracks.camera,
+        )
+        if self._objects is not None:
+            tracks = with_objects(tracks, self._objects.follow(tracks))
+        return self._returns.sift(tracks, tracks.objects)
 
     def _remove_all_but(self, kept: set[int]) -> None:
         gone = [id for id, recorded in self._ids.items() if recorded not in kept]
@@ -208,7 +235,6 @@ class Replay:
     def _name(self, step: RecordedStep) -> None:
         for queries in step.named:
             self._named |= set(queries.ids.tolist())
-            self._labels |= queries.labels
             now = queries.frame_id == step.frame.id
             if not now and queries.frame_id not in self._tracker.frame_ids:
                 self.left_out += len(queries.ids)

@@ -1,10 +1,11 @@
-"""The files in a recording's folder: one manifest, one video, three tables. Nothing here tracks or decodes.
+"""The files in a recording's folder: one manifest, one video, four tables. Nothing here tracks or decodes.
 
     manifest.json    what was recorded and how (version 1); `end` says how it ended, null if it was cut off
     video.avi        one picture per row of `frames`, in the same order (see `video`)
     frames.arrows    one row per frame
     tracks.arrows    one row per point and frame; one record batch per row of `frames`
     queries.arrows   one row per named point
+    labels.arrows    one row whenever a point gets another name, group or colour; not in recordings of older programs
 
 The tables are Arrow IPC streams. Unlike a Parquet file they need no footer, so a truncated one is readable up to the
 cut. `pyarrow.ipc.open_stream`, pandas, polars and DuckDB read them; `read_table` here reads truncated ones, too.
@@ -67,8 +68,19 @@ TABLES = {
             ("group", pa.string()),
         ]
     ),
+    "labels": pa.schema(
+        [
+            ("frame_id", pa.int64()),  # from which on it holds
+            ("id", pa.int32()),
+            ("name", pa.string()),  # "" for none
+            ("group", pa.string()),
+            ("color", pa.int32()),  # 0xRRGGBB; null: chosen by the program that draws
+        ]
+    ),
 }
-LEAST_COLUMNS = {"frames": 8, "tracks": 9, "queries": 5}  # of the first version; later ones add columns behind them
+# Of the first version; later ones add columns behind them.
+LEAST_COLUMNS = {"frames": 8, "tracks": 9, "queries": 5, "labels": 5}
+ADDED_LATER = {"labels"}  # tables that older recordings lack
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +99,7 @@ class Settings:
     max_points: int = 256
     window: int = 32
     threads: int | None = None
+    objects: str = "off"  # how groups of points were followed as things; "calibrated": through a lens, by --calibration
 
     def changed(self, **given: Any) -> "Settings":
         """A copy with the given values that are not None; a given model resets weights and iterations."""
@@ -169,6 +182,11 @@ def is_whole(folder: Path, name: str) -> bool:
             return file.read() == END_OF_STREAM
     except OSError:  # it is missing, or shorter than the marker
         return False
+
+
+def is_there(folder: Path, name: str) -> bool:
+    """Whether the table `name` is there, as it must be unless it was added to later versions."""
+    return name not in ADDED_LATER or table_path(folder, name).exists()
 
 
 def read_table(folder: Path, name: str) -> pa.Table:

@@ -36,6 +36,7 @@ class RecordingWriter:
         self.folder = folder
         self._free_bytes = free_bytes
         self._video: VideoWriter | None = None
+        self._called: dict[int, Label] = {}  # by id, as it was written last
         self._manifest = Manifest(program=_program(), settings=settings, codec=codec)
         with ExitStack() as opened:
             try:
@@ -43,8 +44,9 @@ class RecordingWriter:
                 if any(folder.iterdir()):
                     raise PublishError(f"cannot record into {folder}: it is not empty; name a new folder")
                 self._check_room()
-                self._frames, self._tracks, self._queries = (
-                    opened.enter_context(closing(TableWriter(folder, name))) for name in ("frames", "tracks", "queries")
+                self._frames, self._tracks, self._queries, self._labels = (
+                    opened.enter_context(closing(TableWriter(folder, name)))
+                    for name in ("frames", "tracks", "queries", "labels")
                 )
             except OSError as error:
                 raise PublishError(f"cannot record into {folder}: {error.strerror or error}") from error
@@ -79,6 +81,7 @@ class RecordingWriter:
         )
         for queries in step.named:
             self._write_queries(queries, tracks)
+        self._write_labels(tracks)
         self._frames.append(
             [frame.id],
             [frame.captured_ns],
@@ -127,6 +130,20 @@ class RecordingWriter:
             [label.name for label in labels],
             [label.group for label in labels],
         )
+
+    def _write_labels(self, tracks: Tracks) -> None:
+        """Writes what points are called from this frame on, where that has changed."""
+        now = {id: tracks.labels.get(id, Label()) for id in tracks.ids.tolist()}
+        changed = {id: label for id, label in now.items() if label != self._called.get(id, Label())}
+        self._called = {id: label for id, label in now.items() if label != Label()}
+        if changed:
+            self._labels.append(
+                [tracks.frame_id] * len(changed),
+                list(changed),
+                [label.name for label in changed.values()],
+                [label.group for label in changed.values()],
+                [label.color for label in changed.values()],
+            )
 
 
 def _program() -> str:

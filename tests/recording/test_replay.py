@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from online_tapir.errors import PublishError
 from online_tapir.live.sink import Sink
 from online_tapir.live.stream import Stream
 from online_tapir.model.tapir import Tapir
+from online_tapir.points.objects import Objects
 from online_tapir.points.placement import Grid
 from online_tapir.recording.codecs import CodecName
 from online_tapir.recording.reader import RecordedStep, Recording
@@ -31,7 +33,7 @@ from online_tapir.recording.video import VIDEO
 from online_tapir.recording.writer import RecordingWriter
 from online_tapir.records import Frame, Label, Tracks
 from online_tapir.sinks.background import WriterSink
-from online_tapir.testing import make_tracks, run
+from online_tapir.testing import FakeTracker, make_tracks, run
 from online_tapir.tracking.tracker import Tracker
 from tests.cli.test_app import refused
 
@@ -117,6 +119,47 @@ def test_a_replay_keeps_the_names(tmp_path: Path, make_model: Make) -> None:
     assert writer.steps[-1].tracks.labels == {6: Label("nose", "face"), 7: Label("", "face")}
 
 
+def test_names_that_are_given_later_hold_from_then_on(tmp_path: Path, make_model: Make) -> None:
+    acts = {
+        3: lambda stream: stream.tracker.label(2, Label("nose", "face", 0x00FF00)),
+        6: lambda stream: stream.tracker.label(2, Label("", "face")),
+        8: lambda stream: stream.tracker.label(2, Label()),
+    }
+    recording = record(tmp_path / "run", make_model(), acts=acts)
+    told = [step.tracks.labels for step in recording.steps()]
+    assert told == [{}] * 4 + [{2: Label("nose", "face", 0x00FF00)}] * 3 + [{2: Label("", "face")}] * 2 + [{}] * 4
+    writer = ListWriter()
+    assert replay(recording, tracker(make_model()), [writer]).identical
+    assert [step.tracks.labels for step in writer.steps] == told
+    table_path(recording.folder, "labels").unlink()  # as older programs wrote it
+    assert not recording.cut_tables()
+    assert [step.tracks.labels for step in recording.steps()] == [{}] * 13
+
+
+@pytest.mark.parametrize("motion", ["off", "similarity", "affine"])
+def test_what_a_run_makes_of_the_answers_a_replay_makes_of_them_too(tmp_path: Path, motion: Any) -> None:
+    def moves(xy: Any, named: int, now: int) -> tuple[Any, bool]:
+        return xy + now / 4, not (2 <= now <= 8 and xy[0, 0] > 30)  # the right points come back after seven frames
+
+    class Answering(FakeTracker):
+        def collect(self) -> Tracks:
+            tracks = super().collect()
+            return replace(tracks, model_frame_id=tracks.frame_id)
+
+    settings = replace(SETTINGS, objects=motion)
+    sink = WriterSink(RecordingWriter(tmp_path / "a", settings), "the recording")
+    points = Answering(moves)
+    name = {1: lambda stream: [stream.tracker.label(int(id), Label(group="cup")) for id in stream.tracker.ids]}
+    objects = None if motion == "off" else Objects(motion)
+    run(DemoCamera(49, 33, fps=0), points, Grid(4, 2), [sink, Script(name)], frames=13, objects=objects)
+    sink.close()
+    recording = Recording(tmp_path / "a")
+    shown = [int(step.tracks.visible.sum()) for step in recording.steps()]
+    assert shown[8:11] == [4, 4, 8], "they had yet to prove themselves"
+    comparison = replay(recording, Answering(moves))  # type: ignore[arg-type]
+    assert comparison.identical, comparison
+
+
 def test_points_that_are_replaced_are_replaced_again(tmp_path: Path, make_model: Make) -> None:
     def impatient(stream: Stream) -> None:
         stream.wait_for_hidden(0)
@@ -175,7 +218,7 @@ def test_points_of_a_saved_state_are_said_to_have_no_beginning_here(tmp_path: Pa
     assert (comparison.frames, comparison.resumed, comparison.left_out) == (13, 2, 0)
     assert [point.id for point in comparison.per_point] == [*range(2, 9)]
     assert not comparison.identical
-    assert "2 more points came from a saved state" in str(comparison)
+    assert "2 more points were not named in this recording, but came from a saved state" in str(comparison)
     assert comparison.as_json()["resumed"] == 2
 
 

@@ -26,6 +26,7 @@ COLUMNS = {
     "tracks": "frame_id: int64, captured_ns: int64, captured_unix_ns: int64, id: int32, x: float, y: float, "
     "visible: bool, occlusion: float, uncertainty: float",
     "queries": "id: int32, x: float, y: float, frame_id: int64, answered_frame_id: int64",
+    "labels": "frame_id: int64, id: int32, name: string, group: string, color: int32",
 }
 ROWS = [([i, i], [2.5 * i, 1.0], [0.5, i], [7, 7], [8, 9 + i], ["", "knee"], ["leg", ""]) for i in range(5)]
 
