@@ -16,7 +16,7 @@ def several(words: Sequence[str], tables: Sequence[dict[str, Any]], parse: Parse
     """The configuration of every camera; empty where there is at most one, which needs nothing special.
 
     All other words hold for every camera. A table's settings are that camera's own; `source` may stand for `camera`.
-    What is written gets the camera's name into its path, unless a table names it. Raises ConfigError.
+    What is written gets the camera's name into its path, unless a table names the path. Raises ConfigError.
     """
     sources, rest = split(words)
     if sources and tables:
@@ -34,9 +34,24 @@ def several(words: Sequence[str], tables: Sequence[dict[str, Any]], parse: Parse
     configs = [parse(rest, table) for table in asked]
     if len(configs) == 1:
         return configs
-    keys = [config.source.name or f"camera{number}" for number, config in enumerate(configs, 1)]
-    named = zip(configs, keys, asked, strict=True)
-    return [replace(config, output=own_outputs(config.output, key, table)) for config, key, table in named]
+    names = names_of([(config.source.name, config.source.camera) for config in configs])
+    return [
+        replace(config, source=replace(config.source, name=name), output=own_outputs(config.output, name, table))
+        for config, name, table in zip(configs, names, asked, strict=True)
+    ]
+
+
+def names_of(cameras: Sequence[tuple[str | None, str]]) -> list[str]:
+    """What cameras are called: as they are told (name, source), or by their sources, and not by their order."""
+    from online_tapir.camera.base import free_name
+    from online_tapir.camera.opencv import source_name  # slow to import
+
+    taken = {name for name, _ in cameras if name}
+    found = []
+    for name, source in cameras:
+        found.append(name or free_name(source_name(source), taken))
+        taken.add(found[-1])
+    return found
 
 
 def split(words: Sequence[str]) -> tuple[list[str], list[str]]:

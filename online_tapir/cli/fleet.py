@@ -20,6 +20,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from online_tapir.cli.cameras import names_of
 from online_tapir.cli.signals import stop_on_signal
 from online_tapir.errors import ConfigError
 from online_tapir.files import expanded
@@ -250,11 +251,12 @@ def read_cameras(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]
     asked = content.pop("camera", [])
     if not isinstance(asked, list) or not all(isinstance(table, dict) for table in asked):
         raise ConfigError(f"{path}: cameras are [[camera]] tables, with two brackets")
-    tables: dict[str, dict[str, Any]] = {}
-    for number, table in enumerate(asked, 1):
+    for table in asked:
         if "source" in table:
             table["camera"] = table.pop("source")
-        name = str(table.pop("name", f"camera{number}"))
+    names = names_of([(str(table.pop("name", "")), str(table.get("camera", ""))) for table in asked])
+    tables: dict[str, dict[str, Any]] = {}
+    for name, table in zip(names, asked, strict=True):
         if name in tables:
             raise ConfigError(f"{path}: two cameras are called {name!r}; give each its own name")
         tables[name] = table

@@ -27,7 +27,7 @@ from rich.text import Text
 
 from online_tapir.errors import ConfigError, OnlineTapirError
 from online_tapir.live.status import Rolling
-from online_tapir.records import Tracks
+from online_tapir.records import Label, Tracks
 from online_tapir.wire.messages import DEFAULT_ADDRESS, Heartbeat
 
 if TYPE_CHECKING:
@@ -108,7 +108,10 @@ def patient(
 
 
 def write_jsonl(stream: Iterable[Tracks], out: TextIO, *, count: int | None = None) -> int:
-    """Writes one JSON object per frame, with a list of points; x and y are image pixels, non-finite values are null."""
+    """Writes one JSON object per frame, with a list of points; x and y are image pixels, non-finite values are null.
+
+    A point has `name` and `group` where it was given one.
+    """
     seen = 0
     with _quiet_when_reader_leaves(out):
         for tracks in islice(stream, count):
@@ -197,10 +200,13 @@ def _rows(tracks: Tracks) -> Iterator[tuple[int, float, float, bool, float, floa
 
 
 def _as_json(tracks: Tracks) -> dict[str, Any]:
-    points = [
+    points: list[dict[str, Any]] = [
         {key: value if math.isfinite(value) else None for key, value in zip(POINT_COLUMNS, row, strict=True)}
         for row in _rows(tracks)
     ]
+    for point in points:
+        label = tracks.labels.get(point["id"], Label())
+        point |= {key: text for key, text in (("name", label.name), ("group", label.group)) if text}
     return {
         "camera": tracks.camera,
         "frame_id": tracks.frame_id,

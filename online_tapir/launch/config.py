@@ -13,7 +13,7 @@ from cyclopts.validators import Number
 
 from online_tapir.control.protocol import DEFAULT_ADDRESS as CONTROL_ADDRESS
 from online_tapir.control.protocol import LONGEST_HEARTBEAT_S, SHORTEST_HEARTBEAT_S
-from online_tapir.drawing.look import DEFAULT_COLOR, DEFAULT_MEMORY, LIVE_FPS, LIVE_SIDE, WEB_SIDE, ColorMode
+from online_tapir.drawing.look import DEFAULT_COLOR, DEFAULT_MEMORY, LIVE_FPS, LIVE_SIDE, WEB_FPS, WEB_SIDE, ColorMode
 from online_tapir.files import expanded
 from online_tapir.limits import DEFAULT_MAX_POINTS, DEFAULT_WINDOW, MOST_POINTS, MOST_WINDOW
 from online_tapir.recording.codecs import DEFAULT_CODEC, CodecName
@@ -241,7 +241,8 @@ class ViewerConfig:
     rerun_fps: Annotated[
         float | None,
         Parameter(
-            help=f"Most pictures a second to send to Rerun. [default: {LIVE_FPS:g} for a viewer, all in a file]",
+            help=f"Most pictures a second to send to Rerun. [default: {LIVE_FPS:g} for a window, {WEB_FPS:g} for a "
+            "browser, all in a file]",
             validator=Number(gt=0),
         ),
     ] = None

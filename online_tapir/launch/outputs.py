@@ -136,7 +136,9 @@ def _recording(config: LiveConfig, report: Report, folder: Path) -> WriterSink:
         from online_tapir.recording.tables import Settings  # pyarrow and av: a run that writes nothing needs neither
         from online_tapir.recording.writer import RecordingWriter
     except ModuleNotFoundError as error:
-        raise PublishError(f"a recording needs {error.name}, which this install leaves out; install it") from error
+        raise PublishError(
+            f"a recording needs {error.name}, which this install leaves out; pip install {error.name}"
+        ) from error
 
     model = config.model
     settings = Settings(

@@ -47,7 +47,8 @@ def joining(table: Mapping[str, Any]) -> LiveConfig:
 
 
 def own_outputs(output: OutputConfig, key: str, table: Mapping[str, Any]) -> OutputConfig:
-    """Outputs of one of several cameras: paths that its table does not name get its key."""
+    """Outputs of one of several cameras: paths that its table does not name get its key, with no colon in it."""
+    key = key.replace(":", "-")  # Windows has no such names, and ffmpeg takes what is before one for a protocol
 
     def keyed(flag: str, path: Path | None, *, folder: bool = False) -> Path | None:
         if path is None or flag in table or flag.replace("_", "-") in table:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from online_tapir.cli.app import main
-from online_tapir.cli.cameras import split
+from online_tapir.cli.cameras import names_of, split
 from online_tapir.control.client import CameraState, Controller
 from online_tapir.control.protocol import ControlError
 from online_tapir.recording.reader import Recording
@@ -26,10 +26,18 @@ def test_every_camera_is_recorded_under_its_own_name(tmp_path: Path) -> None:
     words = ["--camera", "demo", "--camera", "demo:7", *ALONE, *QUICK, "--frames", "8"]
     main([*words, "--record", str(tmp_path / "run")])
     recordings = {folder.name: Recording(folder) for folder in (tmp_path / "run").iterdir()}
-    assert set(recordings) == {"camera1", "camera2"}
-    assert {one.manifest.camera.name for one in recordings.values()} == {"demo", "demo-2"}
+    assert set(recordings) == {"demo", "demo-2"}
+    assert all(one.manifest.camera.name == name for name, one in recordings.items())
     assert sum(len(one) for one in recordings.values()) == 8
     assert min(len(one) for one in recordings.values()) >= 3, "one camera starved"
+
+
+def test_cameras_are_called_by_their_sources_whatever_their_order() -> None:
+    cameras = [(None, "0"), (None, "rtsp://me:secret@10.0.0.7:554/stream"), ("yard", "2"), (None, "/dev/video2")]
+    names = names_of(cameras)
+    assert names == ["0", "10.0.0.7:554", "yard", "video2"]
+    assert names_of(cameras[::-1]) == names[::-1]
+    assert names_of([(None, "a.mp4"), (None, "b/a.mp4"), ("a", "c.mp4")]) == ["a-2", "a-3", "a"]
 
 
 def test_tables_give_each_camera_its_own_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

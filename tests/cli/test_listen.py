@@ -93,6 +93,15 @@ def test_writing_stops_after_count_and_takes_no_more(write: Callable[..., int], 
     assert next(frames).frame_id == count
 
 
+def test_json_lines_have_the_names_of_points() -> None:
+    out = io.StringIO()
+    write_jsonl([replace(tracks(0), labels={10: Label("tip", "cup")})], out)
+    called = [
+        {key: point.get(key) for key in ("id", "name", "group")} for point in json.loads(out.getvalue())["points"]
+    ]
+    assert called == [{"id": 10, "name": "tip", "group": "cup"}, {"id": 11, "name": None, "group": None}]
+
+
 @pytest.mark.parametrize("write", [write_jsonl, write_csv])
 def test_a_reader_that_leaves_ends_it_quietly(write: Callable[..., int]) -> None:
     read_end, write_end = os.pipe()

@@ -75,7 +75,7 @@ def test_a_file_of_cameras_is_read(tmp_path: Path) -> None:
     path.write_text('points = "grid:3"\n[[camera]]\nname = "door"\nsource = "0"\n[[camera]]\ncamera = "1"\nfps = 15\n')
     assert read_cameras(path) == (
         {"points": "grid:3"},
-        {"door": {"camera": "0"}, "camera2": {"camera": "1", "fps": 15}},
+        {"door": {"camera": "0"}, "1": {"camera": "1", "fps": 15}},
     )
 
 
