@@ -21,6 +21,8 @@ def run(configs: Sequence[LiveConfig]) -> None:
 
         viewer = configs[0].viewer
         with closing(open_status(quiet=viewer.quiet, json_log=viewer.json_log)) as status:
+            stop.preparing = True  # weights may be fetched now, and a model prepared
             with opened(configs, status, stop, joining) as go:
+                stop.preparing = False
                 go()
             status.finish()

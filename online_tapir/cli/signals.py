@@ -6,18 +6,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
+class Stop(threading.Event):
+    """Is set when a run should end. While it is `preparing`, a signal interrupts at once: there is nothing to save."""
+
+    preparing = False
+
+
 @contextmanager
-def stop_on_signal() -> Iterator[threading.Event]:
+def stop_on_signal() -> Iterator[Stop]:
     """An event that Ctrl-C, SIGTERM and SIGHUP set; a second Ctrl-C interrupts at once.
 
     SIGHUP comes when a terminal or an ssh session closes, often twice. Where it is ignored (nohup) it stays ignored.
     """
-    stop = threading.Event()
+    stop = Stop()
 
     def ask(number: int, frame: object) -> None:
-        if stop.is_set() and number == signal.SIGINT:
-            raise KeyboardInterrupt
+        again = stop.is_set()
         stop.set()
+        if stop.preparing or (again and number == signal.SIGINT):
+            stop.preparing = False  # once: what was opened is closed in peace
+            raise KeyboardInterrupt
 
     numbers = {signal.SIGINT, signal.SIGTERM}
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # Windows has none

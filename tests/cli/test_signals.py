@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from online_tapir import subscribe
+from online_tapir.cli.app import main
 from online_tapir.cli.signals import stop_on_signal
 from online_tapir.recording.reader import Recording
 from online_tapir.recording.video import read_video
@@ -22,6 +23,30 @@ def test_only_a_second_ctrl_c_interrupts() -> None:
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_still_being_prepared_is_interrupted_once(number: signal.Signals) -> None:
+    with stop_on_signal() as stop:
+        stop.preparing = True
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(number)
+        assert stop.is_set()
+        signal.raise_signal(signal.SIGTERM)  # while what was opened is closed
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_a_run_whose_weights_are_still_being_fetched(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fetching(*arguments: object, **named: object) -> None:
+        signal.raise_signal(number)
+        raise AssertionError("it went on")
+
+    monkeypatch.setattr("online_tapir.launch.plan.load_model", fetching)
+    with pytest.raises(SystemExit) as end:
+        main([*map(str, DEMO), *map(str, RUN), "--publish", "off", "--control", "off", "--model", "bootstapir"])
+    assert end.value.code == 130
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has no SIGHUP")
