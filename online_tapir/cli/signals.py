@@ -25,7 +25,7 @@ def stop_on_signal() -> Iterator[Stop]:
         stop.set()
         if stop.preparing or (again and number == signal.SIGINT):
             stop.preparing = False  # once: what was opened is closed in peace
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(0)
 
     numbers = {signal.SIGINT, signal.SIGTERM}
     if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # Windows has none

@@ -25,19 +25,21 @@ def test_only_a_second_ctrl_c_interrupts() -> None:
     assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_run_that_is_still_being_prepared_is_interrupted_once(number: signal.Signals) -> None:
+@pytest.mark.parametrize(("number", "raised"), [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit)])
+def test_a_run_that_is_still_being_prepared_is_interrupted_once(
+    number: signal.Signals, raised: type[BaseException]
+) -> None:
     with stop_on_signal() as stop:
         stop.preparing = True
-        with pytest.raises(KeyboardInterrupt):
+        with pytest.raises(raised):
             signal.raise_signal(number)
         assert stop.is_set()
         signal.raise_signal(signal.SIGTERM)  # while what was opened is closed
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
 def test_a_signal_ends_a_run_whose_weights_are_still_being_fetched(
-    number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+    number: signal.Signals, code: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fetching(*arguments: object, **named: object) -> None:
         signal.raise_signal(number)
@@ -46,7 +48,7 @@ def test_a_signal_ends_a_run_whose_weights_are_still_being_fetched(
     monkeypatch.setattr("online_tapir.launch.plan.load_model", fetching)
     with pytest.raises(SystemExit) as end:
         main([*map(str, DEMO), *map(str, RUN), "--publish", "off", "--control", "off", "--model", "bootstapir"])
-    assert end.value.code == 130
+    assert end.value.code == code
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has no SIGHUP")
