@@ -2,6 +2,7 @@
 
     OnlineTapirError
     ├── ConfigError        an invalid flag or argument
+    │   └── MemoryFullError    the device's memory is too small; the points are lost
     ├── CameraError        a source that cannot be opened or read
     ├── FrameError         a frame that cannot be tracked (shape, type, NaN)
     ├── QueryError         points outside the frame, too many points, a frame that has left the window
@@ -22,6 +23,10 @@ class OnlineTapirError(Exception):
 
 class ConfigError(OnlineTapirError):
     """An invalid flag or argument."""
+
+
+class MemoryFullError(ConfigError):
+    """The device's memory is too small for what was asked; a tracker that raises it has lost its points."""
 
 
 class CameraError(OnlineTapirError):

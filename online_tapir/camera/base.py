@@ -50,7 +50,8 @@ class Camera(Protocol):
 
 def topic_name(text: str) -> str:
     """Replaces everything but letters, digits and `. _ : -` by dashes; at most 64 characters, never empty."""
-    return re.sub(r"[^\w.:-]+", "-", unicodedata.normalize("NFC", text)).strip("-")[:LONGEST_NAME] or "camera"
+    plain = re.sub(r"[^\w.:-]+", "-", unicodedata.normalize("NFC", text)).strip("-")
+    return plain[:LONGEST_NAME].strip("-") or "camera"
 
 
 def free_name(name: str, taken: Container[str]) -> str:

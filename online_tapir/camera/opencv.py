@@ -198,7 +198,12 @@ def without_secrets(address: str) -> str:
     """The address in a form safe to show: no user, no password, no query (cameras take tokens there)."""
     scheme, _, rest = address.partition("://")
     # The last @, not the first: passwords with an @ or a / in them are not always escaped.
-    return f"{scheme}://{re.split('[?#]', rest.rpartition('@')[2])[0]}"
+    before, _, after = rest.rpartition("@")
+    start = re.split("[?#]", before)[0]
+    # A ? or # before the @ is one of a password, unless what is before it may be a host: then the @ is one of a query.
+    if start != before and not re.fullmatch(r"[^/]*:(?!\d*$)[^/]*", start):
+        return f"{scheme}://(hidden)"
+    return f"{scheme}://{re.split('[?#]', after)[0]}"
 
 
 def source_name(spec: str) -> str:

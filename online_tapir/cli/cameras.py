@@ -35,14 +35,29 @@ def several(words: Sequence[str], tables: Sequence[dict[str, Any]], parse: Parse
     if len(configs) == 1:
         return configs
     names = names_of([(config.source.name, config.source.camera) for config in configs])
+    kept = [str(path) for config in configs if (path := config.output.save_state or config.output.resume)]
+    alike = repeated([config.source.camera for config in configs if not config.source.name])
+    if alike is not None and len(set(kept)) < len(kept):
+        raise ConfigError(
+            f"two cameras would be called {alike!r}, and points are saved by that name; give each its own, in a "
+            f"[[camera]] table"
+        )
     return [
         replace(config, source=replace(config.source, name=name), output=own_outputs(config.output, name, table))
         for config, name, table in zip(configs, names, asked, strict=True)
     ]
 
 
+def repeated(sources: Sequence[str]) -> str | None:
+    """A name that several sources make; which of them gets it depends on their order."""
+    from online_tapir.camera.opencv import source_name
+
+    names = [source_name(source) for source in sources]
+    return next((name for name in names if names.count(name) > 1), None)
+
+
 def names_of(cameras: Sequence[tuple[str | None, str]]) -> list[str]:
-    """What cameras are called: as they are told (name, source), or by their sources, and not by their order."""
+    """What cameras are called: as they are told (name, source), or by their sources; of those alike, by their order."""
     from online_tapir.camera.base import free_name
     from online_tapir.camera.opencv import source_name  # slow to import
 

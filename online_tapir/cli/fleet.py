@@ -20,7 +20,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from online_tapir.cli.cameras import names_of
+from online_tapir.cli.cameras import names_of, repeated
 from online_tapir.cli.signals import stop_on_signal
 from online_tapir.errors import ConfigError
 from online_tapir.files import expanded
@@ -204,10 +204,11 @@ def forward(
     from online_tapir.fleet.forwarder import Forwarder
 
     report = partial(Console(stderr=True, highlight=False, soft_wrap=True).print, markup=False)
+    _, itself = _found(reach)
     access = Access(None if publish_keys is None else load_keys(publish_keys), insecure, report)
     with (
         stop_on_signal() as stop,
-        closing(Forwarder(reach.fleet, publish, access=access, keys=reach.keys)) as forwarder,
+        closing(Forwarder(reach.fleet, publish, access=access, keys=reach.keys, itself=itself)) as forwarder,
     ):
         report(f"publishing the fleet at {reach.fleet} on {forwarder.address}")
         forwarder.go(stop)
@@ -254,6 +255,9 @@ def read_cameras(path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]
     for table in asked:
         if "source" in table:
             table["camera"] = table.pop("source")
+    alike = repeated([str(table.get("camera", "")) for table in asked if not table.get("name")])
+    if alike is not None:
+        raise ConfigError(f"{path}: two cameras would be called {alike!r}; give each its own name")
     names = names_of([(str(table.pop("name", "")), str(table.get("camera", ""))) for table in asked])
     tables: dict[str, dict[str, Any]] = {}
     for name, table in zip(names, asked, strict=True):

@@ -84,13 +84,14 @@ def patient(
 ) -> Iterator[Message]:
     """The messages of `stream`; reports once why the first does not come, and with `again` why no further one does.
 
-    A stream with heartbeats is never silent for long while its tracker is there. Raises OnlineTapirError, with the
-    reason, when none has come for `timeout_s`.
+    That is for a stream with heartbeats; a silence is one that lasts more than twice as long as any before. Raises
+    OnlineTapirError, with the reason, when none has come for `timeout_s`.
     """
     allowed_ms = None if timeout_s is None else max(int(timeout_s * 1000), 1)
-    silent_ms, hinted = 0, False
+    silent_ms, hinted, longest_ms = 0, False, 0
     while True:
-        stream.timeout_ms = HINT_MS if allowed_ms is None else min(HINT_MS, allowed_ms - silent_ms)
+        patience_ms = max(HINT_MS, 2 * longest_ms)
+        stream.timeout_ms = patience_ms if allowed_ms is None else min(patience_ms, allowed_ms - silent_ms)
         try:
             message = next(stream)
         except StopIteration:
@@ -103,6 +104,7 @@ def patient(
                 report(why())
             hinted = True
         else:
+            longest_ms = max(longest_ms, silent_ms) if again else 0
             silent_ms, hinted = 0, not again
             yield message
 

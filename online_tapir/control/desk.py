@@ -17,7 +17,7 @@ from online_tapir.camera.opencv import source_name
 from online_tapir.control import protocol
 from online_tapir.control.commands import obey
 from online_tapir.control.protocol import ControlError
-from online_tapir.errors import ConfigError
+from online_tapir.errors import ConfigError, MemoryFullError
 from online_tapir.live.roster import Roster
 
 if TYPE_CHECKING:
@@ -86,10 +86,13 @@ class Desk:
         return result
 
     def _carried_out(self, request: protocol.Request, stream: "Stream") -> dict[str, Any]:
-        """The result of a request. Raises ControlError: whatever fails, a request ends no run."""
+        """The result of a request. Raises ControlError: whatever fails, a request ends no run.
+
+        But where the memory is full the points are lost: raises MemoryFullError, which ends it.
+        """
         try:
             return self._of_the_run(request) or obey(self._asked_for(request, stream), request)
-        except ControlError:
+        except (ControlError, MemoryFullError):
             raise
         except Exception as error:
             logger.exception("%s failed", request.command)

@@ -21,14 +21,17 @@ POLL_MS = 100
 class Forwarder:
     """Publishes at `address` what comes from the fleet at `fleet`, HOST:PORT. Raises PublishError."""
 
-    def __init__(self, fleet: str, address: str, *, access: Access, keys: Path | None = None) -> None:
+    def __init__(
+        self, fleet: str, address: str, *, access: Access, keys: Path | None = None, itself: bool = False
+    ) -> None:
+        """`keys` are a client's of the fleet, or with `itself` the fleet's own; those of `address` are in `access`."""
         try:
             self._bound = BoundSocket(zmq.PUB, address, access, {zmq.SNDHWM: 64, zmq.MAXMSGSIZE: 4096})
         except BindError as error:
             raise PublishError(f"cannot publish on {address}: {error}") from error
         self.address = self._bound.address
         self.forwarded = 0
-        self._raw = FleetRaw(fleet, (wire.TOPIC, wire.HEARTBEAT_TOPIC), keys=keys)
+        self._raw = FleetRaw(fleet, (wire.TOPIC, wire.HEARTBEAT_TOPIC), keys=keys, itself=itself)
 
     def go(self, stop: threading.Event) -> None:
         """Passes on messages until `stop` is set."""

@@ -118,7 +118,7 @@ class Fusion:
         moments = [moment for moment in self._past if first <= moment.flow.id <= last]
         if not moments or (moments[0].flow.id, moments[-1].flow.id) != (first, last):
             return None
-        found, sure = self._through(moments if source == first else moments[::-1], xy)
+        found, sure = self._through(_in_steps(moments if source == first else moments[::-1]), xy)
         return found.clip(0, moments[-1 if source == first else 0].flow.size).astype(np.float32), sure
 
     def _flow(self, frame_id: int | None) -> FlowFrame | None:

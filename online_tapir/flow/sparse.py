@@ -73,6 +73,9 @@ def carry(source: FlowFrame, target: FlowFrame, xy: Points) -> tuple[Points, NDA
         return xy.copy(), passed
     start = ((xy[inside] / source.shrunk) - 0.5).astype(np.float32)[:, None]  # OpenCV's first pixel lies at (0, 0)
     dense = source.towards.get(target.id)
+    if dense is None and source.id in target.towards:  # the same way back
+        forwards, backwards, continuity = target.towards[source.id]
+        dense = backwards, forwards, continuity
     if dense is None:
         dense = source.towards[target.id] = _dense_both_ways(source, target)
     forwards, backwards, continuity = dense

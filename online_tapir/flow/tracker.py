@@ -345,11 +345,19 @@ class FlowTracker(Labelled):
         if query.looks is None:  # the others appear with the model's answer
             self._fusion.add(query.ids, query.xy, frame_id)
         on = _Places(frame_id, query.xy, np.ones(len(query.ids), np.bool_))
+        near = () if query.looks is not None else self._near(on)
         with self._changed:
-            self._named.append(_Named(query.ids, on, on, self._near(on), query.looks))
+            self._named.append(_Named(query.ids, on, on, near, query.looks))
 
     def _near(self, on: _Places) -> tuple[_Places, ...]:
-        """The points on the frames nearest to theirs that the model has answered, one before and one after."""
+        """The points on the frames nearest to theirs that the model has answered, one before and one after.
+
+        None where it takes the newest frame next, and theirs is that one.
+        """
+        with self._changed:
+            idle = not self._working and self._offered is None and self._model_thread.turns == 1
+        if idle and on.frame_id == self._seen[-1]:
+            return ()
         before = max((id for id in self._answered if id < on.frame_id), default=None)
         after = min((id for id in self._answered if id > on.frame_id), default=None)
         found = [(id, self._fusion.carried(on.xy, on.frame_id, id)) for id in (before, after) if id is not None]

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import torch
 
-from online_tapir.errors import ConfigError
+from online_tapir.errors import MemoryFullError
 from online_tapir.model.config import LOWRES_STRIDE, Size, TapirConfig
 
 MIB = 2**20
@@ -139,10 +139,10 @@ def ran_out(error: BaseException) -> bool:
 
 @contextmanager
 def memory_errors(say: Callable[[], str]) -> Iterator[None]:
-    """Turns an out-of-memory error in the block into a ConfigError with the message `say()`."""
+    """Turns an out-of-memory error in the block into a MemoryFullError with the message `say()`."""
     try:
         yield
     except (RuntimeError, MemoryError) as error:
         if not ran_out(error):
             raise
-        raise ConfigError(say()) from error
+        raise MemoryFullError(say()) from error

@@ -23,9 +23,9 @@ Points = NDArray[np.float32]  # [N, 2] image pixels
 LEAST: dict[Motion, int] = {"similarity": 3, "affine": 4, "homography": 5}  # points: one more than they need
 REPROJECTION = 4.0 / 640  # of the picture's longer side: a point farther off does not follow its object
 LEAST_AGREEING = 0.5  # share of the visible points
-# Least spread of the agreeing points across their longest direction, in reaches: points near a line say nothing of what
-# is beside it. A similarity needs none.
-LEAST_SPREAD: dict[Motion, float] = {"similarity": 0.0, "affine": 1.0, "homography": 2.0}
+# Points near a line say nothing of what is beside it, but to a similarity. Their spread across it must be some pixels,
+LEAST_SPREAD_PX = 2.0
+SPREAD_OF_ERRORS = 4.0  # and so many times how far they are off the motion
 DOUBT = 0.5  # least uncertainty of a point that does not follow its object
 CONFIDENCE = 0.999
 ITERATIONS = 500
@@ -101,13 +101,18 @@ class Objects:
         return tuple(found)
 
     def _settle_corners(self, members: Mapping[str, Sequence[int]], sought: Mapping[int, Label]) -> None:
-        """Which points of each group are its first is settled once: what comes later is no corner, whoever leaves."""
+        """Which points of each group are its first is settled once there are enough; later ones are no corners.
+
+        A group that has lost all four begins anew.
+        """
         for name, ids in members.items():
-            corners = self._groups[name].corners
-            awaited = min((id for id, label in sought.items() if label.group == name), default=None)
-            for id in sorted(set(ids) - set(corners)):
-                if len(corners) < CORNERS and (awaited is None or id < awaited):
-                    corners.append(id)
+            seen = self._groups[name]
+            awaited = [id for id, label in sought.items() if label.group == name]
+            if len(seen.corners) == CORNERS and not set(seen.corners) & {*ids, *awaited}:
+                seen.corners = []
+            if len(seen.corners) < CORNERS:
+                there = sorted({*seen.corners, *ids})
+                seen.corners = [id for id in there if id < min(awaited, default=id + 1)][:CORNERS]
 
     def _seen_by(self, lens: Calibration, one: TrackedObject, ideal: Tracks) -> TrackedObject:
         """The object as it lies in the picture, with its pose if its size is known."""
@@ -205,8 +210,11 @@ def fit(
     area = abs(float(np.linalg.det(whole[:2, :2])))
     if agrees.sum() < max(LEAST[motion], LEAST_AGREEING * len(source)) or not 1e-3 < area < 1e3:
         return None, nobody
-    if min(_spread(source[agrees]), _spread(target[agrees])) < LEAST_SPREAD[motion] * reach:
-        return None, nobody
+    if motion != "similarity":
+        off = moved(whole, source[agrees]) - target[agrees]
+        least = max(LEAST_SPREAD_PX, SPREAD_OF_ERRORS * float(np.sqrt((off**2).sum(axis=1).mean())))
+        if min(_spread(source[agrees]), _spread(target[agrees])) < least:
+            return None, nobody
     return whole, agrees
 
 

@@ -62,5 +62,5 @@ class Replenisher:
         }
         overdue = np.array([self._hidden[int(id)] > self._patience for id in tracks.ids], np.bool_)
         outside = ((tracks.xy < 0) | (tracks.xy > (tracks.width, tracks.height))).any(axis=1)
-        labelled = np.isin(tracks.ids, list(tracks.labels))
+        labelled = np.isin(tracks.ids, [id for id, label in tracks.labels.items() if label.name or label.group])
         return tracks.ids[(overdue | (outside & ~tracks.visible)) & ~labelled]

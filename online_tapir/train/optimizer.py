@@ -39,7 +39,7 @@ class Optimizer:
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Goes on from what a checkpoint holds."""
-        for part, state in zip(self._parts, saved["parts"], strict=True):
+        for part, state in zip(self._parts, saved.get("parts", [saved]), strict=True):  # older ones have a single part
             part.load_state_dict(state)
 
 

@@ -18,6 +18,8 @@ MAY_CHANGE = ("steps", "validate_every", "checkpoint_every", "report_every", "co
 def stage_of(start: Tapir, model: TapirConfig, settings: TrainConfig | DistilConfig) -> str:
     """All that a stage depends on: the weights it begins with, the model it makes, and how that learns."""
     told = {name: value for name, value in asdict(settings).items() if name not in MAY_CHANGE}
+    if told.get("optimizer") == "adamw":  # the only one of older checkpoints, which do not tell it
+        del told["optimizer"]
     return json.dumps({"weights": digest(start), "model": asdict(model), **told})
 
 

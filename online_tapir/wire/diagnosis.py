@@ -62,7 +62,7 @@ def why_silent(address: str, camera: str | None, keys: Path | str | None, wait_m
     if not greeted:
         return f"nobody listens at {address}; check that online-tapir runs there and publishes at that address"
     if not states:
-        return f"connected to {address}, where no frame has been published yet"
+        return f"connected to {address}, where nothing has been published for {wait_ms / 1000:g} s"
     if camera is not None and camera not in states:
         return f"{address} publishes {', '.join(sorted(states))}; name one of these with --camera"
     known = {name: state for name, state in states.items() if camera in (None, name)}

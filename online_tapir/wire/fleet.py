@@ -82,16 +82,19 @@ class DirectoryReader(ClientSockets):
 class FleetRaw(ClientSockets):
     """The messages of a fleet's cameras as they were sent, from wherever the cameras are; `topics` says which.
 
-    Messages of an earlier placement are left out (`Fence`). Raises ConfigError for an invalid address or invalid keys.
+    Messages of an earlier placement are left out (`Fence`). With `itself` the keys are the fleet's own. Raises
+    ConfigError for an invalid address or invalid keys.
     """
 
-    def __init__(self, fleet: str, topics: Iterable[bytes], *, keys: Path | str | None = None) -> None:
+    def __init__(
+        self, fleet: str, topics: Iterable[bytes], *, keys: Path | str | None = None, itself: bool = False
+    ) -> None:
         super().__init__(directory_address(fleet), "read the directory of a fleet at")
         self.directory: Directory | None = None  # the newest
         self._fence = Fence()
         self._reached: set[str] = set()
-        self._where = self._connect(zmq.SUB, keys, {**OPTIONS, zmq.CONFLATE: 1}, wire_directory.TOPIC)
-        self._rigs = self._open(zmq.SUB, keys, OPTIONS, topics)
+        self._where = self._connect(zmq.SUB, keys, {**OPTIONS, zmq.CONFLATE: 1}, wire_directory.TOPIC, itself)
+        self._rigs = self._open(zmq.SUB, keys, OPTIONS, topics, itself)
 
     def receive(self, timeout_ms: int | None) -> bytes:
         """The next message. Raises TimeoutError when none comes in time, WireError for one of another format."""

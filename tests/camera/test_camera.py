@@ -12,7 +12,7 @@ import pytest
 
 from online_tapir.camera import CameraInfo, Capture, SyntheticCamera, list_cameras, open_camera
 from online_tapir.camera.base import topic_name
-from online_tapir.camera.opencv import host, without_secrets
+from online_tapir.camera.opencv import host, source_name, without_secrets
 from online_tapir.clock import StepClock
 from online_tapir.errors import CameraError, ConfigError, FrameError
 from online_tapir.mailbox import Closed
@@ -312,6 +312,21 @@ def test_secrets_of_an_address_are_never_shown(address: str) -> None:
     assert without_secrets(address).removesuffix("/live") in ("rtsp://10.0.0.7:554", "http://10.0.0.7:554")
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "rtsp://cam/stream?user=admin&password=s3c@ret",
+        "http://cam?token=s3c@ret/x",
+        "http://cam:80?token=s3c@ret/x",
+        "http://cam:80/a?b#s3c@ret",
+        "rtsp://ann:s3c/x?y@ret@10.0.0.7",
+    ],
+)
+def test_where_an_address_may_be_read_in_two_ways_nothing_of_it_is_shown(address: str) -> None:
+    assert without_secrets(address).partition("://")[2] == "(hidden)"
+    assert source_name(address) == "hidden"
+
+
 def test_names_are_safe_in_a_topic() -> None:
     assert topic_name("my clip/№1\0") == "my-clip-1"
     assert topic_name("дорога") == "дорога"
@@ -320,6 +335,8 @@ def test_names_are_safe_in_a_topic() -> None:
     assert topic_name("日本") == "日本"
     assert topic_name("?!") == "camera"
     assert len(topic_name("x" * 500)) == 64
+    cut = topic_name("x" * 63 + " " + "y" * 9)
+    assert topic_name(cut) == cut == "x" * 63
 
 
 def attach(sysfs: Path, devices: Path, node: str, name: str, index: int = 0) -> None:

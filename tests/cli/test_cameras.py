@@ -9,8 +9,10 @@ import pytest
 
 from online_tapir.cli.app import main
 from online_tapir.cli.cameras import names_of, split
+from online_tapir.cli.fleet import read_cameras
 from online_tapir.control.client import CameraState, Controller
 from online_tapir.control.protocol import ControlError
+from online_tapir.errors import ConfigError
 from online_tapir.recording.reader import Recording
 
 ALONE = ("--rerun", "off", "--publish", "off", "--control", "off")
@@ -37,7 +39,22 @@ def test_cameras_are_called_by_their_sources_whatever_their_order() -> None:
     names = names_of(cameras)
     assert names == ["0", "10.0.0.7:554", "yard", "video2"]
     assert names_of(cameras[::-1]) == names[::-1]
+    assert names_of([(None, "rtsp://cam/s?user=a&password=pa@ss"), (None, "rtsp://u:p?a@ss@cam/1")]) == [
+        "hidden",
+        "hidden-2",
+    ]
     assert names_of([(None, "a.mp4"), (None, "b/a.mp4"), ("a", "c.mp4")]) == ["a-2", "a-3", "a"]
+
+
+def test_points_are_not_saved_under_names_that_depend_on_the_order(tmp_path: Path) -> None:
+    words = ["--camera", "demo", "--camera", "demo:7", *ALONE, *QUICK, "--frames", "2"]
+    with pytest.raises(SystemExit) as end:
+        main([*words, "--save-state", str(tmp_path / "points")])
+    assert end.value.code == 2
+    cameras = tmp_path / "cameras.toml"
+    cameras.write_text('[[camera]]\nsource = "rtsp://nvr/1"\n[[camera]]\nsource = "rtsp://nvr/2"\n')
+    with pytest.raises(ConfigError, match="two cameras would be called 'nvr'"):
+        read_cameras(cameras)
 
 
 def test_tables_give_each_camera_its_own_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

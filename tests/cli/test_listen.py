@@ -218,7 +218,7 @@ def test_a_silence_after_the_first_message_is_left_to_the_heartbeats() -> None:
 
 def test_who_hears_heartbeats_is_told_of_every_silence() -> None:
     one = "nobody is there"
-    assert hear(1, None, None, 2, None, 3, again=True) == ([1, 2, 3], [one, one], 3 * HINT_MS)
+    assert hear(1, None, 2, None, 3, again=True) == ([1, 2, 3], [one, one], HINT_MS + 2 * HINT_MS), "longer than before"
 
 
 def test_a_listener_gives_up_after_its_time_and_says_why() -> None:

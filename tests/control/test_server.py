@@ -14,7 +14,7 @@ from online_tapir.control import protocol
 from online_tapir.control.desk import BURST, REQUESTS_A_SECOND, Budgets
 from online_tapir.control.protocol import ControlError, Request
 from online_tapir.control.server import REQUESTS_A_FRAME, ControlServer
-from online_tapir.errors import ConfigError
+from online_tapir.errors import ConfigError, MemoryFullError
 from online_tapir.live.stream import Stream
 
 PATIENCE_MS = 5_000
@@ -119,6 +119,17 @@ def test_a_request_that_fails_in_an_unforeseen_way_ends_no_run(
     assert (reply["error"], reply["message"]) == ("failed", "ZeroDivisionError: nobody thought of this")
     assert "add failed" in caplog.text
     assert told(server.answer(b"a", asking("list", 2, "desk"), stream))["result"]["waiting"] == []
+
+
+def test_a_full_memory_ends_the_run_that_has_lost_its_points(
+    server: ControlServer, stream: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*arguments: Any, **named: Any) -> Any:
+        raise MemoryFullError("use fewer points")
+
+    monkeypatch.setattr(stream.tracker, "add", full)
+    with pytest.raises(MemoryFullError):
+        server.answer(b"a", asking("add", 1, "desk", **ADD), stream)
 
 
 def test_what_was_refused_may_be_asked_again(server: ControlServer, stream: Stream) -> None:

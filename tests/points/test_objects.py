@@ -162,6 +162,17 @@ def test_points_near_a_line_do_not_settle_what_is_beside_it(motion: Motion, nois
         assert not agrees.any()
 
 
+@pytest.mark.parametrize("motion", ["affine", "homography"])
+def test_small_things_are_found_all_the_same(motion: Motion) -> None:
+    random = np.random.default_rng(5)
+    card = random.uniform([300, 200], [325, 217], (8, 2))
+    found = 0
+    for _ in range(40):
+        target = card + np.array([30, -20]) + random.normal(0, 0.5, card.shape)
+        found += fit(np.asarray(card, np.float32), np.asarray(target, np.float32), motion, 4.0)[0] is not None
+    assert found > 34
+
+
 def test_a_similarity_needs_no_more_than_a_line() -> None:
     line = np.column_stack([np.linspace(200, 400, 8), np.full(8, 240.0)]).astype(np.float32)
     matrix, agrees = fit(line, line + 5, "similarity", 4.0)

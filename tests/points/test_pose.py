@@ -223,6 +223,26 @@ def test_a_corner_that_is_removed_is_not_replaced_by_the_next_point() -> None:
     assert (one.found, one.pose) == (True, None), "its first four points are no rectangle any more"
 
 
+def test_a_group_whose_points_are_all_named_anew_has_new_corners() -> None:
+    objects = Objects("similarity", LENS, {"card": CARD})
+    there = tracks(picture(PLACES_MM, *PLACES[0]))
+    objects.follow(there)
+    labels = {id + 100: label for id, label in there.labels.items()}
+    [one] = objects.follow(replace(there, ids=there.ids + 100, labels=labels))
+    assert one.pose is not None
+
+
+def test_corners_are_the_first_by_their_numbers_in_whatever_order_they_join_the_group() -> None:
+    objects = Objects("similarity", LENS, {"card": CARD})
+    there = tracks(picture(PLACES_MM, *PLACES[0]))
+    joined: dict[int, Label] = {}
+    for id in (2, 0, 3, 1, *range(4, len(PLACES_MM))):
+        joined[id] = Label(group="card")
+        found = objects.follow(replace(there, labels=dict(joined)))
+    assert found[0].pose is not None
+    np.testing.assert_allclose(found[0].pose.translation_mm, PLACES[0][1], atol=0.2)
+
+
 def test_a_corner_that_is_still_searched_for_is_awaited() -> None:
     objects = Objects("similarity", LENS, {"card": CARD})
     there = tracks(picture(PLACES_MM, *PLACES[0]))

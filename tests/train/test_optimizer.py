@@ -50,6 +50,18 @@ def test_biases_do_not_decay() -> None:
         assert torch.equal(free, decayed) == (name == "bias")
 
 
+def test_a_checkpoint_of_before_there_was_muon_is_gone_on_from() -> None:
+    model = nn.Linear(16, 16)
+    groups = [{"params": [model.weight], "weight_decay": 0.1}, {"params": [model.bias], "weight_decay": 0.0}]
+    before = torch.optim.AdamW(groups, lr=RATE, betas=(0.9, 0.98))
+    model(torch.ones(1, 16)).sum().backward()
+    before.step()
+    again = make_optimizer(model, "adamw", RATE, 0.1)
+    again.load_state_dict(before.state_dict())
+    [part] = again.state_dict()["parts"]
+    torch.testing.assert_close(part["state"], before.state_dict()["state"])
+
+
 def test_what_is_frozen_stays() -> None:
     model = nn.Sequential(nn.Linear(16, 16), nn.Linear(16, 16))
     model[1].weight.grad = torch.randn(16, 16)

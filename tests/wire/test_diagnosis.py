@@ -61,7 +61,7 @@ def test_other_cameras_that_are_published_are_named(publishing: Callable[[str], 
 
 def test_a_publisher_without_a_frame_is_told_from_none() -> None:
     with closing(ZmqPublisher(LOOPBACK)) as publisher:
-        assert why_silent(publisher.address, None, None, SHORT).endswith("where no frame has been published yet")
+        assert why_silent(publisher.address, None, None, SHORT).endswith("where nothing has been published for 0.3 s")
     assert why_silent(publisher.address, None, None, LONG).startswith(f"nobody listens at {publisher.address}")
 
 

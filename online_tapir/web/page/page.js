@@ -35,7 +35,8 @@ async function seen(header, [frame, inspection]) {
   if (!cameras.includes(header.camera)) return; // it has left
   const target = camera === null ? tileOf(header.camera).picture : header.camera === camera ? picture : null;
   if (!target) return;
-  await target.show(header, frame);
+  const shown = camera;
+  if (!(await target.show(header, frame)) || shown !== camera) return; // another one is looked at now
   if (camera === null) return caption(header);
   $("waiting").hidden = true;
   tell(header);
@@ -197,8 +198,10 @@ function tileOf(name) {
 
 /** Asks the run; what it refuses is told in one sentence. */
 async function ask(command, parameters = {}) {
+  const asked = camera;
   try {
-    return await link.ask(camera, command, parameters);
+    const answer = await link.ask(asked, command, parameters);
+    return asked === camera ? answer : null; // what another camera answered is not this one's to undo or to show
   } catch (error) {
     say(error.message);
     return null;

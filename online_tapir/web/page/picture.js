@@ -11,26 +11,34 @@ export class Picture {
     this.header = null;
     this.image = null;
     this.trails = new Map(); // by id: [ms, x, y, ...], oldest first
+    this.cleared = 0; // times
     this.box = null; // image pixels: [x, y, x, y]
     this.cross = null; // image pixels
   }
 
   /** Shows nothing: another camera's frame comes next. */
   clear() {
+    this.cleared++;
     this.image?.close();
     this.header = this.image = this.box = this.cross = null;
     this.trails.clear();
     this.canvas.getContext("2d").clearRect(0, 0, this.canvas.width, this.canvas.height);
   }
 
-  /** Shows a frame that has come. */
+  /** Shows a frame that has come; false if it was cleared meanwhile. */
   async show(header, blob) {
+    const before = this.cleared;
     const image = await createImageBitmap(blob);
+    if (before !== this.cleared) {
+      image.close();
+      return false;
+    }
     this.image?.close();
     this.image = image;
     this.header = header;
     this.follow();
     this.draw();
+    return true;
   }
 
   /** Where the points were during the last second. */
