@@ -41,7 +41,7 @@ def test_cameras_are_called_by_their_sources_whatever_their_order() -> None:
     assert names_of(cameras[::-1]) == names[::-1]
     assert names_of([(None, "rtsp://cam/s?user=a&password=pa@ss"), (None, "rtsp://u:p?a@ss@cam/1")]) == [
         "hidden",
-        "hidden-2",
+        "cam",
     ]
     assert names_of([(None, "a.mp4"), (None, "b/a.mp4"), ("a", "c.mp4")]) == ["a-2", "a-3", "a"]
 

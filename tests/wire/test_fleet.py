@@ -226,6 +226,9 @@ def test_a_fleet_with_keys_is_reached_by_whom_it_trusts_and_by_itself(
     with closing(Head(Access(load_keys(own)))) as head:
         for folder in [own, *(tmp_path / f"client{number}" for number in range(clients))]:
             assert cli.directory_of(cli.Reach(fleet=head.address, keys=folder)).fleet == "lab"
+        forwarder = Forwarder(head.address, "tcp://127.0.0.1:0", access=THIS_MACHINE, keys=own, itself=True)
+        with closing(forwarder), pytest.raises(TimeoutError, match="it has no cameras"):
+            forwarder._raw.receive(1500)
         for keys, hint in ((tmp_path / "stranger", "are these keys trusted there"), (None, "give --keys")):
             with pytest.raises(ConfigError, match=hint):
                 cli.directory_of(cli.Reach(fleet=head.address, keys=keys))
