@@ -1,5 +1,6 @@
 """Laws of the optimisers: Muon's steps are balanced and as large as AdamW's, whatever lies how in memory."""
 
+import copy
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ RATE = 0.01
 
 def moved(model: nn.Module, name: str, kind: Any, decay: float = 0.0) -> Tensor:
     """How one step moves a weight of `model`, whose gradients are random, and the same each time."""
+    model = copy.deepcopy(model)
     weights = dict(model.named_parameters())
     generator = torch.Generator().manual_seed(3)
     for weight in weights.values():
