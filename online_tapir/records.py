@@ -5,8 +5,8 @@ Positions are image pixels in raster coordinates: (0, 0) is the top-left corner 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -155,6 +155,11 @@ class Tracks:
             return ""
         more = len(self.searching) - NAMED
         return "searching for " + ", ".join(self.searching[:NAMED]) + (f" and {more} more" if more > 0 else "")
+
+    def taken(self, rows: NDArray[Any]) -> "Tracks":
+        """The tracks of some of the points: of those at `rows`, or where a mask [N] is true."""
+        names = ("ids", "xy", "visible", "occlusion", "uncertainty")
+        return replace(self, **{name: getattr(self, name)[rows] for name in names})
 
     def called(self, id: int) -> str:
         """The point's name, or its id where it has none."""

@@ -200,7 +200,7 @@ def without_secrets(address: str) -> str:
     # The last @, not the first: passwords with an @ or a / in them are not always escaped.
     before, _, after = rest.rpartition("@")
     start = re.split("[?#]", before)[0]
-    # A ? or # before the @ is one of a password, unless what is before it may be a host: then the @ is one of a query.
+    # A ? or # before the @ is part of a password; but if a host may end there, the @ may be part of a query instead.
     if start != before and not re.fullmatch(r"[^/]*:(?!\d*$)[^/]*", start):
         return f"{scheme}://(hidden)"
     return f"{scheme}://{re.split('[?#]', after)[0]}"

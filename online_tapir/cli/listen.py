@@ -84,8 +84,8 @@ def patient(
 ) -> Iterator[Message]:
     """The messages of `stream`; reports once why the first does not come, and with `again` why no further one does.
 
-    That is for a stream with heartbeats; a silence is one that lasts more than twice as long as any before. Raises
-    OnlineTapirError, with the reason, when none has come for `timeout_s`.
+    `again` is for a stream with heartbeats; a silence is reported when it lasts twice as long as the longest before.
+    Raises OnlineTapirError, with the reason, when none has come for `timeout_s`.
     """
     allowed_ms = None if timeout_s is None else max(int(timeout_s * 1000), 1)
     silent_ms, hinted, longest_ms = 0, False, 0
@@ -267,11 +267,12 @@ def listen(
         return why_silent(address, camera, keys) if fleet is None else why_fleet_silent(fleet, camera, keys)
 
     with suppress(KeyboardInterrupt):
-        console = Console(stderr=jsonl or csv)
+        table = not (jsonl or csv)
+        console = Console(stderr=not table)
         report = partial(console.print, markup=False, highlight=False, soft_wrap=True)
-        with closing(tracks(heartbeats=not (jsonl or csv))) as stream:
-            messages = patient(stream, timeout_s=timeout, why=why, report=report, again=not (jsonl or csv))
-            if jsonl or csv:
-                (write_jsonl if jsonl else write_csv)(messages, sys.stdout, count=count)
-            else:
+        with closing(tracks(heartbeats=table)) as stream:
+            messages = patient(stream, timeout_s=timeout, why=why, report=report, again=table)
+            if table:
                 live_table(messages, console, count=count)
+            else:
+                (write_jsonl if jsonl else write_csv)(messages, sys.stdout, count=count)

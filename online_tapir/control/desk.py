@@ -86,9 +86,9 @@ class Desk:
         return result
 
     def _carried_out(self, request: protocol.Request, stream: "Stream") -> dict[str, Any]:
-        """The result of a request. Raises ControlError: whatever fails, a request ends no run.
+        """The result of a request. Raises ControlError for whatever fails, as no request may end a run.
 
-        But where the memory is full the points are lost: raises MemoryFullError, which ends it.
+        Only MemoryFullError ends it: the points are lost then.
         """
         try:
             return self._of_the_run(request) or obey(self._asked_for(request, stream), request)

@@ -82,7 +82,7 @@ class Fusion:
     def add(self, ids: Ids, xy: Points, frame_id: int | None, named: bool = True) -> None:
         """Adds points on the newest frame (None) or on a remembered one, from which flow carries them to the newest.
 
-        Only where people `named` them is their look exact enough to be compared with.
+        `named` points were placed by people: they are where they should be, so later looks are compared with theirs.
         """
         new = np.zeros(len(ids), POINT)
         new["id"], new["visible"] = ids, True

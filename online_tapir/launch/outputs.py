@@ -133,14 +133,16 @@ def open_recorder(config: LiveConfig, report: Report) -> Recorder:
 
 def _recording(config: LiveConfig, report: Report, folder: Path) -> WriterSink:
     try:
-        from online_tapir.recording.tables import Settings  # pyarrow and av: a run that writes nothing needs neither
+        # pyarrow and av: a run that writes nothing needs neither
+        from online_tapir.recording.tables import CALIBRATED, Settings
         from online_tapir.recording.writer import RecordingWriter
     except ModuleNotFoundError as error:
         raise PublishError(
             f"a recording needs {error.name}, which this install leaves out; pip install {error.name}"
         ) from error
 
-    model = config.model
+    model, points = config.model, config.points
+    through_lens = points.calibration is not None and points.objects != "off"
     settings = Settings(
         model=model.model,
         weights=None if model.weights is None else str(model.weights),
@@ -150,10 +152,10 @@ def _recording(config: LiveConfig, report: Report, folder: Path) -> WriterSink:
         resolution=model.resolution,
         engine=model.engine,
         precision=model.precision,
-        max_points=config.points.max_points,
-        window=config.points.window_frames,
+        max_points=points.max_points,
+        window=points.window_frames,
         threads=model.threads,
-        objects=config.points.objects if config.points.calibration is None else "calibrated",
+        objects=CALIBRATED if through_lens else points.objects,
     )
     writer = RecordingWriter(folder, settings, config.output.record_video)
     return WriterSink(writer, f"the recording {folder}", report=report, close_s=None)  # `Recorder` waits

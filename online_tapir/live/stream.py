@@ -162,9 +162,10 @@ class Stream:
         dropped = frame.id - self._collected  # as frames are numbered when they are grabbed
         self._collected += 1
         times = replace(tracks.times, publish=self._publish_ns)
+        labels = tracks.labels
         tracks = self._finder.sift(tracks, self.tracker)
         if self._objects is not None:
-            sought = {id: label for id, label in self.tracker.labels.items() if label.sought}
+            sought = {id: label for id, label in labels.items() if label.sought in tracks.searching}
             tracks = with_objects(tracks, self._objects.follow(tracks, sought))
             if self._objects.trouble not in ("", self._told):
                 self._told = self._objects.trouble

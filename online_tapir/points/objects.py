@@ -23,9 +23,9 @@ Points = NDArray[np.float32]  # [N, 2] image pixels
 LEAST: dict[Motion, int] = {"similarity": 3, "affine": 4, "homography": 5}  # points: one more than they need
 REPROJECTION = 4.0 / 640  # of the picture's longer side: a point farther off does not follow its object
 LEAST_AGREEING = 0.5  # share of the visible points
-# Points near a line say nothing of what is beside it, but to a similarity. Their spread across it must be some pixels,
-LEAST_SPREAD_PX = 2.0
-SPREAD_OF_ERRORS = 4.0  # and so many times how far they are off the motion
+# An affine motion or a homography is not settled by points near a line: their spread across it must be at least
+LEAST_SPREAD_PX = 2.0  # so many pixels
+SPREAD_OF_ERRORS = 4.0  # and so many times their distance from where the motion puts them
 DOUBT = 0.5  # least uncertainty of a point that does not follow its object
 CONFIDENCE = 0.999
 ITERATIONS = 500
@@ -101,9 +101,9 @@ class Objects:
         return tuple(found)
 
     def _settle_corners(self, members: Mapping[str, Sequence[int]], sought: Mapping[int, Label]) -> None:
-        """Which points of each group are its first is settled once there are enough; later ones are no corners.
+        """Settles which points are the corners of each group: its first four. Later points never are.
 
-        A group that has lost all four begins anew.
+        A group that has lost all its corners gets new ones.
         """
         for name, ids in members.items():
             seen = self._groups[name]

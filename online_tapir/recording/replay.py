@@ -18,13 +18,12 @@ from online_tapir.points.objects import LEAST, Objects, with_objects
 from online_tapir.points.returning import Returns
 from online_tapir.recording.reader import RecordedStep, Recording
 from online_tapir.recording.steps import TrackedFrame, Writer
-from online_tapir.recording.tables import table_path
+from online_tapir.recording.tables import CALIBRATED, table_path
 from online_tapir.recording.video import LOSSLESS, VIDEO
 from online_tapir.records import Tracks
 from online_tapir.tracking.tracker import Tracker
 
 WORST_SHOWN = 5  # points
-CALIBRATED = "calibrated"  # in place of a motion
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,9 +132,8 @@ class Comparer:
         self._changed += not step.exact
         self._unrecorded = step.unrecorded
         self._model = tracks.model
-        self._calibrated |= self._recording.manifest.settings.objects == CALIBRATED and bool(
-            any(label.group for label in then.labels.values())
-        )
+        through_lens = self._recording.manifest.settings.objects == CALIBRATED
+        self._calibrated |= through_lens and any(label.group for label in then.labels.values())
         self._carried += step.tracks.model_frame_id != step.frame.id
 
     def comparison(self, left_out: int, resumed: int = 0, expected: int | None = None) -> Comparison:
@@ -212,15 +210,10 @@ class Replay:
         tracks = self._tracker.step(step.frame)
         ids = np.array([self._ids[id] for id in tracks.ids.tolist()], np.int32)
         labels = {id: label for id, label in step.tracks.labels.items() if id in ids}
-        order = np.argsort(ids)  # a point of a past frame may get a lower number in one run than in the other
-        tracks = replace(
-            tracks,
-            ids=ids[order],
-            **{name: getattr(tracks, name)[order] for name in ("xy", "visible", "occlusion", "uncertainty")},
-            labels=labels,
-            dropped=step.tracks.dropped,
-            camera=step.tracks.camera,
-        )
+        then = step.tracks
+        # A point of a past frame may get a lower number in one run than in the other.
+        tracks = replace(tracks, ids=ids, labels=labels, dropped=then.dropped, camera=then.camera)
+        tracks = tracks.taken(np.argsort(ids))
         if self._objects is not None:
             tracks = with_objects(tracks, self._objects.follow(tracks))
         return self._returns.sift(tracks, tracks.objects)

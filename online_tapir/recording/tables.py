@@ -83,6 +83,9 @@ LEAST_COLUMNS = {"frames": 8, "tracks": 9, "queries": 5, "labels": 5}
 ADDED_LATER = {"labels"}  # tables that older recordings lack
 
 
+CALIBRATED = "calibrated"  # `Settings.objects` where groups were followed through a lens, by --calibration
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """The tracker's settings, named like the flags; None means the default of the flag."""
@@ -99,7 +102,7 @@ class Settings:
     max_points: int = 256
     window: int = 32
     threads: int | None = None
-    objects: str = "off"  # how groups of points were followed as things; "calibrated": through a lens, by --calibration
+    objects: str = "off"  # the motion by which groups of points were followed as things, or CALIBRATED
 
     def changed(self, **given: Any) -> "Settings":
         """A copy with the given values that are not None; a given model resets weights and iterations."""

@@ -91,12 +91,13 @@ class WriterSink(Sink):
             self._end("no frame came")
             return
         self._box.close()
-        self._thread.join(CLOSE_SECONDS if self._close_s is None else self._close_s)
+        wait_s = CLOSE_SECONDS if self._close_s is None else self._close_s
+        self._thread.join(wait_s)
         if self._thread.is_alive() and self._close_s is None:
             self._report(f"{self._title} is still being written")
             self._thread.join()
         elif self._thread.is_alive():
-            self.give_up(self._close_s or 0.0)
+            self.give_up(wait_s)
         if self.dropped and not self._live:
             self._report(f"{self._title} lacks {self.dropped} frames: they came faster than they could be written")
 

@@ -133,12 +133,7 @@ class Finder:
         hidden = {id for id in sought if id not in labels or id in searched} | self._given_up
         keep = ~np.isin(tracks.ids, list(hidden))
         return replace(
-            tracks,
-            ids=tracks.ids[keep],
-            xy=tracks.xy[keep],
-            visible=tracks.visible[keep],
-            occlusion=tracks.occlusion[keep],
-            uncertainty=tracks.uncertainty[keep],
+            tracks.taken(keep),
             labels={id: label for id, label in labels.items() if id not in searched},
             searching=tuple(sorted(set(searched.values()))),
         )

@@ -264,9 +264,10 @@ def _checksum(run: str, tensors: Mapping[str, Tensor]) -> str:
 
 
 def _side(value: Any) -> int:
-    if _whole(value) < 1:
+    side = _whole(value)
+    if not side:
         raise ValueError("a picture has no pixels")
-    return _whole(value)
+    return side
 
 
 def _whole(value: Any) -> int:

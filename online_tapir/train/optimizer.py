@@ -62,8 +62,7 @@ def make_optimizer(model: nn.Module, kind: Kind, rate: float, decay: float) -> O
     """The optimiser of all parameters of `model`. Biases and the weights of norms do not decay."""
     weights = list(model.parameters())
     matrices = [weight for weight in weights if kind == "muon" and _is_matrix(weight)]
-    taken = {id(weight) for weight in matrices}
-    left = [weight for weight in weights if id(weight) not in taken]
+    left = [weight for weight in weights if kind != "muon" or not _is_matrix(weight)]
     groups = [
         {"params": [weight for weight in left if weight.ndim > 1], "weight_decay": decay},
         {"params": [weight for weight in left if weight.ndim <= 1], "weight_decay": 0.0},

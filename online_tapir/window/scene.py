@@ -103,12 +103,7 @@ class View:
         seen = tracks.inspection
         living = np.array([id in self.standing.ids for id in tracks.ids.tolist()], np.bool_)
         return replace(
-            tracks,
-            ids=tracks.ids[living],
-            xy=tracks.xy[living],
-            visible=tracks.visible[living],
-            occlusion=tracks.occlusion[living],
-            uncertainty=tracks.uncertainty[living],
+            tracks.taken(living),
             inspection=seen if seen is not None and seen.id == self.standing.inspected else None,
         )
 

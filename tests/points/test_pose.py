@@ -210,8 +210,7 @@ def without(told: Tracks, id: int) -> Tracks:
     """The tracks when a point has been removed."""
     keep = told.ids != id
     labels = {one: label for one, label in told.labels.items() if one != id}
-    parts = {name: getattr(told, name)[keep] for name in ("ids", "xy", "visible", "occlusion", "uncertainty")}
-    return replace(told, labels=labels, **parts)
+    return replace(told.taken(keep), labels=labels)
 
 
 def test_a_corner_that_is_removed_is_not_replaced_by_the_next_point() -> None:

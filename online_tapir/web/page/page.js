@@ -125,11 +125,12 @@ async function learn() {
   }
 }
 
-/** Takes the cameras that run; the only one is shown, of several those that are looked at. */
+/** Takes the names of the cameras that run. A camera that is looked at stays; otherwise the only one is shown, or all. */
 function setCameras(names) {
   const first = cameras.length === 0 || (camera !== null && !picture.header && !chosen);
   cameras = names.slice().sort();
-  const wanted = first || (camera !== null && !cameras.includes(camera)) ? (cameras.length === 1 ? cameras[0] : null) : camera;
+  const gone = camera !== null && !cameras.includes(camera);
+  const usual = cameras.length === 1 ? cameras[0] : null;
   const entries = cameras.length > 1 ? [null, ...cameras] : [];
   $("cameras").replaceChildren(...entries.map((name) => {
     const button = Object.assign(document.createElement("button"), { textContent: name ?? "all cameras" });
@@ -141,7 +142,7 @@ function setCameras(names) {
     tiles.get(name).element.remove();
     tiles.delete(name);
   }
-  show(wanted);
+  show(first || gone ? usual : camera);
 }
 
 /** Shows what was asked for. */
