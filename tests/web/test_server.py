@@ -5,7 +5,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -164,7 +164,9 @@ def test_cameras_that_come_and_go_are_told_and_that_the_run_is_there(
     serve: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(app, "HERE_SECONDS", 0.05)
-    with serve(("left", "right")) as run, joined(run.page) as link:
+    with serve(("left", "right")) as run, ExitStack() as opened:
+        run.wait_for(lambda: len(run.page._bridge.cameras) == 2, "the second camera")
+        link = opened.enter_context(joined(run.page))
         told: list[Any] = []
 
         def hear(name: str) -> Any:
