@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -36,8 +36,20 @@ class Ended(ListSink):
         return {name: names.count(name) for name in dict.fromkeys(names)}
 
 
-class Breaking(SyntheticCamera):
-    """A camera whose cable is pulled after its frames."""
+class Ending(SyntheticCamera):
+    """A camera that, after its frames, waits until it `may_end`, and then ends."""
+
+    may_end: Callable[[], Any] = staticmethod(lambda: True)
+
+    def grab(self) -> bool:
+        more = super().grab()
+        if not more:
+            wait_until(self.may_end)
+        return more
+
+
+class Breaking(Ending):
+    """A camera whose cable is pulled then."""
 
     def grab(self) -> bool:
         if not super().grab():
@@ -45,9 +57,13 @@ class Breaking(SyntheticCamera):
         return True
 
 
-def member(name: str, frames: int = 5, kind: type[SyntheticCamera] = SyntheticCamera) -> Member:
+def member(
+    name: str, frames: int = 5, kind: type[Ending] = Ending, *, may_end: Callable[[], Any] = lambda: True
+) -> Member:
     few = sliding_pictures(min(frames, 5), 33, 49)
-    capture = Capture(kind([few[i % len(few)] for i in range(frames)], name=name), report=lambda line: None)
+    camera = kind([few[i % len(few)] for i in range(frames)], name=name)
+    camera.may_end = may_end
+    capture = Capture(camera, report=lambda line: None)
     stream = Stream(capture, FakeTracker(), threading.Event(), points=Grid(2, 1), report=lambda line: None)  # type: ignore[arg-type]
     return Member(stream, [ListSink()])
 
@@ -64,9 +80,10 @@ def gone(report: str) -> None:
 
 
 def test_a_camera_that_ends_leaves_and_the_others_go_on() -> None:
-    sink, members = Ended(), [member("short", 3), member("long", 300)]
+    sink = Ended()
+    members = [member("short", 3), member("long", 30, may_end=lambda: sink.left)]
     Run(members, [sink], threading.Event()).go()
-    assert sink.seen() == {"short": 3, "long": 300}
+    assert sink.seen() == {"short": 3, "long": 30}
     assert sink.left == ["short"]
 
 
@@ -89,7 +106,7 @@ def test_a_camera_that_takes_long_to_open_delays_no_other() -> None:
 
 def test_a_camera_that_fails_is_told_and_the_others_go_on() -> None:
     sink, roster = Ended(), Roster(report=gone)
-    members = [member("broken", 3, Breaking), member("whole", 30)]
+    members = [member("broken", 3, Breaking), member("whole", 30, may_end=lambda: roster.absent)]
     roster.begin(members)
     Run(members, [sink], threading.Event(), roster=roster).go()
     assert sink.seen() == {"broken": 3, "whole": 30}
@@ -97,14 +114,16 @@ def test_a_camera_that_fails_is_told_and_the_others_go_on() -> None:
 
 
 def test_the_last_cameras_error_is_the_runs() -> None:
-    members = [member("first", 3), member("second", 9, Breaking)]
+    sink = Ended()
+    members = [member("first", 3), member("second", 9, Breaking, may_end=lambda: sink.left)]
     with pytest.raises(CameraError, match="cable"):
-        Run(members, [Ended()], threading.Event()).go()
+        Run(members, [sink], threading.Event()).go()
+    assert sink.left == ["first"]
 
 
 def test_what_a_camera_held_is_given_back_when_it_leaves_and_at_the_end() -> None:
     given_back: list[str] = []
-    members = [member("short", 3), member("long", 60)]
+    members = [member("short", 3), member("long", 60, may_end=lambda: given_back)]
     for one in members:
         one.held.callback(given_back.append, one.stream.name)
     roster = Roster(report=gone)

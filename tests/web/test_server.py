@@ -1,8 +1,11 @@
 """The page's server over real sockets: pictures, requests, JSON for programs, and everything that is refused."""
 
+import asyncio
 import json
 import socket
+import ssl
 import struct
+import subprocess
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -14,6 +17,7 @@ from urllib.request import Request, urlopen
 import cv2
 import numpy as np
 import pytest
+from websockets.asyncio.client import connect as connect_async
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
@@ -390,9 +394,6 @@ def test_a_connection_that_asks_nothing_is_closed(serve: Callable[..., Any], mon
 
 
 def test_it_is_served_over_tls(serve: Callable[..., Any], tmp_path: Path) -> None:
-    import ssl
-    import subprocess
-
     key, certificate = tmp_path / "key.pem", tmp_path / "cert.pem"
     subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
     made = [
@@ -410,11 +411,15 @@ def test_it_is_served_over_tls(serve: Callable[..., Any], tmp_path: Path) -> Non
         str(certificate),
     ]
     subprocess.run([*made, *subject], check=True, capture_output=True)
+    trusting = ssl.create_default_context(cafile=certificate)
+
+    async def seen(url: str) -> bytes | str:  # a threaded client reads and writes one TLS connection at the same time
+        async with connect_async(url, ssl=trusting, max_size=None, open_timeout=20) as link, asyncio.timeout(20):
+            return await anext(message async for message in link if isinstance(message, bytes))
+
     with serve(certificate=certificate, key=key) as run:
         assert run.page.url.startswith("https://")
-        trusting = ssl.create_default_context(cafile=certificate)
-        with connect(run.page.url.replace("https", "wss") + "stream", ssl=trusting, max_size=None) as link:
-            heard(link)
+        assert b"\xff\xd8" in asyncio.run(seen(run.page.url.replace("https", "wss") + "stream")), "no JPEG"
 
 
 def test_what_cannot_be_served_is_refused_with_advice(tmp_path: Path) -> None:
