@@ -31,7 +31,7 @@ sys.exit(main(sys.argv[1:]))
 
 def test_a_rehearsal_goes_all_the_way_on_a_bare_machine(tmp_path: Path) -> None:
     path = tmp_path / "found.json"
-    command = [sys.executable, "-c", BARE, "--device", "cpu", "--rehearse", "--budget", "60", "--json", str(path)]
+    command = [sys.executable, "-c", BARE, "--device", "cpu", "--rehearse", "--budget", "600", "--json", str(path)]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]

@@ -2,10 +2,12 @@
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from online_tapir.camera import Capture, SyntheticCamera
 from online_tapir.camera.base import free_name
@@ -18,6 +20,13 @@ from online_tapir.points.placement import Grid
 from online_tapir.testing import FakeTracker, ListSink, sliding_pictures
 
 PATIENCE_S = 20.0
+
+
+def wait_until(told: Callable[[], Any]) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not told():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.005)
 
 
 class Ended(ListSink):
@@ -36,43 +45,19 @@ class Ended(ListSink):
         return {name: names.count(name) for name in dict.fromkeys(names)}
 
 
-class Ending(SyntheticCamera):
-    """A camera that, after its frames, waits until it `may_end`, and then ends."""
-
-    may_end: Callable[[], Any] = staticmethod(lambda: True)
-
-    def grab(self) -> bool:
-        more = super().grab()
-        if not more:
-            wait_until(self.may_end)
-        return more
-
-
-class Breaking(Ending):
-    """A camera whose cable is pulled then."""
-
-    def grab(self) -> bool:
-        if not super().grab():
-            raise CameraError("the cable is out")
-        return True
-
-
-def member(
-    name: str, frames: int = 5, kind: type[Ending] = Ending, *, may_end: Callable[[], Any] = lambda: True
-) -> Member:
+def member(name: str, frames: int = 5, *, may_end: Callable[[], Any] = lambda: True, breaks: bool = False) -> Member:
+    """A camera of some frames that ends, or `breaks`, after them, not before it `may_end`."""
     few = sliding_pictures(min(frames, 5), 33, 49)
-    camera = kind([few[i % len(few)] for i in range(frames)], name=name)
-    camera.may_end = may_end
-    capture = Capture(camera, report=lambda line: None)
+
+    def pictures() -> Iterator[NDArray[np.uint8]]:
+        yield from (few[i % len(few)] for i in range(frames))
+        wait_until(may_end)
+        if breaks:
+            raise CameraError("the cable is out")
+
+    capture = Capture(SyntheticCamera(pictures(), name=name), report=lambda line: None)
     stream = Stream(capture, FakeTracker(), threading.Event(), points=Grid(2, 1), report=lambda line: None)  # type: ignore[arg-type]
     return Member(stream, [ListSink()])
-
-
-def wait_until(told: Any) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not told():
-        assert time.monotonic() < deadline, "it never happened"
-        time.sleep(0.005)
 
 
 def gone(report: str) -> None:
@@ -106,7 +91,7 @@ def test_a_camera_that_takes_long_to_open_delays_no_other() -> None:
 
 def test_a_camera_that_fails_is_told_and_the_others_go_on() -> None:
     sink, roster = Ended(), Roster(report=gone)
-    members = [member("broken", 3, Breaking), member("whole", 30, may_end=lambda: roster.absent)]
+    members = [member("broken", 3, breaks=True), member("whole", 30, may_end=lambda: roster.absent)]
     roster.begin(members)
     Run(members, [sink], threading.Event(), roster=roster).go()
     assert sink.seen() == {"broken": 3, "whole": 30}
@@ -115,7 +100,7 @@ def test_a_camera_that_fails_is_told_and_the_others_go_on() -> None:
 
 def test_the_last_cameras_error_is_the_runs() -> None:
     sink = Ended()
-    members = [member("first", 3), member("second", 9, Breaking, may_end=lambda: sink.left)]
+    members = [member("first", 3), member("second", 9, may_end=lambda: sink.left, breaks=True)]
     with pytest.raises(CameraError, match="cable"):
         Run(members, [sink], threading.Event()).go()
     assert sink.left == ["first"]
