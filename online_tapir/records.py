@@ -106,6 +106,17 @@ class TrackedObject:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class ObjectReference:
+    """What an object's motion is measured against: a group of points as they were when they were first seen."""
+
+    ids: tuple[int, ...]
+    xy: NDArray[np.float32]  # [P, 2] pixels of a picture of `size`, without the distortion of the `lens`
+    corners: tuple[int, ...]  # ids of the group's first points, though some may be gone
+    size: tuple[int, int]  # width, height
+    lens: tuple[float, ...]  # the numbers of its calibration; none: not calibrated
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Pose:
     """Where a flat object is, in the camera's own space: x right, y down, z forward, millimetres.
 

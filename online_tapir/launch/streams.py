@@ -80,8 +80,8 @@ class Streams:
                 open_source = self._named(camera, config.source, open_source)
                 held.callback(self.names.discard, camera.name)
                 tracker = self._tracker(config, camera, cameras, saved, held)
-            _resume(tracker, saved, config.output, report)
-            keeper = _keeper(config.output, tracker, report, self.write_state)
+            _resume(tracker, objects, saved, config.output, report)
+            keeper = _keeper(config.output, tracker, objects, report, self.write_state)
             if keeper is not None:
                 own.append(held.enter_context(keeper))
             report(camera.description)
@@ -226,10 +226,16 @@ def _state_to_resume(output: OutputConfig) -> Path | None:
 
 
 def _resume(
-    tracker: "Tracker | FlowTracker | ExportedTracker", saved: Path | None, output: OutputConfig, report: Report
+    tracker: "Tracker | FlowTracker | ExportedTracker",
+    objects: Objects | None,
+    saved: Path | None,
+    output: OutputConfig,
+    report: Report,
 ) -> None:
     if saved is not None:
         state = tracker.load_state(saved)
+        if objects is not None:
+            objects.restore(state.objects)
         when = datetime.fromtimestamp(state.saved_unix_ns / 1e9).astimezone().isoformat(" ", "seconds")
         report(f"continuing with {state.points} points saved to {saved} at {when}, on frame {state.frame_id}")
     elif output.resume is not None:
@@ -237,10 +243,16 @@ def _resume(
 
 
 def _keeper(
-    output: OutputConfig, tracker: "Tracker | FlowTracker | ExportedTracker", report: Report, write: WriteState | None
+    output: OutputConfig,
+    tracker: "Tracker | FlowTracker | ExportedTracker",
+    objects: Objects | None,
+    report: Report,
+    write: WriteState | None,
 ) -> "StateKeeper | None":
     if output.save_state is None:
         return None
     from online_tapir.live.state_keeper import StateKeeper
 
-    return StateKeeper(output.save_state, tracker, every_s=output.save_state_every, report=report, write=write)
+    return StateKeeper(
+        output.save_state, tracker, objects=objects, every_s=output.save_state_every, report=report, write=write
+    )

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -17,6 +18,7 @@ from online_tapir.flow.tracker import FlowTracker
 from online_tapir.live.saves import Outcome, Save
 from online_tapir.live.sink import Sink
 from online_tapir.mailbox import Closed, Mailbox
+from online_tapir.points.objects import Objects
 from online_tapir.records import Tracks
 from online_tapir.tracking import state_file
 from online_tapir.tracking.exported import ExportedTracker
@@ -32,6 +34,8 @@ CLOSE_SECONDS = 10.0
 class StateKeeper(Sink):
     """Saves the points of `tracker` to `path` on request, every `every_s`, and at the end of the `with`.
 
+    What their `objects` are measured against is saved with them.
+
     A failed save is reported, and tracking continues. Raises StateError at once if `path` cannot be written or is some
     other file, and at the end if the last save fails, unless another error ended the run.
     """
@@ -41,6 +45,7 @@ class StateKeeper(Sink):
         path: Path,
         tracker: Tracker | FlowTracker | ExportedTracker,
         *,
+        objects: Objects | None = None,
         every_s: float | None = None,
         report: Callable[[str], None] = print,
         monotonic_ns: Callable[[], int] = time.monotonic_ns,
@@ -50,6 +55,7 @@ class StateKeeper(Sink):
         self.outcome = Outcome()
         self._path = path
         self._tracker = tracker
+        self._objects = objects
         self._every_ns = None if every_s is None else int(every_s * 1e9)
         self._report = report
         self._monotonic_ns = monotonic_ns
@@ -63,7 +69,10 @@ class StateKeeper(Sink):
 
     def save(self) -> Save:
         """Queues a copy of the points for writing; see `outcome`. Raises StateError before the first frame."""
-        save = Save(self._asked + 1, self._tracker.saved_state())
+        state = self._tracker.saved_state()
+        if self._objects is not None:
+            state = replace(state, objects=self._objects.references)
+        save = Save(self._asked + 1, state)
         self._asked = save.number
         self._box.offer(save)
         return save

@@ -33,6 +33,11 @@ class Calibration:
     matrix: NDArray[np.float64]  # [3, 3]
     distortion: NDArray[np.float64]  # [0, 4, 5, 8, 12 or 14]
 
+    @property
+    def numbers(self) -> tuple[float, ...]:
+        """Its matrix, row by row, and its distortion: what tells it from another lens."""
+        return (*self.matrix.ravel().tolist(), *self.distortion.ravel().tolist())
+
     def undistort(self, xy: NDArray[Any]) -> NDArray[np.float32]:
         """Points xy [N, 2] of the picture, in image pixels, where the ideal camera sees them."""
         if not len(xy):

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from online_tapir.points.calibration import Calibration
 from online_tapir.points.pose import CORNERS, plane_of, pose
-from online_tapir.records import Label, Pose, TrackedObject, Tracks
+from online_tapir.records import Label, ObjectReference, Pose, TrackedObject, Tracks
 
 Motion = Literal["similarity", "affine", "homography"]
 Points = NDArray[np.float32]  # [N, 2] image pixels
@@ -39,6 +39,10 @@ class _Seen:
     xy: list[NDArray[np.float32]] = field(default_factory=list)  # of each point, image pixels
     corners: list[int] = field(default_factory=list)  # ids of the group's first points, though some may be gone
     pose: Pose | None = None  # the last
+
+    @classmethod
+    def of(cls, reference: ObjectReference) -> "_Seen":
+        return cls(list(reference.ids), list(reference.xy), list(reference.corners))
 
     def box(self) -> NDArray[np.float32]:
         """The corners of the box around its points, [4, 2], clockwise from the top left."""
@@ -64,7 +68,28 @@ class Objects:
         self._calibration = calibration
         self._sizes = sizes or {}
         self._groups: dict[str, _Seen] = {}
+        self._restored: dict[str, ObjectReference] = {}  # from an earlier run, before the first frame of this one
+        self._picture: tuple[tuple[int, int], tuple[float, ...]] | None = None  # its size and its lens's numbers
         self.trouble = ""  # why the calibration is not used
+
+    @property
+    def references(self) -> dict[str, ObjectReference]:
+        """What the motions are measured against, by group; empty before the first frame."""
+        if self._picture is None:
+            return dict(self._restored)
+        return {
+            name: ObjectReference(
+                tuple(seen.ids), np.array(seen.xy, np.float32).reshape(-1, 2), tuple(seen.corners), *self._picture
+            )
+            for name, seen in self._groups.items()
+        }
+
+    def restore(self, references: Mapping[str, ObjectReference]) -> None:
+        """Goes on from the `references` of an earlier run, before the first frame.
+
+        Those of a picture of another size, or through another lens, are left out: such objects begin anew.
+        """
+        self._restored = dict(references)
 
     def _lens(self, tracks: Tracks) -> Calibration | None:
         """The calibration, if it is for pictures of this size."""
@@ -89,9 +114,12 @@ class Objects:
         for id, label in tracks.labels.items():
             if label.group:
                 members.setdefault(label.group, []).append(id)
+        lens = self._lens(tracks)
+        self._picture = (tracks.width, tracks.height), () if lens is None else lens.numbers
+        restored = {name: _Seen.of(one) for name, one in self._restored.items() if self._fits(one)}
+        self._groups, self._restored = {**restored, **self._groups}, {}
         self._groups = {name: self._groups.get(name) or _Seen() for name in members}
         self._settle_corners(members, sought or {})
-        lens = self._lens(tracks)
         ideal = tracks if lens is None else replace(tracks, xy=lens.undistort(tracks.xy))
         found = []
         for name in sorted(members):
@@ -99,6 +127,9 @@ class Objects:
             if one is not None:
                 found.append(one if lens is None else self._seen_by(lens, one, ideal))
         return tuple(found)
+
+    def _fits(self, reference: ObjectReference) -> bool:
+        return (reference.size, reference.lens) == self._picture
 
     def _settle_corners(self, members: Mapping[str, Sequence[int]], sought: Mapping[int, Label]) -> None:
         """Settles which points are the corners of each group: its first four. Later points never are.

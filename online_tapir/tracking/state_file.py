@@ -6,7 +6,8 @@ One .safetensors file, of version 1; nothing in it is executed. Its metadata:
     run              JSON: config, weights, dtype, resolutions (see `Origin`), frame_id, frames, next_id, saved_unix_ns,
                      labels ([[id, name, group, colour, template it is searched by], ...]; older files have
                      none, or no template), waiting_size (height and width of the picture of waiting_xy, or null;
-                     older files have none)
+                     older files have none), objects (by group, the fields of its `ObjectReference`; older files have
+                     none)
     crc32            of `run` and the bytes of all tensors, in the order of their names
 
 Its tensors: `ids` int32 [N], `waiting_ids` int32 [M] and `waiting_xy` float32 [M, 2] of points that were added for the
@@ -35,7 +36,7 @@ from online_tapir.limits import LEAST_INPUT, MOST_INPUT
 from online_tapir.model.config import Size, TapirConfig
 from online_tapir.model.digest import content
 from online_tapir.model.state import TrackState
-from online_tapir.records import Label
+from online_tapir.records import Label, ObjectReference
 
 FORMAT, VERSION = "online-tapir/state", "1"
 MOST_RESOLUTIONS = 16  # to refine points at; more than any frame size needs
@@ -68,6 +69,7 @@ class SavedState:
     waiting_size: Size | None = None  # height, width; None: of the next frame, whatever its size
     saved_unix_ns: int = field(default_factory=time.time_ns)
     labels: Mapping[int, Label] = field(default_factory=dict)  # by id
+    objects: Mapping[str, ObjectReference] = field(default_factory=dict)  # by group
 
     @property
     def points(self) -> int:
@@ -84,7 +86,8 @@ def write(path: Path, saved: SavedState) -> None:
     """Writes a state atomically and syncs it to disk. If that fails, raises StateError and keeps the old file."""
     head = {name: getattr(saved, name) for name in ("frame_id", "frames", "next_id", "saved_unix_ns", "waiting_size")}
     labels = [[id, label.name, label.group, label.color, label.sought] for id, label in saved.labels.items()]
-    run = json.dumps({**asdict(saved.origin), **head, "labels": labels})
+    objects = {name: {**asdict(one), "xy": one.xy.tolist()} for name, one in saved.objects.items()}
+    run = json.dumps({**asdict(saved.origin), **head, "labels": labels, "objects": objects})
     tensors = saved.tensors
     metadata = {"format": FORMAT, "version": VERSION, "run": run, "crc32": _checksum(run, tensors)}
     content = save(tensors, metadata)
@@ -154,12 +157,14 @@ def _read_run(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
         labels = {_whole(id): _label(*rest) for id, *rest in run.get("labels", [])}
         size = run.get("waiting_size")
         waiting_size = None if size is None else (_side(size[0]), _side(size[1]))
+        objects = {name: _reference(**one) for name, one in dict(run.get("objects", {})).items()}
         known = {"config": run["config"], "weights": str(run["weights"]), "dtype": str(run["dtype"])}
-    except (ValueError, TypeError, LookupError, RecursionError) as error:
+    except (ValueError, TypeError, LookupError, OverflowError, RecursionError) as error:
         raise _damaged(path, f"its metadata is invalid ({str(error)[:80]})") from error
     if not 0 < len(resolutions) <= MOST_RESOLUTIONS or counts["next_id"] > MOST_IDS:
         raise _damaged(path, f"{len(resolutions)} resolutions, {counts['next_id']} ids")
-    return {**known, **counts, "resolutions": resolutions, "labels": labels, "waiting_size": waiting_size}
+    told = {"labels": labels, "objects": objects, "waiting_size": waiting_size}
+    return {**known, **counts, **told, "resolutions": resolutions}
 
 
 def _label(name: object, group: object, color: object, sought: object = "") -> Label:
@@ -167,6 +172,17 @@ def _label(name: object, group: object, color: object, sought: object = "") -> L
     if not (texts and (color is None or isinstance(color, int))):
         raise TypeError(f"{_shown([name, group, color, sought])} is no label")
     return Label(str(name), str(group), color, str(sought))
+
+
+def _reference(ids: Any, xy: Any, corners: Any, size: Any, lens: Any) -> ObjectReference:
+    places = np.array(xy, np.float32).reshape(-1, 2)
+    width, height = size
+    known = tuple(map(_whole, ids))
+    if not (len(set(known)) == len(known) == len(places) and np.isfinite(places).all()):
+        raise ValueError(f"{_shown([ids, xy])} are no points")
+    return ObjectReference(
+        known, places, tuple(map(_whole, corners)), (_side(width), _side(height)), tuple(map(float, lens))
+    )
 
 
 def _check_origin(path: Path, run: Mapping[str, Any], wanted: Origin) -> Origin:
@@ -245,6 +261,7 @@ def _check_content(path: Path, origin: Origin, run: Mapping[str, Any], tensors: 
         run["waiting_size"],
         run["saved_unix_ns"],
         {id: label for id, label in run["labels"].items() if id in every},
+        run["objects"],
     )
 
 

@@ -1,5 +1,6 @@
 """A group of points moves as a thing: by those that agree, and never by a guess."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -178,3 +179,45 @@ def test_a_similarity_needs_no_more_than_a_line() -> None:
     matrix, agrees = fit(line, line + 5, "similarity", 4.0)
     assert matrix is not None
     assert agrees.all()
+
+
+@pytest.mark.parametrize("motion", MOTIONS)
+def test_after_a_restart_an_object_is_told_against_where_it_was_first_seen(motion: Motion) -> None:
+    before, after = Objects(motion), Objects(motion)
+    before.follow(tracks(PLACES))
+    after.restore(before.references)
+    now = moved(MOTIONS[motion], PLACES)
+    [one], [other] = before.follow(tracks(now, 1)), after.follow(tracks(now))
+    assert one.matrix is not None
+    assert np.abs(one.matrix - np.eye(3)).max() > 0.1
+    np.testing.assert_array_equal(other.matrix, one.matrix)
+    np.testing.assert_array_equal(other.box, one.box)
+
+
+def test_an_object_is_saved_before_and_after_the_first_frame_of_a_run_that_goes_on() -> None:
+    before, after = Objects(), Objects()
+    assert before.references == {}
+    before.follow(tracks(PLACES))
+    after.restore(before.references)
+    for references in (after.references, (after.follow(tracks(PLACES)), after.references)[1]):
+        assert list(references) == ["cup"]
+        assert references["cup"].ids == tuple(range(16))
+        np.testing.assert_array_equal(references["cup"].xy, PLACES)
+
+
+def test_in_a_picture_of_another_size_an_object_begins_anew() -> None:
+    before, after = Objects(), Objects()
+    before.follow(tracks(PLACES))
+    after.restore(before.references)
+    small = replace(tracks(PLACES / 2), width=320, height=240)
+    [one] = after.follow(small)
+    np.testing.assert_allclose(one.matrix, np.eye(3), atol=1e-3)
+    assert after.references["cup"].size == (320, 240)
+
+
+def test_a_group_that_is_gone_is_not_saved_again() -> None:
+    before, after = Objects(), Objects()
+    before.follow(tracks(PLACES))
+    after.restore(before.references)
+    after.follow(tracks(PLACES, group="plate"))
+    assert list(after.references) == ["plate"]

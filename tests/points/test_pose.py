@@ -251,3 +251,28 @@ def test_a_corner_that_is_still_searched_for_is_awaited() -> None:
     [one] = objects.follow(there)
     assert one.pose is not None
     np.testing.assert_allclose(one.pose.translation_mm, PLACES[0][1], atol=0.2)
+
+
+def test_after_a_restart_a_removed_corner_is_still_missed_and_a_pose_goes_on() -> None:
+    before, there = Objects("similarity", LENS, {"card": CARD}), tracks(picture(PLACES_MM, *PLACES[0]))
+    before.follow(there)
+    whole = before.references
+    before.follow(without(there, 1))
+    now = tracks(picture(PLACES_MM, *PLACES[1]))
+    for references, told, has_pose in ((whole, now, True), (before.references, without(now, 1), False)):
+        after = Objects("similarity", LENS, {"card": CARD})
+        after.restore(references)
+        [one] = after.follow(told)
+        assert one.found
+        assert (one.pose is not None) == has_pose
+
+
+@pytest.mark.parametrize(
+    "lens", [None, replace(LENS, matrix=LENS.matrix * [[1.01], [1.01], [1]])], ids=["none", "other"]
+)
+def test_what_was_seen_through_another_lens_is_nothing_to_go_on_from(lens: Calibration | None) -> None:
+    before, after = Objects("homography", lens), Objects("homography", LENS)
+    before.follow(tracks(picture(PLACES_MM, *PLACES[0])))
+    after.restore(before.references)
+    [one] = after.follow(tracks(picture(PLACES_MM, *PLACES[1])))
+    np.testing.assert_allclose(one.matrix, np.eye(3), atol=1e-3)

@@ -24,14 +24,16 @@ from online_tapir.errors import QueryError, StateError
 from online_tapir.model.config import TapirConfig
 from online_tapir.model.digest import digest
 from online_tapir.model.tapir import Tapir
-from online_tapir.records import Frame, Tracks
+from online_tapir.records import Frame, ObjectReference, Tracks
 from online_tapir.tracking import state_file
+from online_tapir.tracking.persistence import Persistence
 from online_tapir.tracking.tracker import Resolution, Tracker
 
 Pictures = list[NDArray[np.uint8]]
 MakeModel = Callable[..., Tapir]
 MakeFrames = Callable[..., Pictures]
 HEIGHT, WIDTH, ROOM = 130, 161, 16
+CUP = {"ids": [0, 3], "xy": [[1, 2], [3, 4]], "corners": [0, 3], "size": [640, 480], "lens": [1.5]}
 HOSTILE = settings(
     max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
@@ -391,12 +393,39 @@ def test_a_file_that_contradicts_itself_is_refused_though_its_checksum_is_right(
         {"config": 7},
         {"weights": [[]]},
         {"dtype": "float64"},
+        {"objects": {"cup": {}}},
+        {"objects": {"cup": {**CUP, "xy": [[1, 2]]}}},
+        {"objects": {"cup": {**CUP, "xy": [[1, 2], [3, 10**400]]}}},
+        {"objects": {"cup": {**CUP, "xy": [[1, 2], [3, float("nan")]]}}},
+        {"objects": {"cup": {**CUP, "ids": [3, 3]}}},
+        {"objects": {"cup": {**CUP, "corners": [-1]}}},
+        {"objects": {"cup": {**CUP, "size": [640]}}},
+        {"objects": {"cup": {**CUP, "lens": ["wide"]}}},
+        {"objects": {"cup": {**CUP, "color": "red"}}},
+        {"objects": 7},
     ],
     ids=str,
 )
 def test_a_run_that_is_none_is_refused(saved: Path, model: Tapir, changes: dict[str, Any]) -> None:
     with_run(saved, **changes)
     refusal(Tracker(model, ROOM), saved)
+
+
+def test_objects_are_read_as_they_were_written_and_older_files_have_none(saved: Path, model: Tapir) -> None:
+    origin = Persistence(model).origin(None)
+    before = state_file.read(saved, origin, ROOM)
+    assert before.objects == {}
+    xy = np.random.default_rng(0).uniform(0, 640, (3, 2)).astype(np.float32)
+    cup = ObjectReference((0, 1, 7), xy, (0, 1, 2, 3), (640, 480), (600.1, 0.1 + 0.2))
+    state_file.write(saved, replace(before, objects={"cup": cup}))
+    [(name, back)] = state_file.read(saved, origin, ROOM).objects.items()
+    assert (name, back.ids, back.corners, back.size, back.lens) == ("cup", cup.ids, cup.corners, cup.size, cup.lens)
+    assert back.xy.tobytes() == xy.tobytes()
+    metadata, tensors = taken_apart(saved)
+    run = json.loads(metadata["run"])
+    del run["objects"]
+    put_together(saved, {**metadata, "run": json.dumps(run)}, tensors)
+    assert state_file.read(saved, origin, ROOM).objects == {}
 
 
 def test_a_header_nested_too_deep_is_refused(saved: Path, model: Tapir) -> None:
@@ -452,7 +481,10 @@ def test_any_bytes_are_refused_by_name(saved: Path, model: Tapir, noise: bytes, 
 
 
 @HOSTILE
-@given(name=st.sampled_from(["config", "weights", "dtype", "resolutions", "frames", "next_id"]), value=NESTED)
+@given(
+    name=st.sampled_from(["config", "weights", "dtype", "resolutions", "frames", "next_id", "labels", "objects"]),
+    value=NESTED,
+)
 def test_any_run_is_read_or_refused_by_name(saved: Path, model: Tapir, name: str, value: Any) -> None:
     other = saved.with_name("other")
     other.write_bytes(saved.read_bytes())
