@@ -42,12 +42,14 @@ class Seen:
 
 
 def read(address: str, seen: Seen, over: threading.Event) -> None:
-    """Counts messages until `over` is set."""
+    """Counts messages until `over` is set and none is left."""
     with subscribe(address, timeout_ms=int(EVERY_S * 1000), heartbeats=True) as stream:
-        while not over.is_set():
+        while True:
             try:
                 message = next(stream)
             except TimeoutError:
+                if over.is_set():
+                    return
                 continue
             if not hasattr(message, "ids"):
                 seen.heartbeats += 1

@@ -10,6 +10,7 @@ size and at the size that a live viewer gets.
 """
 
 import os
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -43,7 +44,7 @@ MB = 1_000_000
 FULL = 1.5  # times the limit: once this was sent, a viewer is certainly full, however it counts
 PICTURES = 8  # per size
 EPOCH_NS = 1_700_000_000_000_000_000
-PATIENCE_S = 30.0  # for a file to be written
+PATIENCE_S = 30.0  # for a file to be written, and for a server to start
 SECOND_NS = 1_000_000_000
 INTERVAL = (
     "no times; resident memory is read after the number of frames in each of `samples`, and compared with the first "
@@ -180,10 +181,18 @@ def started(settings: Settings) -> Iterator[tuple[RerunViewer, psutil.Process]]:
     before = set(sender.children())
     memory = f"{settings.memory}MB"
     way: Way = "serve" if settings.viewer == "server" else "spawn"
-    viewer = RerunViewer(RerunMode(way), fps=settings.fps, memory=memory, report=print)
+    served = threading.Event()
+
+    def report(line: str) -> None:
+        print(line)
+        served.set()
+
+    viewer = RerunViewer(RerunMode(way), fps=settings.fps, memory=memory, report=report)
     (process,) = set(sender.children()) - before
     try:
         with closing(viewer):
+            if settings.viewer == "server":
+                served.wait(PATIENCE_S)  # what is drawn before is dropped
             yield viewer, process
     finally:
         if settings.viewer == "window":  # it would stay open otherwise

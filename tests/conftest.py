@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 from numpy.typing import NDArray
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -18,6 +19,10 @@ from online_tapir.model.tapir import Tapir
 
 if os.environ.get("TAPIR_TEST_DEVICE", "cpu") == "cpu":
     os.environ["TRITON_INTERPRET"] = "1"  # Triton reads it while it is imported, whichever test does so first
+
+# However slow the machine is: a thread may be paused for seconds at the worst moment, and no law is about time.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 class Ops(TorchDispatchMode):

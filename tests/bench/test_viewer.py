@@ -9,7 +9,7 @@ from bench.command import BenchError
 from bench.viewer import Sample, Settings, figures, main
 from online_tapir.sinks.rerun import viewer as rerun
 
-SETTINGS = Settings(memory=1, frames=240, fps=120, every=20, points=7, size="49x33", scene=3, pictures=("49x33",))
+SETTINGS = Settings(memory=1, frames=240, fps=60, every=20, points=7, size="49x33", scene=3, pictures=("49x33",))
 
 
 def test_the_end_is_held_against_the_first_sample_that_is_full() -> None:

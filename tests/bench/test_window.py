@@ -43,8 +43,6 @@ def test_every_kind_of_query_is_asked_of_the_tracker(capsys: pytest.CaptureFixtu
     ]
     assert {one["price_ms"]["count"] for one in results["runs"]} == {2}
     assert results["plain_ms"]["count"] == 2 * len(results["runs"])
-    oldest, newest = results["runs"][-1]["late_ms"]["p50"], results["runs"][1]["late_ms"]["p50"]
-    assert oldest > newest  # three frames are carried before it answers
 
 
 def test_an_age_beyond_the_window_is_refused() -> None:

@@ -369,7 +369,7 @@ def test_a_signal_ends_the_run_with_a_summary_long_before_a_time_out(told_to_sto
     assert code == 0
     assert re.search(r"^\d+ frames in \d", last_words, re.MULTILINE)
     assert "Traceback" not in last_words
-    assert seconds < LONG / 10  # about 0.3 on an idle machine
+    assert seconds < LONG / 2  # about 0.3 on an idle machine
 
 
 def test_points_live_on_when_a_run_is_ended_and_started_again(

@@ -25,12 +25,12 @@ def test_words_are_split_into_sources_and_the_rest() -> None:
 
 
 def test_every_camera_is_recorded_under_its_own_name(tmp_path: Path) -> None:
-    words = ["--camera", "demo", "--camera", "demo:7", *ALONE, *QUICK, "--frames", "8"]
+    words = ["--camera", "demo", "--camera", "demo:7", *ALONE, *QUICK, "--frames", "30"]
     main([*words, "--record", str(tmp_path / "run")])
     recordings = {folder.name: Recording(folder) for folder in (tmp_path / "run").iterdir()}
     assert set(recordings) == {"demo", "demo-2"}
     assert all(one.manifest.camera.name == name for name, one in recordings.items())
-    assert sum(len(one) for one in recordings.values()) == 8
+    assert sum(len(one) for one in recordings.values()) == 30
     assert min(len(one) for one in recordings.values()) >= 3, "one camera starved"
 
 
@@ -60,7 +60,7 @@ def test_points_are_not_saved_under_names_that_depend_on_the_order(tmp_path: Pat
 def test_tables_give_each_camera_its_own_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = tmp_path / "run.toml"
     config.write_text(
-        'rerun = "off"\npublish = "off"\ncontrol = "off"\nframes = 6\nsize = "64x64"\nfps = 0\nflow = "off"\n'
+        'rerun = "off"\npublish = "off"\ncontrol = "off"\nframes = 30\nsize = "64x64"\nfps = 0\nflow = "off"\n'
         'points = "grid:2"\njson-log = true\n'
         '[[camera]]\nsource = "demo"\nname = "left"\n'
         '[[camera]]\nsource = "demo:3"\nname = "right"\npoints = "grid:3"\n'
@@ -73,7 +73,7 @@ def test_tables_give_each_camera_its_own_settings(tmp_path: Path, capsys: pytest
 
 def test_a_list_of_sources_in_a_file_is_several_cameras(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = tmp_path / "run.toml"
-    head = 'size = "64x64"\nframes = 2\npoints = "grid:2"\njson-log = true\n'
+    head = 'size = "64x64"\nfps = 0\nflow = "off"\nframes = 30\npoints = "grid:2"\njson-log = true\n'
     config.write_text(head + 'camera = ["demo", "demo:3"]\n')
     main(["--config", str(config), *ALONE])
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

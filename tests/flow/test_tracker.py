@@ -26,7 +26,7 @@ LONG = 30.0
 
 
 def frame(number: int) -> Frame:
-    return Frame(number, number * 33_000_000, number * 33_000_000, PICTURES[number])
+    return Frame(number, number * 33_000_000, number * 33_000_000, PICTURES[number % len(PICTURES)])
 
 
 class SlowTracker(Tracker):
@@ -278,8 +278,10 @@ def test_points_that_are_removed_again_and_again_keep_no_other_camera_from_the_m
             time.sleep(0.02)
         deadline = time.monotonic() + LONG
         while other.answer is None and time.monotonic() < deadline:
-            other.submit(frame(number := number + 1))
+            number += 1
+            other.submit(frame(number))
             other.collect()
+            time.sleep(0.01)
         assert other.answer is not None
         for slow in inner:
             slow.go.release(100)

@@ -1,6 +1,7 @@
 """What a run knows of its points is on the disk when it should be, and whatever the disk does, the run goes on."""
 
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -165,6 +166,8 @@ def test_a_writer_that_breaks_is_said_and_the_next_save_is_written(tmp_path: Pat
     with StateKeeper(tmp_path / "points", tracker, report=notes.append, write=write) as keeper:
         keeper.save()
         settled(keeper, 1)
+        while not notes:  # it is said a moment later
+            time.sleep(0.001)
         broken = False
     assert "MemoryError('a test'); tracking goes on" in notes[0]
     assert keeper.outcome.error == ""

@@ -161,8 +161,13 @@ def test_a_file_that_is_written_at_the_end_is_waited_for(
 ) -> None:
     monkeypatch.setattr(background, "CLOSE_SECONDS", 0.01)
     sink, writer = open_sink(close_s=None)
+
+    def report(line: str) -> None:
+        notes.append(line)
+        writer.go.set()
+
+    sink._report = report
     publish(sink, 0)
-    threading.Timer(0.3, writer.go.set).start()
     sink.close()
     assert writer.closed == ("the run ended", 0)
     assert notes == ["the recording is still being written"]

@@ -46,7 +46,7 @@ def made(frame_id: int = 7, visible: tuple[bool, ...] = (True, False, True), cap
 
 def read(served: Metrics) -> dict[tuple[str, ...], float]:
     """Every sample by its name and its labels' values."""
-    with urllib.request.urlopen(served.url, timeout=5) as answer:
+    with urllib.request.urlopen(served.url, timeout=30) as answer:
         assert answer.headers["Content-Type"].startswith("text/plain")
         text = answer.read().decode()
     samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
@@ -139,8 +139,10 @@ def test_no_address_and_no_position_is_told(served: Metrics, watched: tuple[Capt
 def test_a_client_that_says_nothing_delays_others_for_a_moment_only(
     served: Metrics, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(metrics_server._Handler, "timeout", 0.05)
-    with socket.create_connection(("127.0.0.1", port_of(served))):
+    with socket.create_connection(("127.0.0.1", port_of(served))) as silent:
+        own = silent.getsockname()
+        limit = property(lambda handler: 0.05 if handler.client_address == own else 30)
+        monkeypatch.setattr(metrics_server._Handler, "timeout", limit)
         assert read(served)["process_open_fds",] > 0
 
 
@@ -148,7 +150,7 @@ def test_asking_often_needs_no_more_threads(served: Metrics) -> None:
     before = threading.active_count()
     for _ in range(7):
         read(served)
-    assert threading.active_count() == before
+    assert threading.active_count() <= before
 
 
 def test_counting_a_frame_takes_a_fraction_of_a_millisecond(served: Metrics) -> None:
@@ -165,7 +167,7 @@ def test_when_it_is_closed_nobody_listens_and_the_thread_is_gone() -> None:
     port = port_of(served)
     served.close()
     served.close()
-    assert threading.active_count() == before
+    assert threading.active_count() <= before
     with pytest.raises(OSError, match="refused"):
         socket.create_connection(("127.0.0.1", port))
 

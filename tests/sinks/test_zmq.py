@@ -80,10 +80,11 @@ def test_a_subscriber_that_never_reads_does_not_block_the_publisher() -> None:
     publisher.close()
 
 
-def test_what_was_published_just_before_the_end_still_arrives() -> None:
+def test_what_was_published_just_before_the_end_still_arrives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("online_tapir.sinks.zmq._LINGER_MS", 20_000)
     publisher = ZmqPublisher(LOOPBACK)
     with zmq.Context() as context, context.socket(zmq.SUB) as subscriber:
-        subscriber.setsockopt(zmq.RCVTIMEO, 5_000)
+        subscriber.setsockopt(zmq.RCVTIMEO, 30_000)
         subscriber.connect(publisher.address)
         subscriber.subscribe(b"")
         while not subscriber.poll(10):

@@ -38,20 +38,26 @@ class LiveCamera:
         self.fps = fps
         self.pictures = sliding_pictures(PERIOD, HEIGHT, WIDTH)
         self.away = threading.Event()
-        self._next = 0
+        self.rests = threading.Event()  # because it is away; every frame before is in the run's hands
+        self.halts_at: int | None = None  # the picture after which it goes away by itself
+        self.given = 0  # frames
         self._due_ns = 0
         self._clock = SystemClock()
 
     def grab(self) -> bool:
+        if self.given % PERIOD == self.halts_at:
+            self.away.set()
         while self.away.is_set():
+            self.rests.set()
             time.sleep(0.01)
+        self.rests.clear()
         self._due_ns = max(self._due_ns + int(1e9 / self.fps), time.monotonic_ns())
         time.sleep(max(0, (self._due_ns - time.monotonic_ns()) / 1e9))
-        self._next += 1
+        self.given += 1
         return True
 
     def retrieve(self) -> NDArray[np.uint8]:
-        return self.pictures[self._next % PERIOD]
+        return self.pictures[self.given % PERIOD]
 
     def read(self) -> NDArray[np.uint8] | None:
         return self.retrieve() if self.grab() else None
@@ -84,6 +90,15 @@ class Served:
         ]
         for stream in self.streams:
             stream.shows_inspection = lambda: page.shows_inspection
+
+    def rest(self, which: int = 0) -> int:
+        """Lets a camera go away, and waits until its last frame is tracked; the number of that."""
+        camera, stream = self.cameras[which], self.streams[which]
+        camera.away.set()
+        self.wait_for(camera.rests.is_set, "the camera's rest")
+        last = camera.given - 1
+        self.wait_for(lambda: stream.tracks is not None and stream.tracks.frame_id == last, "its last frame")
+        return last
 
     def wait_for(self, told: Callable[[], Any], what: str) -> Any:
         deadline = time.monotonic() + PATIENCE_S

@@ -24,6 +24,7 @@ CUT = """() => [...document.querySelectorAll("body *")]
     .filter((e) => e.getBoundingClientRect().right > innerWidth + 1
         || (e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).overflow === "hidden"))
     .map((e) => e.outerHTML)"""
+expect.set_options(timeout=SECONDS)
 SERIOUS = ("serious", "critical")
 
 
@@ -44,6 +45,13 @@ def opened(browser: Browser, run: Served, **how: Any) -> Page:
     page.wait_for_function("() => document.querySelector('#waiting').hidden", timeout=SECONDS)
     assert errors == []
     return page
+
+
+def at_rest(page: Page, run: Served) -> None:
+    """Stops the camera once every point is tracked, and waits until the page shows its last frame."""
+    run.wait_for(lambda: run.streams[0].tracks, "a frame")
+    run.wait_for(lambda: set(run.streams[0].tracks.ids.tolist()) == set(points(run)), "every point")
+    expect(page.locator("#picture")).to_have_attribute("data-frame", str(run.rest()))
 
 
 def place(page: Page, x: float, y: float) -> tuple[float, float]:
@@ -121,8 +129,7 @@ def test_points_are_added_removed_and_taken_back(browser: Browser, serve: Callab
         assert (xy.max(axis=0) < np.array([200, 150]) + 1).all()
         assert len(np.unique(xy.round(1), axis=0)) == len(xy)
         many = len(xy)
-        run.cameras[0].away.set()  # the picture stands still, so that a point is where it is drawn
-        page.wait_for_timeout(300)
+        at_rest(page, run)  # the picture stands still, so that a point is where it is drawn
         [nearest, *_] = run.streams[0].tracks.xy[run.streams[0].tracks.visible]
         page.mouse.click(*place(page, *nearest.tolist()), button="right")
         run.wait_for(lambda: len(points(run)) == many - 1, "the end of one")
@@ -145,6 +152,7 @@ def test_keys_do_what_the_mouse_does(browser: Browser, serve: Callable[..., Any]
         assert xy[1] < HEIGHT / 2 - 5
         page.keyboard.press("Space")
         run.wait_for(lambda: run.streams[0].paused, "the pause")
+        expect(page.locator("#source")).to_have_text("paused")  # no frame of before is drawn any more
         expect(page.locator("#pause")).to_have_attribute("aria-pressed", "true")
         page.locator("#pause").click()
         run.wait_for(lambda: not run.streams[0].paused, "the end of the pause")
@@ -190,9 +198,13 @@ def test_what_is_cleared_comes_back_with_its_names_but_for_what_left_the_picture
     with serve(points=spots) as run:
         page = opened(browser, run)
         run.streams[0].tracker.label(3, Label("knee"))
-        run.wait_for(lambda: (run.streams[0].tracks.xy < 0).any(), "a point that leaves")
-        run.cameras[0].away.set()
-        page.wait_for_timeout(300)
+        run.wait_for(lambda: run.streams[0].tracks, "a frame")
+        left = run.wait_for(
+            lambda: one if ((one := run.streams[0].tracks).xy < 0).any() else None, "a point that leaves"
+        )
+        run.cameras[0].halts_at = (left.frame_id + 1) % PERIOD  # when that picture comes again
+        run.wait_for(run.cameras[0].rests.is_set, "the camera's rest")
+        at_rest(page, run)
         inside = int((run.streams[0].tracks.xy >= 0).all(axis=1).sum())
         assert 0 < inside < 4
         page.locator("#clear").click()
@@ -211,17 +223,16 @@ def test_a_browser_that_calls_a_long_press_a_right_click_removes_one_point(
         for x in (160, 175):
             page.touchscreen.tap(*place(page, x, 120))
         run.wait_for(lambda: len(points(run)) == 2, "two points")
-        run.cameras[0].away.set()
-        page.wait_for_timeout(300)
+        at_rest(page, run)
         x, y = place(page, *run.streams[0].tracks.xy[0].tolist())
         session = page.context.new_cdp_session(page)
         session.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [{"x": x, "y": y}]})
         page.wait_for_timeout(450)
         told = {"bubbles": True, "cancelable": True, "clientX": x, "clientY": y}
         page.locator("#picture").dispatch_event("contextmenu", told)
-        page.wait_for_timeout(400)
-        session.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
         run.wait_for(lambda: len(points(run)) < 2, "the end of one")
+        page.wait_for_timeout(400)  # longer than a long press
+        session.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
         page.wait_for_timeout(300)
         assert len(points(run)) == 1
         page.close()
@@ -380,13 +391,11 @@ def test_touch_adds_and_a_long_press_removes(browser: Browser, serve: Callable[.
         page = opened(browser, run, viewport={"width": 390, "height": 800}, has_touch=True, is_mobile=True)
         page.touchscreen.tap(*place(page, 160, 120))
         run.wait_for(lambda: len(points(run)) == 1, "a point")
-        run.cameras[0].away.set()
-        page.wait_for_timeout(300)
+        at_rest(page, run)
         x, y = place(page, *run.streams[0].tracks.xy[0].tolist())
         session = page.context.new_cdp_session(page)
         touch = {"touchPoints": [{"x": x, "y": y}]}
         session.send("Input.dispatchTouchEvent", {"type": "touchStart", **touch})
-        page.wait_for_timeout(800)
-        session.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
         run.wait_for(lambda: not points(run), "its end")
+        session.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
         page.close()

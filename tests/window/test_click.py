@@ -282,6 +282,7 @@ def quits(monkeypatch: pytest.MonkeyPatch, step: Callable[..., Any]) -> list[Req
     """What is asked of a run that only ends when it is told to."""
     asked: list[Request] = []
     stop = threading.Event()
+    monkeypatch.setattr(window_module, "SERVED_S", LONG)
     monkeypatch.setattr(window_module, "obey", lambda stream, request: (asked.append(request), stop.set(), {})[-1])
     stream: Any = SimpleNamespace(tracks=None, tracker=STOOD_FOR, state="streaming")
     window = ClickWindow(open_screen=ScriptedScreen(lambda screen: step(window, screen)).open)

@@ -20,6 +20,15 @@ FRAME = Frame(0, 0, 0, np.zeros((33, 49, 3), np.uint8))
 SHORT, LONG = 300, 30_000  # milliseconds to listen; only a broken diagnosis uses all of the long one
 
 
+def told_at_last(address: str, camera: str | None, wanted: str) -> str:
+    """What is told after a short time, when that is what is `wanted`; a slow machine may need several attempts."""
+    for _ in range(60):
+        told = why_silent(address, camera, None, SHORT)
+        if told == wanted:
+            break
+    return told
+
+
 @pytest.fixture
 def publishing() -> Iterator[Callable[[str], str]]:
     """Publishes tracks of a camera over and over; returns the address."""
@@ -54,14 +63,16 @@ def keys(tmp_path: Path) -> tuple[Path, Path]:
 
 def test_other_cameras_that_are_published_are_named(publishing: Callable[[str], str]) -> None:
     address = publishing("desk")
-    assert why_silent(address, "door", None, SHORT) == f"{address} publishes desk; name one of these with --camera"
-    for camera in ("desk", None):
-        assert why_silent(address, camera, None, SHORT) == f"{address} has begun to publish"
+    wanted = {"door": f"{address} publishes desk; name one of these with --camera"}
+    for camera in ("door", "desk", None):
+        told = wanted.get(camera or "", f"{address} has begun to publish")
+        assert told_at_last(address, camera, told) == told
 
 
 def test_a_publisher_without_a_frame_is_told_from_none() -> None:
     with closing(ZmqPublisher(LOOPBACK)) as publisher:
-        assert why_silent(publisher.address, None, None, SHORT).endswith("where nothing has been published for 0.3 s")
+        attempts = (why_silent(publisher.address, None, None, SHORT) for _ in range(60))
+        assert any(told.endswith("where nothing has been published for 0.3 s") for told in attempts)
     assert why_silent(publisher.address, None, None, LONG).startswith(f"nobody listens at {publisher.address}")
 
 
@@ -75,15 +86,15 @@ def test_cameras_that_send_no_frames_are_told_with_their_state(states: list[str]
                 for number, state in enumerate(states):
                     publisher.beat(Heartbeat(f"camera{number}", state, 5, 0, 1))  # type: ignore[arg-type]
 
+        there = ", ".join(f"camera{number} is {state}" for number, state in enumerate(states))
+        wanted = f"{publisher.address} sends no frames: {there}"
         thread = threading.Thread(target=go)
         thread.start()
         try:
-            told = why_silent(publisher.address, None, None, SHORT)
+            assert told_at_last(publisher.address, None, wanted) == wanted
         finally:
             over.set()
             thread.join()
-    there = ", ".join(f"camera{number} is {state}" for number, state in enumerate(states))
-    assert told == f"{publisher.address} sends no frames: {there}"
 
 
 def test_keys_that_are_missing_unknown_or_needless_are_told_apart(keys: tuple[Path, Path]) -> None:

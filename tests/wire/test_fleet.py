@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ from online_tapir.wire.fleet import DirectoryReader
 from online_tapir.wire.security import THIS_MACHINE, Access, BoundSocket, load_keys, new_keys, trust
 
 FRAME = Frame(0, 0, 0, np.zeros((17, 33, 3), np.uint8))
-PATIENCE_MS = 5_000
+PATIENCE_MS = 30_000
 ENTRY = CameraEntry("door", "rig-a", "tcp://127.0.0.1:5", 3, "streaming", "", 29.5, 21.0, 16, 2)
 WHOLE = Directory(
     "lab", "1.0", "127.0.0.1:6379", (ENTRY,), (RigEntry("rig-a", "10.0.0.1", "up", "", 8, 1, 0.5, 2),), 4, ("moved",), 7
@@ -126,13 +126,15 @@ def knock(head: Head, stream: Any, rig: int, epoch: int, camera: str = "door") -
         while not arrived.wait(0.01):
             head.send(rig, 0, epoch, camera)
 
-    thread = threading.Thread(target=knocking)
+    thread = threading.Thread(target=knocking, daemon=True)
     thread.start()
-    while True:
-        tracks = next(stream)
-        if (tracks.epoch, tracks.camera) == (epoch, camera):
-            break
-    arrived.set()
+    try:
+        while True:
+            tracks = next(stream)
+            if (tracks.epoch, tracks.camera) == (epoch, camera):
+                break
+    finally:
+        arrived.set()
     thread.join()
 
 
@@ -178,8 +180,11 @@ def test_newest_keeps_the_newest_of_each_camera(head: Head) -> None:
             head.send(0, frame_id, epoch=1)
             head.send(0, frame_id, epoch=1, camera="yard")
         time.sleep(0.2)
-        seen = [after_the_knocks(stream), after_the_knocks(stream)]
-    assert {(one.camera, one.frame_id) for one in seen} == {("door", 29), ("yard", 29)}
+        newest, count = dict[str, int](), 0
+        while newest != {"door": 29, "yard": 29}:
+            one = after_the_knocks(stream)
+            newest[one.camera], count = one.frame_id, count + 1
+    assert count < 30  # of 58
 
 
 def test_the_forwarder_gives_one_address_and_keeps_the_fence(head: Head) -> None:
@@ -204,17 +209,21 @@ def test_the_forwarder_gives_one_address_and_keeps_the_fence(head: Head) -> None
 
 def test_silence_is_explained_by_the_directory(head: Head) -> None:
     head.now = Directory("lab", cameras=(CameraEntry("door", state="waiting", reason="no rig is up"),))
-    assert why_fleet_silent(head.address, None, None) == "door is waiting (no rig is up)"
-    assert "has no camera 'yard'; there are door" in why_fleet_silent(head.address, "yard", None)
-    with subscribe(fleet=head.address, timeout_ms=300) as stream, pytest.raises(TimeoutError, match="door is waiting"):
-        next(stream)
+    assert why_fleet_silent(head.address, None, None, PATIENCE_MS) == "door is waiting (no rig is up)"
+    assert "has no camera 'yard'; there are door" in why_fleet_silent(head.address, "yard", None, PATIENCE_MS)
+    with subscribe(fleet=head.address, timeout_ms=300) as stream:
+        while stream.directory is None:
+            with suppress(TimeoutError):
+                next(stream)
+        with pytest.raises(TimeoutError, match="door is waiting"):
+            next(stream)
 
 
 @pytest.mark.parametrize("clients", [0, 1, 2])
 def test_a_fleet_with_keys_is_reached_by_whom_it_trusts_and_by_itself(
     clients: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cli, "ANSWER_MS", 1500)
+    monkeypatch.setattr(cli, "ANSWER_MS", PATIENCE_MS)
     own = tmp_path / "fleet"
     new_keys(own)
     for number in range(clients):
@@ -227,8 +236,13 @@ def test_a_fleet_with_keys_is_reached_by_whom_it_trusts_and_by_itself(
         for folder in [own, *(tmp_path / f"client{number}" for number in range(clients))]:
             assert cli.directory_of(cli.Reach(fleet=head.address, keys=folder)).fleet == "lab"
         forwarder = Forwarder(head.address, "tcp://127.0.0.1:0", access=THIS_MACHINE, keys=own, itself=True)
-        with closing(forwarder), pytest.raises(TimeoutError, match="it has no cameras"):
-            forwarder._raw.receive(1500)
+        with closing(forwarder):
+            while forwarder._raw.directory is None:
+                with suppress(TimeoutError):
+                    forwarder._raw.receive(300)
+            with pytest.raises(TimeoutError, match="it has no cameras"):
+                forwarder._raw.receive(300)
+        monkeypatch.setattr(cli, "ANSWER_MS", 1500)
         for keys, hint in ((tmp_path / "stranger", "are these keys trusted there"), (None, "give --keys")):
             with pytest.raises(ConfigError, match=hint):
                 cli.directory_of(cli.Reach(fleet=head.address, keys=keys))

@@ -17,7 +17,7 @@ from online_tapir.wire.messages import Heartbeat, State
 from online_tapir.wire.subscriber import Subscription
 
 FRAME = Frame(0, 0, 0, np.zeros((17, 33, 3), np.uint8))
-PATIENCE_MS = 5_000
+PATIENCE_MS = 30_000
 
 
 def tracks(frame_id: int, camera: str = "0") -> Tracks:
@@ -40,10 +40,12 @@ def connected(publisher: ZmqPublisher, camera: str | None = None, *, newest: boo
         while not arrived.wait(0.005):
             publisher.publish(FRAME, tracks(0, camera or "0"))
 
-    knocker = threading.Thread(target=knock)
+    knocker = threading.Thread(target=knock, daemon=True)
     knocker.start()
-    next(subscription)
-    arrived.set()
+    try:
+        next(subscription)
+    finally:
+        arrived.set()
     knocker.join()
     return subscription
 
@@ -93,6 +95,7 @@ def hearing(publisher: ZmqPublisher, camera: str | None = None) -> Subscription[
         publisher.beat(beat(camera=camera or "0", frame_id=0))
         with suppress(TimeoutError):
             waited_for.discard(type(next(stream)))
+    stream.timeout_ms = PATIENCE_MS
     return stream
 
 
@@ -111,6 +114,7 @@ def test_heartbeats_come_to_those_who_want_them_and_break_a_silence(publisher: Z
         assert isinstance(seen, Heartbeat)
         assert (seen.camera, seen.state) == ("1", "stalled")
         assert seen.seconds > 0
+        stream.timeout_ms = 20
         with pytest.raises(TimeoutError):
             next_new(stream)
 

@@ -22,6 +22,7 @@ export class Picture {
     this.image?.close();
     this.header = this.image = this.box = this.cross = null;
     this.trails.clear();
+    delete this.canvas.dataset.frame;
     this.canvas.getContext("2d").clearRect(0, 0, this.canvas.width, this.canvas.height);
   }
 
@@ -36,6 +37,7 @@ export class Picture {
     this.image?.close();
     this.image = image;
     this.header = header;
+    this.canvas.dataset.frame = header.frame; // for programs that drive the page
     this.follow();
     this.draw();
     return true;

@@ -297,7 +297,8 @@ def test_a_served_viewer_is_on_loopback_alone_and_its_death_is_one_line() -> Non
     assert said.empty()
 
 
-def test_a_viewer_that_never_comes_is_given_up_on_close() -> None:
+def test_a_viewer_that_never_comes_is_given_up_on_close(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(viewer_module, "CLOSE_SECONDS", 20.0)  # it needs a fraction of a second
     said: list[str] = []
     viewer = RerunViewer(parse_rerun_mode("connect=rerun+http://127.0.0.1:1/proxy"), report=said.append)
     viewer.publish(FRAME, tracks(0, {}))
@@ -348,7 +349,8 @@ def test_a_raw_picture_has_even_sides_and_half_the_bytes(height: int, width: int
     assert len(picture.buffer.as_arrow_array()[0]) == even[0] * even[1] * 3 // 2
 
 
-def test_a_viewer_that_is_not_there_is_told_of_at_once() -> None:
+def test_a_viewer_that_is_not_there_is_told_of_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(viewer_module, "CLOSE_SECONDS", 20.0)
     said: queue.Queue[str] = queue.Queue()
     viewer = RerunViewer(parse_rerun_mode("connect=rerun+http://127.0.0.1:1/proxy"), report=said.put)
     assert "no viewer listens at 127.0.0.1:1 yet" in said.get(timeout=30)
