@@ -116,9 +116,8 @@ class Objects:
                 members.setdefault(label.group, []).append(id)
         lens = self._lens(tracks)
         self._picture = (tracks.width, tracks.height), () if lens is None else lens.numbers
-        restored = {name: _Seen.of(one) for name, one in self._restored.items() if self._fits(one)}
-        self._groups, self._restored = {**restored, **self._groups}, {}
-        self._groups = {name: self._groups.get(name) or _Seen() for name in members}
+        known = {name: _Seen.of(one) for name, one in self._restored.items() if self._fits(one)} | self._groups
+        self._groups, self._restored = {name: known.get(name) or _Seen() for name in members}, {}
         self._settle_corners(members, sought or {})
         ideal = tracks if lens is None else replace(tracks, xy=lens.undistort(tracks.xy))
         found = []
