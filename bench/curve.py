@@ -52,21 +52,22 @@ def draw(runs: Sequence[Run], path: Path) -> None:
     axes, last = figure.add_subplot(), max(hours for one in runs for hours in one.hours)
     for drawn in runs:
         (line,) = axes.plot(drawn.hours, drawn.jaccard, marker="o", markersize=3, linewidth=1.2, label=drawn.name)
-        crowded = 0  # names at the right, one below the other
+        crowded, before = 0, -last  # names near each other, one below the other; where the last one is
         for index, stage in enumerate(drawn.stages):
             if index == 0 or drawn.stages[index - 1] != stage:
                 at = (drawn.hours[index], drawn.jaccard[index])
-                right = at[0] > 0.8 * last  # there is no room to its right
+                right = at[0] > 0.85 * last  # there is no room to its right
+                crowded = crowded + 1 if at[0] - before < 0.15 * last else 0
+                before = at[0]
                 axes.annotate(
                     stage,
                     at,
-                    xytext=(-3 if right else 3, -11 - 20 * crowded),
+                    xytext=(-3 if right else 3, -11 - 10 * crowded),
                     textcoords="offset points",
                     ha="right" if right else "left",
                     fontsize=7,
                     color=line.get_color(),
                 )
-                crowded += right
     axes.set(xlabel="hours of both cores", ylabel="Average Jaccard on twelve validation clips, %")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8, loc="lower right")

@@ -205,7 +205,7 @@ def accuracy(documents: Sequence[Document]) -> Figure:
         axes.set_xscale("log")
         axes.margins(x=0.12)
         plain_ticks(axes)
-        axes.set_title(name)
+        axes.set_title(name.replace(", ", ",\n"))
         axes.set_xlabel("ms a step (line: to p95)")
     top = max(100 * one["scores"]["average_jaccard"] for one in scored)
     panels[0].set(ylabel="Average Jaccard, %", ylim=(0, min(104, 1.15 * top)))
