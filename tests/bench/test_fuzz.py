@@ -17,9 +17,7 @@ from online_tapir.errors import WireError
 from online_tapir.model import checkpoint
 
 CASES = 150
-IN_TURN = settings(
-    max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+IN_TURN = settings(max_examples=40, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 @pytest.fixture(params=TARGETS)

@@ -144,7 +144,7 @@ def test_a_camera_that_was_lost_goes_on_under_new_numbers() -> None:
     ]
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(st.lists(st.booleans(), min_size=1, max_size=7), min_size=1, max_size=5))
 def test_every_number_is_taken_or_counted_as_dropped(scripts: list[list[bool]]) -> None:
     """Each script is an opening: good frames and corrupt ones, and all but the last break off."""

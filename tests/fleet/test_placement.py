@@ -24,7 +24,7 @@ def loads(placement: Placement, names: list[str], cost: dict[str, float]) -> dic
     return {rig: sum(cost[camera] for camera in of(placement, rig)) for rig in names}
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_whatever_happens_no_rig_has_more_cameras_than_lanes_and_nobody_waits_while_there_is_room(
     data: st.DataObject,

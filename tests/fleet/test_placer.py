@@ -291,7 +291,7 @@ def test_a_move_to_a_full_rig_is_refused(tmp_path: Path) -> None:
         hall.placer.move(next(one.name for one in hall.placer.directory().cameras if one.rig == "a"), "b")
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.data())
 def test_whatever_is_lost_epochs_only_grow_and_what_is_published_has_one_holder(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject

@@ -64,7 +64,7 @@ def assert_same(one: Tracks, other: Tracks) -> None:
 TICKS = st.lists(st.sets(st.integers(0, LANES - 1)), min_size=FRAMES, max_size=2 * FRAMES)
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(ticks=TICKS)
 def test_a_lane_gives_the_tracks_of_a_lone_tracker_however_the_lanes_tick(model: Tapir, ticks: list[set[int]]) -> None:
     rig = Rig(model, LANES, max_points=8, window=3, batch=True)

@@ -34,9 +34,7 @@ MakeModel = Callable[..., Tapir]
 MakeFrames = Callable[..., Pictures]
 HEIGHT, WIDTH, ROOM = 130, 161, 16
 CUP = {"ids": [0, 3], "xy": [[1, 2], [3, 4]], "corners": [0, 3], "size": [640, 480], "lens": [1.5]}
-HOSTILE = settings(
-    max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+HOSTILE = settings(max_examples=60, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def own_inputs(config: TapirConfig) -> TapirConfig:
